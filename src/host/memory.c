@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* memfd-backed and anonymous host memory. */
+#define _GNU_SOURCE
+#include "host/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+static int open_memfd(const char *name)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) /* kernels before 6.3 do not know the flag */
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    return fd;
+}
+
+int host_memory_map(const char *name, uint64_t len, uint8_t **host, int *fd, struct error *e)
+{
+    *fd = open_memfd(name);
+    if (*fd < 0)
+        return error_set(e, -errno, "cannot create guest memory: %s", strerror(errno));
+    int err = 0;
+    void *p = MAP_FAILED;
+    if (ftruncate(*fd, (off_t)len) < 0)
+        err = errno;
+    if (!err) {
+        p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, *fd, 0);
+        if (p == MAP_FAILED)
+            err = errno;
+    }
+    if (err) {
+        close(*fd);
+        *fd = -1;
+        return error_set(e, -err, "cannot map %llu MiB of guest memory: %s; try a smaller --memory",
+                         (unsigned long long)(len >> 20), strerror(err));
+    }
+    fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+    *host = p;
+    return 0;
+}
+
+void host_memory_unmap(uint8_t *host, uint64_t len, int fd)
+{
+    if (host)
+        munmap(host, len);
+    if (fd >= 0)
+        close(fd);
+}
+
+void *host_pages_alloc(size_t len)
+{
+    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void host_pages_free(void *p, size_t len)
+{
+    if (p)
+        munmap(p, len);
+}

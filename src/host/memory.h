@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host memory that other processes may map: memfd objects. */
+#ifndef SUNDOG_HOST_MEMORY_H
+#define SUNDOG_HOST_MEMORY_H
+
+#include "base/error.h"
+#include "base/types.h"
+
+/* Maps `len` zeroed bytes of a new memfd (sealed against shrinking, not executable), page-aligned, no swap reserved. -ENOMEM etc. */
+int host_memory_map(const char *name, uint64_t len, uint8_t **host, int *fd, struct error *e);
+void host_memory_unmap(uint8_t *host, uint64_t len, int fd);
+/* Anonymous zeroed private pages (tables), lazily backed. NULL on failure. */
+void *host_pages_alloc(size_t len);
+void host_pages_free(void *p, size_t len);
+
+#endif
