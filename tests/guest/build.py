@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the test guests: build.py DIR [NAME...]. What guests.toml lists, into DIR/NAME."""
+import concurrent.futures
+import os
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+HERE = pathlib.Path(__file__).resolve().parent
+LIBRARY = sorted((HERE / "lib").glob("*.[cS]"))
+HEADERS = sorted((HERE / "lib").glob("*.h")) + [HERE / "lib" / "guest.ld", HERE / "build.py"]
+FLAGS = ("-std=gnu17 -O2 -g -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables"
+         " -fno-strict-aliasing -fcf-protection=none -mgeneral-regs-only -mno-red-zone"
+         " -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wimplicit-fallthrough"
+         " -Wno-missing-field-initializers -Wno-override-init").split()
+
+
+def run(*command):
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode or done.stdout:
+        sys.stderr.write(" ".join(map(str, command)) + "\n" + done.stdout)
+    if done.returncode:
+        raise SystemExit(1)
+
+
+def fresh(target, sources):
+    return target.exists() and all(target.stat().st_mtime_ns > s.stat().st_mtime_ns for s in sources)
+
+
+def compile_one(source, target, bits):
+    if not fresh(target, [source, *HEADERS]):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        run(os.environ.get("CC", "gcc"), f"-m{bits}", *FLAGS, "-I", HERE / "lib", "-c", source, "-o", target)
+    return target
+
+
+def link(name, source, bits, library, out):
+    main = compile_one(source, out / f"obj{bits}" / (name + ".o"), bits)
+    target = out / name
+    if fresh(target, [main, *library, HERE / "lib" / "guest.ld"]):
+        return
+    emulation = {32: "elf_i386", 64: "elf_x86_64"}[bits]
+    linked = target.with_suffix(".elf")
+    run("ld", "-m", emulation, "-z", "max-page-size=4096", "-z", "noexecstack", "--no-warn-rwx-segments", "-T", HERE / "lib" / "guest.ld", main, *library,
+        "-o", linked)
+    run("objcopy", "-O", "elf32-i386", linked, target)
+
+
+def build(out, names=()):
+    """Builds all guests (or those named); a guest's `source` and `bits` come from guests.toml."""
+    out = pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    guests = tomllib.loads((HERE / "guests.toml").read_text())["guest"]
+    wanted = {(g.get("image", g["name"]), g["source"], g["bits"]) for g in guests if "source" in g and (not names or g["name"] in names)}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = {bits: list(pool.map(lambda s, b=bits: compile_one(s, out / f"obj{b}" / (s.name + ".o"), b), LIBRARY))
+                   for bits in sorted({w[2] for w in wanted})}
+        list(pool.map(lambda w: link(w[0], HERE / w[1], w[2], objects[w[2]], out), sorted(wanted)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    build(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the test guests under Sundog or, as an oracle, under QEMU TCG; each check inside a guest is one test.
+
+run.py [--vmm build/sundog | --qemu] [--filter NAME] [--build DIR] [--jobs N] [--verbose] [--expect-fail] [-- VMM OPTIONS]
+"""
+import argparse
+import concurrent.futures
+import fnmatch
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+
+sys.dont_write_bytecode = True
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import build  # noqa: E402
+
+QEMU = "qemu-system-x86_64 -accel tcg -cpu max -M pc -serial stdio -display none -device isa-debug-exit,iobase=0xf4,iosize=0x4 -no-reboot"
+
+
+class Outcome:
+    def __init__(self, guest):
+        self.guest, self.passed, self.failed, self.skipped, self.notes = guest, 0, 0, 0, []
+        self.seconds = 0.0
+
+
+def command_for(guest, args, image):
+    cpus, memory = str(guest.get("cpus", 1)), guest.get("memory", "64M")
+    append = ["--append", guest["append"]] if "append" in guest else []
+    if args.qemu:
+        return shlex.split(QEMU) + ["-kernel", image, "-smp", cpus, "-m", memory] + [a.replace("--", "-") for a in append[:1]] + append[1:]
+    return [args.vmm, "run", "--cpus", cpus, "--memory", memory, "--kernel", image, "--device", "debug-exit",
+            "--no-reboot", *append, *args.vmm_options, *guest.get("options", [])]
+
+
+def run_guest(guest, args, out):
+    """Runs one guest and judges its exit status, its last line and each of its checks."""
+    o = Outcome(guest)
+    image = str(out / guest.get("image", guest["name"]))
+    wrong = {w["check"]: w["why"] for w in guest.get("qemu_wrong", [])} if args.qemu else {}
+    want = guest.get("status", 33)
+    if args.qemu:
+        want = guest.get("qemu_status", want)
+    limit = guest.get("limit", 10) * args.slow
+    start = time.monotonic()
+    process = subprocess.Popen(command_for(guest, args, image), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    try:
+        text, errors = process.communicate(timeout=limit)
+        status = process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        text, errors = process.communicate()
+        status = "no end within %g s" % limit
+    o.seconds = time.monotonic() - start
+    lines = text.decode("latin-1").replace("\r", "").splitlines()
+    seen, unexpected = set(), 0
+    for line in lines:
+        m = re.match(r"(ok|not ok|skip) ([^:]*)(?:: (.*))?$", line)
+        if not m:
+            continue
+        verdict, name, rest = m.groups()
+        if name in seen:
+            o.notes.append(f"{name}: two checks of this name")
+            o.failed += 1
+        seen.add(name)
+        if verdict == "skip":
+            o.skipped += 1
+            if args.verbose:
+                o.notes.append(f"skip {name}: {rest}")
+        elif verdict == "ok":
+            o.passed += 1
+            if name in wrong:
+                o.notes.append(f"note: {name} is listed as wrong in QEMU but passes")
+        elif name in wrong:
+            o.skipped += 1
+            unexpected += 1
+        else:
+            o.failed += 1
+            o.notes.append(line)
+    if unexpected and want == 33:
+        want = 35
+    if "status" in guest and not seen:  # a guest without checks of its own is one test: its exit status
+        o.passed += status == want
+    if status != want:
+        o.failed += 1
+        o.notes.append(f"exit status {status}, expected {want}")
+        o.notes += ["  | " + line for line in (errors.decode("latin-1").splitlines() + lines)[-6:]]
+    elif want in (33, 35) and not (lines and lines[-1].startswith("PASSED")):
+        o.failed += 1
+        o.notes.append("no PASSED line at the end")
+    return o
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--vmm", default=str(HERE.parent.parent / "build" / "sundog"))
+    p.add_argument("--qemu", action="store_true", help="run under QEMU TCG instead")
+    p.add_argument("--filter", default="*", help="only guests whose name matches (a part, or a pattern with *)")
+    p.add_argument("--build", default=None, help="where the images are built (default: build/guests)")
+    p.add_argument("--jobs", type=int, default=2)
+    p.add_argument("--slow", type=float, default=float(os.environ.get("GUEST_SLOW", "1")), help="factor on the time limits")
+    p.add_argument("--verbose", action="store_true")
+    p.add_argument("vmm_options", nargs="*")
+    args = p.parse_args()
+    if not args.qemu and not os.access(args.vmm, os.X_OK):
+        p.error(f"{args.vmm} is not there; build it, or use --qemu")
+
+    out = pathlib.Path(args.build or HERE.parent.parent / "build" / "guests")
+    build.build(out)
+    pattern = args.filter if "*" in args.filter else f"*{args.filter}*"
+    guests = [g for g in tomllib.loads((HERE / "guests.toml").read_text())["guest"] if fnmatch.fnmatch(g["name"], pattern)]
+    if args.qemu:
+        guests = [g for g in guests if g.get("oracle", True)]
+    if not guests:
+        p.error(f"no guest matches {args.filter}")
+    total = [0, 0, 0]
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        for o in pool.map(lambda g: run_guest(g, args, out), guests):
+            print(f"{'FAIL' if o.failed else 'ok':4}  {o.guest['name']:<16} {o.passed:4} passed {o.failed:3} failed"
+                  f" {o.skipped:3} skipped  {o.seconds:5.1f} s", flush=True)
+            for note in o.notes:
+                print("      " + note, flush=True)
+            total = [total[0] + o.passed, total[1] + o.failed, total[2] + o.skipped]
+    print("%d passed, %d failed, %d skipped" % tuple(total))
+    return 1 if total[1] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
