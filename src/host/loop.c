@@ -18,6 +18,7 @@ struct watch {
     int fd; /* -1: free */
     unsigned events;
     bool unpollable; /* regular files, /dev/null: always ready, epoll refuses them */
+    bool watched;    /* epoll has it: not while events is 0, since epoll tells of hang-ups unasked, again and again */
     uint32_t generation; /* tells an event of a removed watch from one of its successor */
     void (*ready)(void *ctx, unsigned events);
     void *ctx;
@@ -92,11 +93,22 @@ void host_loop_destroy(struct host_loop *loop)
     free(loop);
 }
 
-static int watch_ctl(struct host_loop *loop, int op, unsigned n)
+/* Makes epoll know what w->events says. */
+static int watch_update(struct host_loop *loop, unsigned n)
 {
     struct watch *w = &loop->watches[n];
+    bool want = w->events != 0;
+    if (w->unpollable || (!want && !w->watched))
+        return 0;
+    int op = !w->watched ? EPOLL_CTL_ADD : want ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;
     struct epoll_event ev = { .events = to_epoll(w->events), .data.u64 = (uint64_t)w->generation << 32 | n };
-    return epoll_ctl(loop->epoll_fd, op, w->fd, &ev) < 0 ? -errno : 0;
+    if (epoll_ctl(loop->epoll_fd, op, w->fd, &ev) == 0)
+        w->watched = want;
+    else if (errno == EPERM)
+        w->unpollable = true;
+    else
+        return -errno;
+    return 0;
 }
 
 int host_loop_add(struct host_loop *loop, int fd, unsigned events, void (*ready)(void *ctx, unsigned events), void *ctx,
@@ -109,10 +121,8 @@ int host_loop_add(struct host_loop *loop, int fd, unsigned events, void (*ready)
         return error_set(e, -ENOSPC, "too many files to watch (%d)", WATCHES_MAX);
     struct watch *w = &loop->watches[n];
     *w = (struct watch){ .fd = fd, .events = events, .generation = w->generation + 1, .ready = ready, .ctx = ctx };
-    int err = watch_ctl(loop, EPOLL_CTL_ADD, n);
-    if (err == -EPERM) {
-        w->unpollable = true;
-    } else if (err) {
+    int err = watch_update(loop, n);
+    if (err) {
         w->fd = -1;
         return error_set(e, err, "cannot watch file descriptor %d: %s", fd, strerror(-err));
     }
@@ -125,16 +135,13 @@ void host_loop_change(struct host_loop *loop, int watch, unsigned events)
     if (w->events == events)
         return;
     w->events = events;
-    if (!w->unpollable)
-        watch_ctl(loop, EPOLL_CTL_MOD, (unsigned)watch);
+    watch_update(loop, (unsigned)watch);
 }
 
 void host_loop_remove(struct host_loop *loop, int watch)
 {
-    struct watch *w = &loop->watches[watch];
-    if (!w->unpollable)
-        epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
-    w->fd = -1;
+    host_loop_change(loop, watch, 0);
+    loop->watches[watch].fd = -1;
 }
 
 /* Calls the always-ready watches once; true if there was one. */
@@ -154,7 +161,7 @@ static bool serve_unpollable(struct host_loop *loop)
 static void serve_event(struct host_loop *loop, const struct epoll_event *ev)
 {
     struct watch *w = &loop->watches[ev->data.u64 & 0xffffffffu];
-    if (w->fd >= 0 && w->generation == (uint32_t)(ev->data.u64 >> 32))
+    if (w->fd >= 0 && w->events && w->generation == (uint32_t)(ev->data.u64 >> 32))
         w->ready(w->ctx, from_epoll(ev->events));
 }
 
