@@ -10,7 +10,7 @@
  * (ns = count * ns_per_1k_insns / 1000). */
 enum clock_mode { CLOCK_REAL_TIME, CLOCK_DETERMINISTIC };
 
-struct clock; /* thread-safe: one internal lock (a leaf) */
+struct clock; /* thread-safe: one internal lock (a leaf). Created paused at 0 */
 
 struct clock *clock_create(enum clock_mode mode, uint64_t ns_per_1k_insns, struct error *e);
 void clock_destroy(struct clock *clk);
