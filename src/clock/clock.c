@@ -52,7 +52,7 @@ struct clock *clock_create(enum clock_mode mode, uint64_t ns_per_1k_insns, struc
     return clk;
 }
 
-void chost_mutex_destroy(struct clock *clk)
+void clock_destroy(struct clock *clk)
 {
     if (!clk)
         return;
