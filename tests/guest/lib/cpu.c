@@ -219,6 +219,13 @@ void trap_entry(struct frame *f)
     snippet_leave(cpu->resume_sp);
 }
 
+ulong on_stack(ulong value)
+{
+    ulong *slot = (ulong *)(snippet_stack + sizeof(snippet_stack) - 512);
+    *slot = value;
+    return (ulong)slot;
+}
+
 struct trap run_code(struct code code, struct regs in)
 {
     struct cpu *cpu = this_cpu();

@@ -205,6 +205,7 @@ void check_page_fault(const char *name, const struct trap *t, ulong error, ulong
 #define DONE(name, t) ({ struct trap t_ = (t); check_done(name, &t_); t_; })
 #define PAGE_FAULT(name, t, error, address) ({ struct trap t_ = (t); check_page_fault(name, &t_, error, address); t_; })
 
+ulong on_stack(ulong value); /* a stack for .sp with this value on top */
 extern u8 snippet_stack_top[], user_stack_top[]; /* where snippets' stacks start */
 
 /* What the stubs push; a handler may change it. */
