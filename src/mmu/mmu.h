@@ -22,6 +22,7 @@ enum mmu_index { MMU_USER = 0, MMU_SUPER = 1, MMU_SUPER_AC = 2, MMU_INDEX_COUNT 
 
 #define TLB_ENTRIES 1024u
 #define TLB_GEN_MASK 0xfffull
+#define TLB_GEN_NONE 0xfffull /* a generation that no entry carries: every look-up misses */
 
 struct tlb_entry {
     uint64_t tag[2];  /* [ACCESS_READ], [ACCESS_WRITE]: page | generation, 0 = none */
@@ -59,7 +60,7 @@ struct mmu_stats {
     uint64_t space_switches, space_hits;
 };
 
-/* One vcpu's MMU. All functions run on the vcpu's thread except mmu_request_flush(). */
+/* One vcpu's MMU. All functions run on the vcpu's thread, or with it parked. */
 struct mmu {
     struct tlb_entry *tlb;      /* the TLB for data at the current privilege: &tlbs[index][0] */
     uint64_t gen;               /* current generation */
@@ -69,11 +70,15 @@ struct mmu {
     int consumer;               /* number given by pmap_add_consumer */
     struct paging_regs regs;
     struct mmu_space spaces[MMU_SPACES];
+    uint32_t space;             /* the current one */
     uint32_t next_space, next_gen;
+    bool bypass;                /* every access takes the slow path: `gen` is TLB_GEN_NONE (alignment checking) */
     uint64_t large_2m[16], large_1g[4]; /* which large pages may be in the TLB, hashed: INVLPG of a small fragment drops all */
     uint32_t pdpte_valid;
     uint64_t pdpte[4];          /* PAE: loaded at CR3 load (SDM 3A 4.4.1); saved with the processor */
-    uint64_t flush_epoch;       /* moves whenever fetch translations may have changed: block lookup caches key on it */
+    /* Names the fetch translations in force: another value whenever they may have changed, the old one when a recent address
+     * space comes back unchanged. Block lookup caches key on it. Generation in the low 12 bits. */
+    uint64_t flush_epoch;
     /* Data breakpoints: pages in this list get no tag, so every access to them comes to the slow path. */
     uint64_t watch_page[8];
     unsigned watch_count;
@@ -88,6 +93,10 @@ void mmu_set_paging(struct mmu *m, const struct paging_regs *regs, bool flush);
 bool mmu_load_pdptes(struct mmu *m, const struct paging_regs *regs);
 /* Privilege or AC changed. */
 void mmu_set_index(struct mmu *m, enum mmu_index index);
+/* While on, no look-up hits and nothing is filled: the slow path sees every access. */
+void mmu_set_bypass(struct mmu *m, bool on);
+/* The linear pages (page-aligned, at most 8) whose data accesses must all reach the slow path. Flushes when the list changes. */
+void mmu_set_watch(struct mmu *m, const uint64_t *pages, unsigned count);
 
 void mmu_flush_all(struct mmu *m);               /* every space, global pages too */
 void mmu_flush_page(struct mmu *m, gva addr);    /* INVLPG: current space, and global translations of the page */

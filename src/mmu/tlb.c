@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The software TLB: three direct-mapped tables of 1024 entries a vcpu, filled by the walk.
+ *
+ * Invariants:
+ * - All non-zero tags of an entry are equal, and `addend` belongs to them: filling with another page, generation or host address
+ *   empties the entry first. (A guest may change a page table without INVLPG; a right claimed for the old page must not reach the new.)
+ * - A generation is given out once between two sweeps, so dropping an address space is forgetting its generation.
+ * - A write tag exists only after pmap_claim_write() said yes; a watched page has no data tags.
+ *
+ * Global pages are not kept across address spaces: they are cached in each space like any other page, and flushes that must reach
+ * them (INVLPG, CR4.PGE) reach every space.
+ */
+#include <string.h>
+
+#include "mmu/walk.h"
+
+/* What a translation depends on besides the tables. */
+#define MODE_CR0 (PG_CR0_PG | PG_CR0_WP)
+#define MODE_CR4 (PG_CR4_PSE | PG_CR4_PAE | PG_CR4_PGE | PG_CR4_PCIDE | PG_CR4_SMEP | PG_CR4_SMAP)
+#define MODE_EFER (PG_EFER_LMA | PG_EFER_NXE)
+
+#define LAST_GEN (TLB_GEN_NONE - 1)
+#define EPOCH_STEP (TLB_GEN_MASK + 1)
+#define PAGE_MASK (~(uint64_t)PAGE_OFFSET_MASK)
+
+static uint64_t mode_of(const struct paging_regs *r)
+{
+    if (!(r->cr0 & PG_CR0_PG))
+        return 0;
+    return (r->cr0 & MODE_CR0) | (r->cr4 & MODE_CR4) | (r->efer & MODE_EFER);
+}
+
+static uint64_t key_of(const struct paging_regs *r)
+{
+    uint64_t low = r->cr4 & PG_CR4_PCIDE ? 0 : paging_pae(r) && !(r->efer & PG_EFER_LMA) ? 0x1f : 0xfff;
+    return r->cr0 & PG_CR0_PG ? r->cr3 & ~BIT(63) & ~low : 0;
+}
+
+static unsigned pcid_of(const struct mmu_space *s)
+{
+    return s->mode & PG_CR4_PCIDE ? s->cr3 & 0xfff : 0;
+}
+
+/* --- address spaces ------------------------------------------------------------------------------------------------------- */
+
+static void forget_spaces(struct mmu *m)
+{
+    for (unsigned i = 0; i < MMU_SPACES; i++)
+        m->spaces[i].gen = 0;
+    memset(m->large_2m, 0, sizeof(m->large_2m));
+    memset(m->large_1g, 0, sizeof(m->large_1g));
+    m->flush_epoch += EPOCH_STEP;
+}
+
+static uint16_t fresh_gen(struct mmu *m)
+{
+    if (m->next_gen > LAST_GEN) {
+        memset(m->tlbs, 0, sizeof(m->tlbs));
+        forget_spaces(m);
+        m->next_gen = 1;
+    }
+    return (uint16_t)m->next_gen++;
+}
+
+static void enter_space(struct mmu *m, unsigned i)
+{
+    m->space = i;
+    m->gen = m->bypass ? TLB_GEN_NONE : m->spaces[i].gen;
+    m->flush_epoch = (m->flush_epoch & ~TLB_GEN_MASK) | m->spaces[i].gen;
+}
+
+/* Gives the current registers an empty space in slot i. */
+static void fresh_space(struct mmu *m, unsigned i)
+{
+    uint16_t gen = fresh_gen(m);
+    m->spaces[i] = (struct mmu_space){ .cr3 = key_of(&m->regs), .mode = mode_of(&m->regs), .gen = gen };
+    enter_space(m, i);
+}
+
+static void forget_pcid(struct mmu *m, unsigned pcid)
+{
+    for (unsigned i = 0; i < MMU_SPACES; i++)
+        if (pcid_of(&m->spaces[i]) == pcid)
+            m->spaces[i].gen = 0;
+}
+
+void mmu_set_paging(struct mmu *m, const struct paging_regs *regs, bool flush)
+{
+    m->regs = *regs;
+    uint64_t key = key_of(regs), mode = mode_of(regs);
+    if (mode != m->spaces[m->space].mode) {
+        mmu_flush_all(m);
+        return;
+    }
+    if (flush)
+        forget_pcid(m, regs->cr4 & PG_CR4_PCIDE ? key & 0xfff : 0);
+    unsigned free_slot = MMU_SPACES;
+    for (unsigned i = 0; i < MMU_SPACES; i++) {
+        const struct mmu_space *s = &m->spaces[i];
+        if (s->gen && s->cr3 == key && s->mode == mode) {
+            if (i != m->space) {
+                m->stats.space_switches++;
+                m->stats.space_hits++;
+                enter_space(m, i);
+            }
+            return;
+        }
+        if (!s->gen)
+            free_slot = i;
+    }
+    m->stats.space_switches++;
+    fresh_space(m, free_slot < MMU_SPACES ? free_slot : m->next_space++ % MMU_SPACES);
+}
+
+int mmu_init(struct mmu *m, struct pmap *pmap, int consumer)
+{
+    memset(m, 0, sizeof(*m));
+    m->pmap = pmap;
+    m->consumer = consumer;
+    m->next_gen = 1;
+    mmu_set_index(m, MMU_SUPER_AC);
+    fresh_space(m, 0);
+    return 0;
+}
+
+void mmu_set_index(struct mmu *m, enum mmu_index index)
+{
+    m->index = index;
+    m->tlb = m->tlbs[index];
+}
+
+void mmu_set_bypass(struct mmu *m, bool on)
+{
+    m->bypass = on;
+    m->gen = on ? TLB_GEN_NONE : m->spaces[m->space].gen;
+}
+
+void mmu_set_watch(struct mmu *m, const uint64_t *pages, unsigned count)
+{
+    if (count > array_size(m->watch_page))
+        count = array_size(m->watch_page);
+    if (count == m->watch_count && memcmp(pages, m->watch_page, count * sizeof(*pages)) == 0)
+        return;
+    memcpy(m->watch_page, pages, count * sizeof(*pages));
+    m->watch_count = count;
+    mmu_flush_all(m);
+}
+
+/* --- flushing ------------------------------------------------------------------------------------------------------------- */
+
+void mmu_flush_all(struct mmu *m)
+{
+    m->stats.flushes_all++;
+    forget_spaces(m);
+    fresh_space(m, m->space);
+}
+
+static void drop_slots(struct mmu *m, uint64_t base, unsigned shift)
+{
+    uint64_t pages = BIT(shift - PAGE_SHIFT), mask = ~(BIT(shift) - 1);
+    for (unsigned t = 0; t < MMU_INDEX_COUNT; t++) {
+        for (uint64_t i = 0; i < pages; i++) {
+            struct tlb_entry *e = tlb_slot(m->tlbs[t], base + (i << PAGE_SHIFT));
+            uint64_t tag = e->tag[0] | e->tag[1] | e->tag_x;
+            if (tag && (tag & mask) == base)
+                *e = (struct tlb_entry){ 0 };
+        }
+    }
+}
+
+/* A page of 2 MiB (4 MiB without PAE): as many 4 KiB pages as the TLB has slots, at most. */
+static unsigned large_shift(const struct mmu *m)
+{
+    return paging_pae(&m->regs) ? 21 : 22;
+}
+
+static uint64_t *large_word(struct mmu *m, uint64_t lin, unsigned shift, uint64_t *bit)
+{
+    uint64_t n = lin >> shift;
+    *bit = BIT(n % 64);
+    return shift == 30 ? &m->large_1g[(n / 64) % array_size(m->large_1g)] : &m->large_2m[(n / 64) % array_size(m->large_2m)];
+}
+
+static void note_large(struct mmu *m, uint64_t lin, unsigned shift)
+{
+    uint64_t bit;
+    *large_word(m, lin, shift, &bit) |= bit;
+}
+
+static bool maybe_large(struct mmu *m, uint64_t lin, unsigned shift)
+{
+    uint64_t bit;
+    return *large_word(m, lin, shift, &bit) & bit;
+}
+
+void mmu_flush_page(struct mmu *m, gva addr)
+{
+    if (maybe_large(m, addr.v, 30)) {
+        mmu_flush_all(m);
+        return;
+    }
+    unsigned shift = maybe_large(m, addr.v, large_shift(m)) ? large_shift(m) : PAGE_SHIFT;
+    drop_slots(m, addr.v & (~0ull << shift), shift);
+    m->flush_epoch += EPOCH_STEP;
+}
+
+void mmu_flush_pcid(struct mmu *m, unsigned pcid)
+{
+    forget_pcid(m, pcid);
+    if (!m->spaces[m->space].gen)
+        fresh_space(m, m->space);
+}
+
+void mmu_flush_pcid_page(struct mmu *m, unsigned pcid, gva addr)
+{
+    (void)pcid; /* the page is dropped from every space: more than asked for, and as cheap */
+    mmu_flush_page(m, addr);
+}
+
+/* Pages looked for one by one; a longer range drops everything. */
+#define DROP_PAGES_MAX 16
+
+void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsigned rights)
+{
+    const uint8_t *host[DROP_PAGES_MAX];
+    if (count == 0 || count > DROP_PAGES_MAX || !pmap_get_a20(m->pmap)) {
+        mmu_flush_all(m);
+        return;
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        const struct page *pg = pmap_page(m->pmap, GPA((first_page + i) << PAGE_SHIFT));
+        host[i] = pg ? pg->host : NULL;
+    }
+    struct tlb_entry *e = m->tlbs[0], *end = e + MMU_INDEX_COUNT * TLB_ENTRIES;
+    for (; e < end; e++) {
+        uint64_t tag = e->tag[0] | e->tag[1] | e->tag_x;
+        if (!tag || (rights == RIGHT_WRITE && !e->tag[1]))
+            continue;
+        const uint8_t *at = (const uint8_t *)(uintptr_t)((tag & PAGE_MASK) + e->addend);
+        for (uint64_t i = 0; i < count; i++) {
+            if (at != host[i])
+                continue;
+            if (rights & RIGHT_READ)
+                e->tag[ACCESS_READ] = 0;
+            if (rights & RIGHT_WRITE)
+                e->tag[ACCESS_WRITE] = 0;
+            if (rights & RIGHT_EXEC)
+                e->tag_x = 0;
+        }
+    }
+    if (rights & (RIGHT_READ | RIGHT_EXEC))
+        m->flush_epoch += EPOCH_STEP;
+}
+
+/* --- translating ---------------------------------------------------------------------------------------------------------- */
+
+static bool watched(const struct mmu *m, uint64_t page)
+{
+    for (unsigned i = 0; i < m->watch_count; i++)
+        if (m->watch_page[i] == page)
+            return true;
+    return false;
+}
+
+static void set_tags(struct mmu *m, struct tlb_entry *e, uint64_t tag, uint64_t addend)
+{
+    if ((e->tag[0] | e->tag[1] | e->tag_x) != tag || e->addend != addend)
+        *e = (struct tlb_entry){ .addend = addend };
+    m->stats.hidden_faults++;
+}
+
+static void fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index, const struct walk_result *walk,
+                 struct page *pg)
+{
+    if (m->bypass || !walk->settled || !pg || !pg->host)
+        return;
+    uint64_t page = lin & PAGE_MASK;
+    unsigned rights = page_rights(pg);
+    struct tlb_entry *e = tlb_slot(m->tlbs[index], lin);
+    uint64_t tag = page | m->gen, addend = (uint64_t)(uintptr_t)pg->host - page;
+    if (access == ACCESS_FETCH) {
+        if (!(rights & RIGHT_EXEC))
+            return;
+        set_tags(m, e, tag, addend);
+        e->tag_x = tag;
+    } else {
+        if (!(rights & RIGHT_READ) || (m->watch_count && watched(m, page)))
+            return;
+        bool write = access == ACCESS_WRITE && pmap_claim_write(m->pmap, pg, m->consumer);
+        set_tags(m, e, tag, addend);
+        e->tag[ACCESS_READ] = tag; /* who may write a page may read it */
+        if (write)
+            e->tag[ACCESS_WRITE] = tag;
+    }
+    if (walk->page_shift != PAGE_SHIFT)
+        note_large(m, lin, walk->page_shift);
+}
+
+static struct mmu_result to_result(struct mmu *m, const struct walk_result *walk)
+{
+    return (struct mmu_result){
+        .addr = walk->addr,
+        .page = walk->fault ? NULL : pmap_page(m->pmap, walk->addr),
+        .fault = walk->fault,
+        .error_code = walk->error_code,
+    };
+}
+
+struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)
+{
+    m->stats.walks++;
+    struct walk_result walk = mmu_walk(m, addr, access, index, true);
+    struct mmu_result res = to_result(m, &walk);
+    if (res.fault == MMU_OK)
+        fill(m, addr.v, access, index, &walk, res.page);
+    else if (res.fault == MMU_FAULT_PAGE)
+        m->stats.true_faults++;
+    return res;
+}
+
+struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)
+{
+    struct walk_result walk = mmu_walk(m, addr, access, index, false);
+    return to_result(m, &walk);
+}
