@@ -32,6 +32,7 @@ struct board_callbacks {
     void (*reset)(void *ctx);                       /* reset register, 8042, port 0xcf9, triple fault policy is the VM's */
     void (*debug_exit)(void *ctx, uint32_t value);
     void (*serial_output)(void *ctx, const uint8_t *data, size_t len); /* COM1 transmitter; device lock held; must not block long */
+    void (*serial_room)(void *ctx);                 /* may be NULL: COM1's receiver was full and takes bytes again */
     void (*debug_output)(void *ctx, uint8_t byte);  /* debug console port 0xe9 */
     void (*pic_line)(void *ctx, bool level);        /* 8259 INTR to the processors */
     void (*deliver_msi)(void *ctx, uint64_t addr, uint32_t data); /* I/O APIC and MSI messages to the local APICs */
@@ -55,7 +56,7 @@ struct board *board_create(const struct board_config *cfg, unsigned cpus, uint64
 void board_destroy(struct board *b);
 /* Lays out firmware tables and loads the kernel (files are read here, each time: a reset loads again). */
 int board_boot(struct board *b, struct boot_cpu_state *start, struct error *e);
-/* Every chip to its power-on state. World stopped. */
+/* Every chip to its power-on state. World stopped. Takes the device lock. */
 void board_reset(struct board *b);
 /* INTA cycle: the 8259 pair's vector, -1 when spurious is impossible to tell. Takes the device lock. */
 int board_ack_pic(struct board *b);
@@ -65,9 +66,9 @@ void board_eoi(struct board *b, uint8_t vector);
 must_use bool board_serial_input(struct board *b, uint8_t byte);
 /* The chips' state objects. */
 unsigned board_state_objects(struct board *b, struct state_object *out, unsigned max);
-/* After a load: re-arm deadlines, lines and mappings from the state. */
+/* After a load: re-arm deadlines, lines and mappings from the state. World stopped. Takes the device lock. */
 void board_state_loaded(struct board *b);
-/* ACPI power button (graceful shutdown request). */
+/* ACPI power button (graceful shutdown request), by way of the input queue. Any thread. */
 void board_power_button(struct board *b);
 
 #endif
