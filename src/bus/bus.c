@@ -61,6 +61,11 @@ void bus_unlock(struct bus *bus)
     lock_drop(&bus->lock);
 }
 
+bool bus_lock_held(struct bus *bus)
+{
+    return lock_held(&bus->lock);
+}
+
 /* --- the maps ------------------------------------------------------------------------------------------------------------- */
 
 static struct window make_window(uint64_t base, uint64_t len, const struct bus_ops *ops, void *dev, uint8_t widest)

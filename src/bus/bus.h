@@ -38,5 +38,7 @@ void bus_mmio_write(struct bus *bus, gpa addr, uint64_t value, unsigned width);
  * Recursive use is a bug. First in the lock order after the world lock. */
 void bus_lock(struct bus *bus);
 void bus_unlock(struct bus *bus);
+/* Does the calling thread hold it? Then it must not wait for another vcpu, which may be waiting for the lock. */
+bool bus_lock_held(struct bus *bus);
 
 #endif
