@@ -73,7 +73,7 @@ install: all ## installs below PREFIX (and DESTDIR)
 	@meson install -C $(BUILD) --no-rebuild
 
 clean: ## removes what was built, not the guests' cache
-	rm -rf $(BUILD) $(BUILD_ASAN)
+	rm -rf $(BUILD) $(BUILD_ASAN) $(BUILD)-clang
 
 help:
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
