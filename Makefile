@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 export PYTHON BUILD BUILD_ASAN
 
 CONFIGURE := tools/configure
-OPTIONS := -Dwerror=$(WERROR) --prefix=$(PREFIX)
+OPTIONS := -Dwerror=$(WERROR)
 ASAN_OPTIONS_ := $(OPTIONS) -Db_sanitize=address,undefined -Db_lundef=false
 
 .PHONY: all asan tests guests demo check check-all check-oracle bench fuzz fmt lint install clean help
@@ -68,7 +68,9 @@ lint: ## include rules, header rules, layout, static analysis
 	@$(CONFIGURE) $(BUILD) $(OPTIONS)
 	@tools/lint $(LINT_FILES)
 
-install: all ## installs below PREFIX (and DESTDIR)
+install: ## installs below PREFIX (and DESTDIR)
+	@tools/need-packages build
+	@$(CONFIGURE) $(BUILD) $(OPTIONS) --prefix=$(PREFIX)
 	@ninja -C $(BUILD)
 	@meson install -C $(BUILD) --no-rebuild
 
