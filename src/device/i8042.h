@@ -15,9 +15,8 @@ struct i8042 *i8042_create(struct bus *bus, struct line keyboard_irq, struct lin
                            struct error *e);
 void i8042_destroy(struct i8042 *kbc);
 void i8042_reset(struct i8042 *kbc);
-/* One byte of a scan code from the keyboard. False: the guest does not take them. Device lock held. */
-must_use bool i8042_key(struct i8042 *kbc, uint8_t byte);
 struct state_object i8042_state_object(struct i8042 *kbc);
+/* After a load: drives the interrupt lines from the state. */
 void i8042_loaded(struct i8042 *kbc);
 
 #endif
