@@ -17,6 +17,7 @@ void port92_reset(struct port92 *p);
 /* The keyboard controller's say in A20: the last who spoke decides. A line's handler: ctx is the struct port92. */
 void port92_set_a20(void *p, unsigned n, bool level);
 struct state_object port92_state_object(struct port92 *p);
+/* After a load: drives A20 from the state. */
 void port92_loaded(struct port92 *p);
 
 #endif
