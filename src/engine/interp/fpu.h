@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's floating-point and SIMD state while the interpreter runs.
+ *
+ * x87: between x87 instructions the guest's x87 registers stay in the host's (`x87_live`); nothing else in this program uses them.
+ * They are brought back to v->s.fpu by fpu_sync_x87() when somebody needs them: leaving run(), FXSAVE, MMX instructions.
+ * v->s.fpu.fsw and fcw are always current. The instruction and data pointers are kept in software, so no host address shows.
+ *
+ * SSE: XMM registers stay in v->s.fpu; MXCSR is live in the host's with every exception masked between fpu_enter() and fpu_leave(),
+ * so that its sticky flags gather there.
+ */
+#ifndef SUNDOG_ENGINE_INTERP_FPU_H
+#define SUNDOG_ENGINE_INTERP_FPU_H
+
+#include "cpu/access.h"
+#include "cpu/ops.h"
+#include "cpu/vcpu.h"
+#include "engine/interp/op.h"
+
+#define MXCSR_FLAGS 0x3fu
+#define MXCSR_MASKS 0x1f80u
+#define MXCSR_DEFAULT 0x1f80u
+#define MXCSR_VALID 0xffffu /* MXCSR_MASK shown to guests */
+#define FSW_ES 0x80u
+#define FSW_TOP_SHIFT 11
+
+void fpu_enter(struct vcpu *v); /* at entry of engine.run */
+void fpu_leave(struct vcpu *v); /* at exit: v->s.fpu is complete afterwards */
+
+void fpu_sync_x87(struct vcpu *v); /* host registers -> v->s.fpu, no longer live */
+void fpu_load_x87(struct vcpu *v); /* v->s.fpu -> host registers, live */
+void fpu_sync_mxcsr(struct vcpu *v);              /* sticky flags of the host's -> v->s.fpu.mxcsr */
+void fpu_set_mxcsr(struct vcpu *v, uint32_t val); /* both; reserved bits were checked */
+/* Makes physical register n stand in st[n] (TOP = 0, all tags valid), as any MMX instruction does (SDM 1 12.2). */
+void fpu_begin_mmx(struct vcpu *v);
+void fpu_init_x87(struct vcpu *v); /* FNINIT */
+/* Changes TOP; the physical registers keep their contents, so their places in ST order move. Not while live. */
+void fpu_set_top(struct fpu_state *f, unsigned top);
+
+/* Offset of the memory operand in its segment. v->s.rip is the block's start while a block runs. */
+static inline uint64_t fpu_operand_offset(const struct vcpu *v, const struct op *op)
+{
+    uint64_t off = (uint64_t)(int64_t)op->disp;
+    if (op->base < 16)
+        off += v->s.gpr[op->base];
+    else if (op->base == MEM_RIP)
+        off += v->s.rip + op->off;
+    if (op->index < 16)
+        off += v->s.gpr[op->index] << op->scale;
+    return off & mask_bytes(op->addrsize);
+}
+
+/* Address of the running instruction. */
+static inline uint64_t fpu_insn_rip(const struct vcpu *v, const struct op *op)
+{
+    return v->s.rip + op->off - op->len;
+}
+
+static inline uint64_t fpu_operand_linear(struct vcpu *v, const struct op *op, unsigned size, enum mmu_access access)
+{
+    return seg_linear(v, op->seg, fpu_operand_offset(v, op), size, access);
+}
+
+/* Common part of lowering: the memory operand's registers. False when the displacement needs 64 bits. */
+static inline bool fpu_lower_mem(struct op *op, const struct insn *in)
+{
+    op->seg = in->mem.seg;
+    op->base = in->mem.base;
+    op->index = in->mem.index;
+    op->scale = in->mem.scale;
+    op->disp = (int32_t)in->mem.disp;
+    return true;
+}
+
+/* FXSAVE family and x87 environment images (fpu_image.c). */
+const struct op *run_fxsave(struct vcpu *v, const struct op *op);
+const struct op *run_fxrstor(struct vcpu *v, const struct op *op);
+const struct op *run_xsave(struct vcpu *v, const struct op *op);
+const struct op *run_xrstor(struct vcpu *v, const struct op *op);
+const struct op *run_ldmxcsr(struct vcpu *v, const struct op *op);
+const struct op *run_stmxcsr(struct vcpu *v, const struct op *op);
+const struct op *run_fnstenv(struct vcpu *v, const struct op *op);
+const struct op *run_fldenv(struct vcpu *v, const struct op *op);
+const struct op *run_fnsave(struct vcpu *v, const struct op *op);
+const struct op *run_frstor(struct vcpu *v, const struct op *op);
+
+#endif

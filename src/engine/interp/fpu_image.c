@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* State images in guest memory: FXSAVE, XSAVE, the x87 environment, and MXCSR (SDM 1 8.1.10, 10.5, 13). */
+#include "engine/interp/fpu.h"
+
+#define FXSAVE_SIZE 512u
+#define FXSAVE_WRITTEN 416u /* the rest belongs to software */
+#define XSAVE_HEADER 512u
+#define XSAVE_SIZE 576u
+#define XMM_OFFSET 160u
+#define X87_BIT 1u
+#define SSE_BIT 2u
+
+/* Status word with ES and B as the flags and masks make them. */
+static uint16_t with_summary(uint16_t fsw, uint16_t fcw)
+{
+    bool pending = fsw & ~fcw & 0x3f;
+    return (uint16_t)((fsw & ~0x8080u) | (pending ? 0x8080u : 0));
+}
+
+/* Images are aligned to 16, so 16-byte pieces never cross a page. */
+static void image_read(struct vcpu *v, const struct op *op, uint64_t lin, void *dst, unsigned len)
+{
+    for (unsigned i = 0; i < len; i += 16)
+        access_read(v, (lin + i) & v->lin_mask, (uint8_t *)dst + i, len - i < 16 ? len - i : 16, v->mmu.index, op->seg);
+}
+
+static void image_write(struct vcpu *v, const struct op *op, uint64_t lin, const void *src, unsigned len)
+{
+    for (unsigned i = 0; i < len; i += 16)
+        access_write(v, (lin + i) & v->lin_mask, (const uint8_t *)src + i, len - i < 16 ? len - i : 16, v->mmu.index, op->seg);
+}
+
+static uint64_t image_address(struct vcpu *v, const struct op *op, unsigned size, unsigned align, enum mmu_access access)
+{
+    uint64_t lin = fpu_operand_linear(v, op, size, access);
+    if (lin & (align - 1))
+        cpu_raise_gp0(v);
+    return lin;
+}
+
+static void check_not_available(struct vcpu *v)
+{
+    if (v->s.cr0 & (CR0_EM | CR0_TS))
+        cpu_raise(v, VEC_NM);
+}
+
+static unsigned xmm_count(const struct vcpu *v)
+{
+    return vcpu_long64(v) ? 16 : 8;
+}
+
+/* --- FXSAVE layout (SDM 1 Table 10-2) ------------------------------------------------------------------------------------- */
+
+static void put_x87(const struct fpu_state *f, uint8_t *img, bool wide)
+{
+    put_le16(img, f->fcw);
+    put_le16(img + 2, f->fsw);
+    img[4] = f->ftw;
+    img[5] = 0;
+    put_le16(img + 6, f->fop);
+    put_le64(img + 8, f->fip);
+    put_le64(img + 16, f->fdp);
+    if (!wide) {
+        put_le32(img + 12, f->fcs);
+        put_le32(img + 20, f->fds);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        memset(img + 32 + 16 * i, 0, 16);
+        memcpy(img + 32 + 16 * i, f->st[i], 10);
+    }
+}
+
+static void get_x87(struct fpu_state *f, const uint8_t *img, bool wide)
+{
+    f->fcw = get_le16(img) | 0x40; /* bit 6 reads as one */
+    f->fsw = with_summary(get_le16(img + 2), f->fcw);
+    f->ftw = img[4];
+    f->fop = get_le16(img + 6) & 0x7ff;
+    f->fip = wide ? get_le64(img + 8) : get_le32(img + 8);
+    f->fcs = wide ? 0 : get_le16(img + 12);
+    f->fdp = wide ? get_le64(img + 16) : get_le32(img + 16);
+    f->fds = wide ? 0 : get_le16(img + 20);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(f->st[i], img + 32 + 16 * i, 10);
+}
+
+static void put_mxcsr(const struct fpu_state *f, uint8_t *img)
+{
+    put_le32(img + 24, f->mxcsr);
+    put_le32(img + 28, MXCSR_VALID);
+}
+
+static uint32_t get_mxcsr(struct vcpu *v, const uint8_t *img)
+{
+    uint32_t mxcsr = get_le32(img + 24);
+    if (mxcsr & ~MXCSR_VALID)
+        cpu_raise_gp0(v);
+    return mxcsr;
+}
+
+const struct op *run_fxsave(struct vcpu *v, const struct op *op)
+{
+    uint8_t img[FXSAVE_WRITTEN];
+    bool wide = op->prefixes;
+    check_not_available(v);
+    unsigned len = XMM_OFFSET + 16 * xmm_count(v);
+    uint64_t lin = image_address(v, op, FXSAVE_SIZE, 16, ACCESS_WRITE);
+    access_probe_write(v, lin, FXSAVE_SIZE, v->mmu.index, op->seg);
+    fpu_sync_x87(v);
+    fpu_sync_mxcsr(v);
+    put_x87(&v->s.fpu, img, wide);
+    put_mxcsr(&v->s.fpu, img);
+    memcpy(img + XMM_OFFSET, v->s.fpu.xmm, 16 * xmm_count(v));
+    image_write(v, op, lin, img, len);
+    return op + 1;
+}
+
+const struct op *run_fxrstor(struct vcpu *v, const struct op *op)
+{
+    uint8_t img[FXSAVE_WRITTEN];
+    bool wide = op->prefixes;
+    check_not_available(v);
+    uint64_t lin = image_address(v, op, FXSAVE_SIZE, 16, ACCESS_READ);
+    image_read(v, op, lin, img, XMM_OFFSET + 16 * xmm_count(v));
+    uint32_t mxcsr = get_mxcsr(v, img);
+    fpu_sync_x87(v);
+    get_x87(&v->s.fpu, img, wide);
+    memcpy(v->s.fpu.xmm, img + XMM_OFFSET, 16 * xmm_count(v));
+    fpu_set_mxcsr(v, mxcsr);
+    return op + 1;
+}
+
+/* --- XSAVE (SDM 1 13.7, 13.8), standard format ---------------------------------------------------------------------------- */
+
+static void check_xsave(struct vcpu *v)
+{
+    if (!(v->s.cr4 & CR4_OSXSAVE))
+        cpu_raise(v, VEC_UD);
+    if (v->s.cr0 & CR0_TS)
+        cpu_raise(v, VEC_NM);
+}
+
+static uint32_t requested_features(const struct vcpu *v)
+{
+    uint64_t mask = v->s.gpr[RDX] << 32 | (uint32_t)v->s.gpr[RAX];
+    return (uint32_t)(mask & v->s.fpu.xcr0) & (X87_BIT | SSE_BIT);
+}
+
+const struct op *run_xsave(struct vcpu *v, const struct op *op)
+{
+    uint8_t img[FXSAVE_WRITTEN];
+    bool wide = op->prefixes;
+    check_xsave(v);
+    uint32_t rfbm = requested_features(v);
+    uint64_t lin = image_address(v, op, XSAVE_SIZE, 64, ACCESS_WRITE);
+    access_probe_write(v, lin, XSAVE_SIZE, v->mmu.index, op->seg);
+    uint64_t old_bv;
+    access_read(v, lin + XSAVE_HEADER, &old_bv, 8, v->mmu.index, op->seg);
+    fpu_sync_x87(v);
+    fpu_sync_mxcsr(v);
+    put_x87(&v->s.fpu, img, wide);
+    put_mxcsr(&v->s.fpu, img);
+    memcpy(img + XMM_OFFSET, v->s.fpu.xmm, 256);
+    if (rfbm & X87_BIT) {
+        access_write(v, lin, img, 24, v->mmu.index, op->seg);
+        image_write(v, op, lin + 32, img + 32, 128);
+    }
+    if (rfbm & SSE_BIT) {
+        access_write(v, lin + 24, img + 24, 8, v->mmu.index, op->seg);
+        image_write(v, op, lin + XMM_OFFSET, img + XMM_OFFSET, 16 * xmm_count(v));
+    }
+    uint64_t new_bv = (old_bv & ~(uint64_t)rfbm) | rfbm; /* both components count as in use */
+    access_write(v, lin + XSAVE_HEADER, &new_bv, 8, v->mmu.index, op->seg);
+    return op + 1;
+}
+
+static void restore_x87(struct vcpu *v, const uint8_t *img, bool from_image, bool wide)
+{
+    if (from_image) {
+        fpu_sync_x87(v);
+        get_x87(&v->s.fpu, img, wide);
+    } else {
+        fpu_init_x87(v);
+        memset(v->s.fpu.st, 0, sizeof(v->s.fpu.st));
+    }
+}
+
+const struct op *run_xrstor(struct vcpu *v, const struct op *op)
+{
+    uint8_t img[XSAVE_SIZE];
+    bool wide = op->prefixes;
+    check_xsave(v);
+    uint32_t rfbm = requested_features(v);
+    uint64_t lin = image_address(v, op, XSAVE_SIZE, 64, ACCESS_READ);
+    image_read(v, op, lin, img, XSAVE_SIZE);
+    uint64_t bv = get_le64(img + XSAVE_HEADER);
+    if (bv & ~v->s.fpu.xcr0 || get_le64(img + XSAVE_HEADER + 8) || get_le64(img + XSAVE_HEADER + 16))
+        cpu_raise_gp0(v);
+    uint32_t mxcsr = rfbm & SSE_BIT ? get_mxcsr(v, img) : 0;
+    if (rfbm & X87_BIT)
+        restore_x87(v, img, bv & X87_BIT, wide);
+    if (rfbm & SSE_BIT) {
+        if (bv & SSE_BIT)
+            memcpy(v->s.fpu.xmm, img + XMM_OFFSET, 16 * xmm_count(v));
+        else
+            memset(v->s.fpu.xmm, 0, 16 * xmm_count(v));
+        fpu_set_mxcsr(v, mxcsr);
+    }
+    return op + 1;
+}
+
+/* --- MXCSR ---------------------------------------------------------------------------------------------------------------- */
+
+const struct op *run_ldmxcsr(struct vcpu *v, const struct op *op)
+{
+    cpu_check_sse(v);
+    uint32_t val = mem_read32(v, op->seg, fpu_operand_offset(v, op));
+    if (val & ~MXCSR_VALID)
+        cpu_raise_gp0(v);
+    fpu_set_mxcsr(v, val);
+    return op + 1;
+}
+
+const struct op *run_stmxcsr(struct vcpu *v, const struct op *op)
+{
+    cpu_check_sse(v);
+    fpu_sync_mxcsr(v);
+    mem_write32(v, op->seg, fpu_operand_offset(v, op), v->s.fpu.mxcsr);
+    return op + 1;
+}
+
+/* --- x87 environment (SDM 1 Figures 8-9 to 8-12) -------------------------------------------------------------------------- */
+
+/* Two bits a physical register: valid, zero, special, empty. */
+static uint16_t tag_word(const struct fpu_state *f)
+{
+    unsigned top = f->fsw >> FSW_TOP_SHIFT & 7;
+    uint16_t tags = 0;
+    for (unsigned phys = 0; phys < 8; phys++) {
+        const uint8_t *st = f->st[(phys - top) & 7];
+        uint64_t mantissa = get_le64(st);
+        unsigned exponent = get_le16(st + 8) & 0x7fff, tag = 0;
+        if (!(f->ftw >> phys & 1))
+            tag = 3;
+        else if (exponent == 0 && mantissa == 0)
+            tag = 1;
+        else if (exponent == 0 || exponent == 0x7fff || !(mantissa >> 63))
+            tag = 2;
+        tags |= (uint16_t)(tag << (2 * phys));
+    }
+    return tags;
+}
+
+static bool real_format(const struct vcpu *v)
+{
+    return !vcpu_protected(v);
+}
+
+static unsigned env_size(const struct op *op)
+{
+    return op->opsize == 2 ? 14 : 28;
+}
+
+static void put_env(struct vcpu *v, const struct op *op, uint8_t *img)
+{
+    const struct fpu_state *f = &v->s.fpu;
+    bool real = real_format(v);
+    uint32_t ip = (uint32_t)f->fip, dp = (uint32_t)f->fdp;
+    if (real) { /* a linear address of 20 (32) bits is kept instead of selector and offset */
+        ip += (uint32_t)f->fcs << 4;
+        dp += (uint32_t)f->fds << 4;
+    }
+    if (op->opsize == 2) {
+        put_le16(img, f->fcw);
+        put_le16(img + 2, f->fsw);
+        put_le16(img + 4, tag_word(f));
+        put_le16(img + 6, (uint16_t)ip);
+        put_le16(img + 8, real ? (uint16_t)(ip >> 4 & 0xf000) | f->fop : f->fcs);
+        put_le16(img + 10, (uint16_t)dp);
+        put_le16(img + 12, real ? (uint16_t)(dp >> 4 & 0xf000) : f->fds);
+        return;
+    }
+    put_le32(img, f->fcw | 0xffff0000u);
+    put_le32(img + 4, f->fsw | 0xffff0000u);
+    put_le32(img + 8, tag_word(f) | 0xffff0000u);
+    put_le32(img + 12, real ? (ip & 0xffff) | 0xffff0000u : ip);
+    put_le32(img + 16, real ? (ip >> 4 & 0x0ffff000) | f->fop : f->fcs | (uint32_t)f->fop << 16);
+    put_le32(img + 20, real ? (dp & 0xffff) | 0xffff0000u : dp);
+    put_le32(img + 24, real ? dp >> 4 & 0x0ffff000 : f->fds | 0xffff0000u);
+}
+
+static void get_env(struct vcpu *v, const struct op *op, const uint8_t *img)
+{
+    struct fpu_state *f = &v->s.fpu;
+    bool real = real_format(v);
+    unsigned w = op->opsize == 2 ? 2 : 4;
+    uint16_t tags = get_le16(img + 2 * w), fsw = get_le16(img + w);
+    fpu_set_top(f, fsw >> FSW_TOP_SHIFT & 7);
+    f->fcw = get_le16(img) | 0x40;
+    f->fsw = with_summary(fsw, f->fcw);
+    f->ftw = 0;
+    for (unsigned phys = 0; phys < 8; phys++)
+        if ((tags >> (2 * phys) & 3) != 3)
+            f->ftw |= (uint8_t)(1u << phys);
+    if (w == 2) {
+        f->fip = get_le16(img + 6) | (real ? (get_le16(img + 8) & 0xf000u) << 4 : 0);
+        f->fcs = real ? 0 : get_le16(img + 8);
+        f->fop = real ? get_le16(img + 8) & 0x7ff : f->fop;
+        f->fdp = get_le16(img + 10) | (real ? (get_le16(img + 12) & 0xf000u) << 4 : 0);
+        f->fds = real ? 0 : get_le16(img + 12);
+        return;
+    }
+    f->fip = real ? get_le16(img + 12) | (get_le32(img + 16) & 0x0ffff000u) << 4 : get_le32(img + 12);
+    f->fcs = real ? 0 : get_le16(img + 16);
+    f->fop = real ? get_le16(img + 16) & 0x7ff : get_le16(img + 18) & 0x7ff;
+    f->fdp = real ? get_le16(img + 20) | (get_le32(img + 24) & 0x0ffff000u) << 4 : get_le32(img + 20);
+    f->fds = real ? 0 : get_le16(img + 24);
+}
+
+static void env_write(struct vcpu *v, const struct op *op, uint64_t lin, const uint8_t *img, unsigned len)
+{
+    for (unsigned i = 0; i < len; i += 32)
+        access_write(v, (lin + i) & v->lin_mask, img + i, len - i < 32 ? len - i : 32, v->mmu.index, op->seg);
+}
+
+static void env_read(struct vcpu *v, const struct op *op, uint64_t lin, uint8_t *img, unsigned len)
+{
+    for (unsigned i = 0; i < len; i += 32)
+        access_read(v, (lin + i) & v->lin_mask, img + i, len - i < 32 ? len - i : 32, v->mmu.index, op->seg);
+}
+
+const struct op *run_fnstenv(struct vcpu *v, const struct op *op)
+{
+    uint8_t img[28];
+    cpu_check_fpu(v);
+    uint64_t lin = fpu_operand_linear(v, op, env_size(op), ACCESS_WRITE);
+    access_probe_write(v, lin, env_size(op), v->mmu.index, op->seg);
+    fpu_sync_x87(v);
+    put_env(v, op, img);
+    env_write(v, op, lin, img, env_size(op));
+    v->s.fpu.fcw |= 0x3f;
+    v->s.fpu.fsw = with_summary(v->s.fpu.fsw, v->s.fpu.fcw);
+    return op + 1;
+}
+
+const struct op *run_fldenv(struct vcpu *v, const struct op *op)
+{
+    uint8_t img[28];
+    cpu_check_fpu(v);
+    cpu_check_mf(v);
+    uint64_t lin = fpu_operand_linear(v, op, env_size(op), ACCESS_READ);
+    env_read(v, op, lin, img, env_size(op));
+    fpu_sync_x87(v);
+    get_env(v, op, img);
+    return op + 1;
+}
+
+const struct op *run_fnsave(struct vcpu *v, const struct op *op)
+{
+    uint8_t img[108];
+    unsigned env = env_size(op), size = env + 80;
+    cpu_check_fpu(v);
+    uint64_t lin = fpu_operand_linear(v, op, size, ACCESS_WRITE);
+    access_probe_write(v, lin, size, v->mmu.index, op->seg);
+    fpu_sync_x87(v);
+    put_env(v, op, img);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(img + env + 10 * i, v->s.fpu.st[i], 10);
+    env_write(v, op, lin, img, size);
+    fpu_init_x87(v);
+    return op + 1;
+}
+
+const struct op *run_frstor(struct vcpu *v, const struct op *op)
+{
+    uint8_t img[108];
+    unsigned env = env_size(op), size = env + 80;
+    cpu_check_fpu(v);
+    cpu_check_mf(v);
+    uint64_t lin = fpu_operand_linear(v, op, size, ACCESS_READ);
+    env_read(v, op, lin, img, size);
+    fpu_sync_x87(v);
+    get_env(v, op, img);
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(v->s.fpu.st[i], img + env + 10 * i, 10);
+    return op + 1;
+}
