@@ -538,7 +538,7 @@ static void crossing(void)
     t = USER("8: call [" R(bx) "]", .sp = TEST + 64, .bx = edge);
     check_page_fault(n("call-memory"), &t, 4, edge);
     CHECK_EQ(n("call-memory-sp"), t.regs.sp, TEST + 64);
-    t = USER("8: call 8b", .sp = edge + sizeof(ulong));
+    t = USER("8: call 1f\n 1: nop", .sp = edge + sizeof(ulong));
     check_page_fault(n("call-push"), &t, 6, edge);
     CHECK_EQ(n("call-push-sp"), t.regs.sp, edge + sizeof(ulong));
     t = USER("8: enter 32, 0", .sp = edge + sizeof(ulong), .bp = 5);

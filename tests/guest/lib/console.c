@@ -8,6 +8,13 @@
 
 static u32 passed, failed, skipped;
 
+void console_init(void)
+{
+    static const u8 set_up[][2] = {{1, 0}, {3, 0x80}, {0, 1}, {1, 0}, {3, 3}, {2, 1}, {4, 3}};
+    for (u32 i = 0; i < ARRAY_LEN(set_up); i++)
+        out8(COM1 + set_up[i][0], set_up[i][1]);
+}
+
 static void put(char c)
 {
     for (u32 i = 0; i < 1000000 && !(in8(COM1 + 5) & 0x20); i++)

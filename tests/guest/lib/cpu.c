@@ -158,6 +158,7 @@ static void ap_loop(struct cpu *cpu)
 void guest_start(ulong index)
 {
     if (index == 0) {
+        console_init();
         tables_init();
         tables_load(0);
         guest_main();
@@ -279,6 +280,11 @@ bool is_sundog(void)
 {
     struct cpuid c = cpuid(0x40000000, 0);
     return has(F_HYPERVISOR) && c.b == 0x646e7553 && (c.c & 0xffff) == 0x676f; /* Sundog */
+}
+
+bool is_tcg(void)
+{
+    return has(F_HYPERVISOR) && cpuid(0x40000000, 0).b == 0x54474354; /* TCGT */
 }
 
 const char *command_line(void)

@@ -34,6 +34,7 @@ void guest_main(void);
 
 /* ---- report (console.c) ---- */
 
+void console_init(void); /* COM1: 115200 8n1 */
 void print(const char *format, ...) __attribute__((format(printf, 1, 2))); /* %s %c %d %u %x, with l or ll; 0 and width */
 void check_true(const char *name, bool ok, const char *text);
 void check_eq(const char *name, u64 got, u64 want);
@@ -289,6 +290,7 @@ enum feature { F_VME, F_DE, F_PSE, F_TSC, F_MSR, F_PAE, F_CX8, F_APIC, F_SEP, F_
 bool has(enum feature feature);
 bool is_amd(void);    /* AMD's rules where the vendors differ */
 bool is_sundog(void); /* CPUID leaf 0x40000000 */
+bool is_tcg(void);    /* QEMU, to be spared what makes it abort */
 extern u32 boot_magic, boot_info;
 const char *command_line(void);
 ulong option(const char *name, ulong otherwise); /* name=NUMBER on the command line */
