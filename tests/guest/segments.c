@@ -197,7 +197,10 @@ static void far_transfers(void)
     struct code c = CODE("mov eax, 0x100000\n 8: jmp eax");
     set(4, c.start, 0xff, D_XCODE, D_BIG);
     struct code at_zero = {0, c.mark - c.start, c.end - c.start};
-    FAULT("near-jump-limit", TRY_CODE(at_zero, .cs = SLOT(4)), GP, 0);
+    if (is_tcg())
+        check_skip("near-jump-limit", "QEMU jumps, to anywhere");
+    else
+        FAULT("near-jump-limit", TRY_CODE(at_zero, .cs = SLOT(4)), GP, 0);
     /* running over the limit */
     c = CODE("nop\n nop\n nop\n nop\n nop");
     set(4, c.start, 2, D_XCODE, D_BIG);
@@ -377,8 +380,12 @@ static void code16(void)
     t = run16(CODE16("call 1f\n jmp 2f\n 1: mov eax, esp\n mov cx, [eax]\n ret\n 2:"), (struct regs){.cx = 0});
     check_done("code16-call", &t);
     CHECK_EQ("code16-call-pushes-ip", t.regs.cx, 3);
-    t = run16(CODE16("mov ax, 0xff00\n 8: jmp ax"), (struct regs){.ax = 0x12340000});
-    CHECK("code16-jump-truncates", t.vector != VECTOR_DONE && t.regs.ip >= 0xff00 && t.regs.ip < 0x10100);
+    static const u8 jump[] = {0xb8, 0x00, 0xff, 0xff, 0xe0}; /* mov ax, ff00h; jmp ax: EIP takes 16 bits only */
+    copy(memory, jump, sizeof(jump));
+    memory[0xff00] = 0xcd, memory[0xff01] = VECTOR_DONE;
+    struct code at_memory = {(ulong)memory, (ulong)memory, (ulong)memory + 0xff00};
+    t = run16(at_memory, (struct regs){.ax = 0x12340000});
+    check_done("code16-jump-truncates", &t);
     t = run16(CODE16("pushf\n pop ax"), (struct regs){.flags = FLAG_CF, .ax = 0xffffffff});
     CHECK_EQ("code16-pushf", t.regs.ax, 0xffff0003);
 }
