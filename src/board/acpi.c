@@ -5,7 +5,8 @@
  *   RSDP ─┬─► RSDT ─┬─► FADT ─┬─► DSDT (AML: acpi_dsdt.c)
  *         └─► XSDT ─┴─► MADT  └─► FACS (writable, elsewhere)
  *
- * The FADT is of revision 3 (ACPI 2.0): the fixed hardware with 32-bit addresses and the reset register, nothing newer.
+ * The FADT is of revision 3 (ACPI 2.0): the fixed hardware with 32-bit addresses and the reset register,
+ * nothing newer.
  */
 #include "board/acpi.h"
 

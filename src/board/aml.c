@@ -48,7 +48,8 @@ static void name_string(struct aml *a, const char *name)
         aml_byte(a, '_');
 }
 
-/* A package length counts itself. It is always written in its three-byte form, so that it can be filled in later. */
+/* A package length counts itself. It is always written in its three-byte form, so that it can be filled in
+ * later. */
 #define PKG_LENGTH_BYTES 3
 
 static size_t open_package_length(struct aml *a)

@@ -3,7 +3,7 @@
  * The PC's wiring: which chips there are, which lines lead from one to another, and what they do together.
  *
  *   8254, 8042, 16550, RTC, PM ──IRQ n──┬──► 8259 pair input n ──INTR──► processors
- *                                       └──► I/O APIC pin n (the timer: pin 2) ──messages──► local APICs
+ *                                       └──► I/O APIC pin n (the timer: 2) ──messages──► local APICs
  */
 #include "board/board.h"
 
@@ -213,8 +213,19 @@ static void *make_debug_console(struct board *b, struct error *e)
 
 static void *make_debug_exit(struct board *b, struct error *e)
 {
-    return debug_exit_create(b->bus, b->cfg.debug_exit_port, b->cb.debug_exit, b->cb.ctx, e);
+    void *chip = debug_exit_create(b->bus, b->cfg.debug_exit_port, b->cb.debug_exit, b->cb.ctx, e);
+    if (!chip)
+        error_wrap(e, "--device debug-exit,port=0x%x", b->cfg.debug_exit_port);
+    return chip;
 }
+
+struct chip_hooks {
+    void *(*create)(struct board *b, struct error *e);
+    void (*destroy)(void *chip);
+    void (*reset)(void *chip); /* NULL: it has no state */
+    struct state_object (*state)(void *chip);
+    void (*loaded)(void *chip); /* may be NULL: nothing outside follows from its state */
+};
 
 /* The chips' own functions, seen through one type. */
 /* clang-format off */
@@ -237,18 +248,11 @@ STATEFUL(pci_host)
 STATEFUL(postcode)
 DESTROY(debug_console)
 DESTROY(debug_exit)
-/* clang-format on */
 
 #define HOOKS(chip) .destroy = chip##_destroy_any, .reset = chip##_reset_any, .state = chip##_state_any
 #define HOOKS_LOADED(chip) HOOKS(chip), .loaded = chip##_loaded_any
 
-            static const struct chip_hooks {
-    void *(*create)(struct board *b, struct error *e);
-    void (*destroy)(void *chip);
-    void (*reset)(void *chip); /* NULL: it has no state */
-    struct state_object (*state)(void *chip);
-    void (*loaded)(void *chip); /* may be NULL: nothing outside follows from its state */
-} chips[CHIP_COUNT] = {
+static const struct chip_hooks chips[CHIP_COUNT] = {
     [CHIP_PIC] = { make_pic, HOOKS_LOADED(i8259) },
     [CHIP_IOAPIC] = { make_ioapic, HOOKS(ioapic) },
     [CHIP_PIT] = { make_pit, HOOKS_LOADED(i8254) },
@@ -262,6 +266,7 @@ DESTROY(debug_exit)
     [CHIP_DEBUG_CONSOLE] = { make_debug_console, .destroy = debug_console_destroy_any },
     [CHIP_DEBUG_EXIT] = { make_debug_exit, .destroy = debug_exit_destroy_any },
 };
+/* clang-format on */
 
 /* --- input ---------------------------------------------------------------------------------------------- */
 

@@ -142,7 +142,8 @@ static int boot_packed_pvh(struct boot *b, struct error *e)
     return r;
 }
 
-/* PVH skips the kernel's own decompressor, most of the way to init; what it cannot enter starts the classic way. */
+/* PVH skips the kernel's own decompressor, most of the way to init; what it cannot enter starts the classic
+ * way. */
 static int boot_bzimage_auto(struct boot *b, struct error *e)
 {
     struct error why = { 0 };

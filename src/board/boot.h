@@ -48,7 +48,7 @@ int boot_put_string(struct boot *b, const char *s, const char *what, uint64_t *a
 /* Loads --initrd as one file, as high as possible below `top`; length 0 when there is none. */
 int boot_load_initrd(struct boot *b, uint64_t top, uint64_t *at, uint64_t *len, struct error *e);
 
-/* Flat segments and a descriptor table for them: code at BOOT_CODE, data at BOOT_DATA, as Linux's boot protocol asks. */
+/* Flat segments and a descriptor table for them; the selectors are what Linux's boot protocol asks. */
 #define BOOT_CODE 0x10
 #define BOOT_DATA 0x18
 int boot_enter_protected32(struct boot *b, uint32_t entry, struct error *e);

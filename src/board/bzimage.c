@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Booting a Linux bzImage the way boot loaders do: the protected-mode part is loaded and entered directly, with the zero
- * page (struct boot_params) telling memory, initrd and command line. Source: Linux, Documentation/arch/x86/boot.rst and
- * zero-page.rst.
+ * Booting a Linux bzImage the way boot loaders do: the protected-mode part is loaded and entered directly, with
+ * the zero page (struct boot_params) telling memory, initrd and command line. Source: Linux,
+ * Documentation/arch/x86/boot.rst and zero-page.rst.
  *
- *   file:  │ setup: boot sector and real-mode code, header at 0x1f1 │ protected-mode code, the packed kernel inside it │
+ *   file:  │ setup: boot sector, header at 0x1f1, real-mode code │ protected-mode code, in it the packed kernel │
  */
 #include "board/bzimage.h"
 
@@ -189,7 +189,7 @@ static int put_cmdline(struct boot *b, const struct bzimage *bz, uint64_t *at, s
                          "--append: the command line has %zu characters, but kernel %s takes %u; "
                          "shorten it",
                          len, b->kernel.path, bz->cmdline_max);
-    /* Conventional memory, high end first: inside the segment 0x9000 that kernels before protocol 2.02 look in. */
+    /* The high end of conventional memory is in the segment where kernels before protocol 2.02 look for it. */
     return boot_put_string(b, b->cfg->append, "the command line", at, e);
 }
 

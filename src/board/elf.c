@@ -105,8 +105,8 @@ static int add_segment(struct elf_info *info, const Elf64_Phdr *p, size_t len, s
     return 0;
 }
 
-/* Notes: (name length, description length, type), name and description each padded to 4 bytes. Each round takes at
- * least 12 bytes of a range within the file. */
+/* Notes: (name length, description length, type), name and description each padded to 4 bytes. Each round takes
+ * at least 12 bytes of a range within the file. */
 static void scan_notes(struct elf_info *info, const uint8_t *notes, uint64_t len)
 {
     uint64_t at = 0;
@@ -127,7 +127,8 @@ static void scan_notes(struct elf_info *info, const uint8_t *notes, uint64_t len
     }
 }
 
-/* True when the entry is a linear address inside this segment; it is meant relative to where the segment is loaded. */
+/* True when the entry is a linear address inside this segment; it is meant relative to where the segment is
+ * loaded. */
 static bool fix_entry(struct elf_info *info, const Elf64_Phdr *p)
 {
     if (info->entry < p->p_vaddr || info->entry - p->p_vaddr >= p->p_memsz)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A kernel, initrd or module file read into memory, bounded: whatever the path names, no more than asked is read. */
+/* A kernel, initrd or module file read into memory, bounded: whatever the path names. */
 #ifndef SUNDOG_BOARD_IMAGE_H
 #define SUNDOG_BOARD_IMAGE_H
 

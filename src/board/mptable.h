@@ -5,8 +5,8 @@
 
 #include "base/types.h"
 
-/* Writes floating pointer and configuration table, to lie at `at` (16-byte aligned, in the area that is searched:
- * 0xf0000-0xfffff); returns their length, 0 when `cap` is too small. */
+/* Writes floating pointer and configuration table, to lie at `at` (16-byte aligned, in the area that is
+ * searched: 0xf0000-0xfffff); returns their length, 0 when `cap` is too small. */
 size_t mptable_build(uint8_t *buf, size_t cap, uint64_t at, unsigned cpus);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Booting a Multiboot kernel: 32-bit protected mode, paging off, EAX the magic number, EBX -> the information structure.
+ * Booting a Multiboot kernel: 32-bit protected mode, paging off, EAX the magic number, EBX -> the information
+ * structure.
  * Source: Multiboot Specification version 0.6.96, chapter 3.
  */
 #include "board/multiboot.h"

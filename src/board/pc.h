@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fixed addresses, ports and interrupt inputs of this PC: the wiring and the tables that describe it read them here. */
+/* The fixed addresses, ports and interrupt inputs of this PC, for the wiring and for the tables that describe it. */
 #ifndef SUNDOG_BOARD_PC_H
 #define SUNDOG_BOARD_PC_H
 

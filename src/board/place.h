@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who lies where in the guest's RAM at boot: every loaded thing claims its range here, so that no two overlap. */
+/* Who lies where in the guest's RAM at boot: each loaded thing claims its range, so that no two overlap. */
 #ifndef SUNDOG_BOARD_PLACE_H
 #define SUNDOG_BOARD_PLACE_H
 
@@ -20,11 +20,11 @@ struct placement {
     unsigned count;
 };
 
-/* Claims exactly [base, base+len), len > 0. -ENOMEM when it is not all RAM, -EEXIST when another thing lies there;
- * parts of the same thing (`what` is the same pointer) may overlap. */
+/* Claims exactly [base, base+len), len > 0. -ENOMEM when it is not all RAM, -EEXIST when another thing lies
+ * there; parts of the same thing (`what` is the same pointer) may overlap. */
 int place_fixed(struct placement *p, uint64_t base, uint64_t len, const char *what, struct error *e);
 
-/* Claims the highest free range that ends at or below `top`; `align` is a power of two. -ENOMEM when there is none. */
+/* Claims the highest free range that ends at or below `top`; `align` is a power of two. -ENOMEM: none. */
 int place_below(struct placement *p, uint64_t len, uint64_t align, uint64_t top, const char *what,
                 uint64_t *base, struct error *e);
 

@@ -17,7 +17,7 @@
 /* More than any kernel's dictionary, less than what a hostile header could ask for. */
 #define LZMA_MEMORY_MAX (512ull << 20)
 
-/* True when `in` unpacks to exactly out_len bytes. Bytes after the packed data are ignored: the size is there. */
+/* True when `in` unpacks to exactly out_len bytes. What follows the packed data is ignored: it is that size. */
 typedef bool unpacker(const uint8_t *in, size_t len, uint8_t *out, size_t out_len);
 
 static bool unpack_gzip(const uint8_t *in, size_t len, uint8_t *out, size_t out_len)
