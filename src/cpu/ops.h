@@ -88,6 +88,8 @@ void cpu_check_mmx(struct vcpu *v);  /* #UD by EM, #NM by TS, pending #MF */
 void cpu_check_sse(struct vcpu *v);  /* #UD by CR4.OSFXSR / CR0.EM, #NM by TS */
 
 /* --- time --- */
+/* Virtual now in ns for this vcpu (deterministic mode: at exactly this instruction, from the retired count). */
+uint64_t vcpu_now(struct vcpu *v);
 /* The guest's TSC now, with offset (deterministic mode: from the retired count). */
 uint64_t vcpu_tsc(struct vcpu *v);
 /* Virtual ns at which vcpu_tsc() reaches `tsc`. */

@@ -104,7 +104,10 @@ struct vcpu {
     const struct vm_cpu_shared *model;
     struct vcpu_callbacks cb;
     void *engine_data;            /* the engine's own per-vcpu part */
+    const void *engine_op;        /* what the engine is executing right now, its own decoded form; NULL between instructions */
     struct deadline lapic_timer;
+    _Atomic bool lapic_timer_due; /* the deadline passed: the vcpu looks at its timer */
+    uint64_t count_base;          /* deterministic mode: what the other vcpus have retired when this one's turn begins */
     _Atomic bool pic_line;        /* level of the 8259 INTR wire (BSP's LINT0 / ExtINT) */
     _Atomic uint32_t irr_posted[8]; /* interrupts posted by other threads, merged into s.lapic.irr by the vcpu */
     _Atomic uint32_t tmr_posted[8]; /* trigger mode of those */
@@ -121,15 +124,18 @@ static inline unsigned vcpu_cpl(const struct vcpu *v) { return mode_cpl(v->mode)
 static inline bool vcpu_long64(const struct vcpu *v) { return (v->mode & MODE_CODE_MASK) == MODE_CODE64; }
 static inline bool vcpu_protected(const struct vcpu *v) { return (v->mode & (MODE_PE | MODE_VM86)) == MODE_PE; }
 
-/* Sets up links and power-on state; `v` zeroed by the caller (it is large: allocate it). */
+/* Sets up the power-on state. `v` is zeroed by the caller (it is large: allocate it), who has then set bus, clock, pmap, tally, log,
+ * model, cb and mmu.consumer. */
 int vcpu_init(struct vcpu *v, unsigned index, struct error *e);
 /* State of SDM 3A Table 9-1: power-on/RESET (init = false) or INIT. The BSP runs from f000:fff0, others wait for SIPI. */
 void vcpu_reset(struct vcpu *v, bool init);
 /* Recomputes everything derived (mode, segments, mmu) after the state was changed from outside. */
 void vcpu_refresh(struct vcpu *v);
+/* Makes the MMU follow CR0, CR3, CR4 and EFER. `flush`: as mmu_set_paging(). */
+void vcpu_refresh_paging(struct vcpu *v, bool flush);
 /* After any change of CS, SS, CPL, CR0, EFER, RFLAGS.VM/TF/AC/RF, DR7: the mode key, lin_mask, segments and MMU index. */
 void vcpu_refresh_mode(struct vcpu *v);
-/* The one function that builds the mode key from the state. */
+/* The one function that builds the mode key from the state. CPL is SS.DPL, kept in an unusable SS too (SDM 3C 24.4.1). */
 uint32_t vcpu_mode_key(const struct vcpu_state *s);
 
 /* Adds requests and wakes the vcpu. Any thread. */
