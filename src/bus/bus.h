@@ -7,7 +7,8 @@
 #include "base/tally.h"
 #include "base/types.h"
 
-/* A device's view of one window. `off` < window length and off + width <= length always hold; width is 1, 2, 4 or 8.
+/* A device's view of one window. `off` < window length and off + width <= length always hold; width is 1, 2, 4 or 8, and the
+ * access is naturally aligned in the address space: misaligned ones are split.
  * Accesses narrower than min_width or wider than max_width are split or refused by the bus before the handler:
  * wider ones are split into max_width pieces, narrower reads are made with min_width and cut. 0 means 1..4 (ports) / 1..8. */
 struct bus_ops {
@@ -38,7 +39,7 @@ void bus_mmio_write(struct bus *bus, gpa addr, uint64_t value, unsigned width);
  * Recursive use is a bug. First in the lock order after the world lock. */
 void bus_lock(struct bus *bus);
 void bus_unlock(struct bus *bus);
-/* Does the calling thread hold it? Then it must not wait for another vcpu, which may be waiting for the lock. */
+/* Does this thread hold it? Who does must not wait for a vcpu. */
 bool bus_lock_held(struct bus *bus);
 
 #endif
