@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's side of the comparison: one vcpu at CPL 3 in long mode (64-bit or compatibility code), whose page tables show the same
+ * pages at the same linear addresses as the native child has. Each exception ends in a HLT of its own, so rip tells the vector.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/model.h"
+#include "cpu/ops.h"
+#include "cpu/vcpu.h"
+#include "engine/interp/interp.h"
+#include "host/host_cpu.h"
+#include "native.h"
+
+/* Guest-physical layout. */
+enum { PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, PT_CODE = 0x4000, PT_DATA = 0x5000, PT_KERNEL = 0x6000, GDT = 0x7000, IDT = 0x8000,
+       TSS = 0x9000, STUBS = 0xa000, STACK = 0xc000, CODE_PA = 0x10000, DATA_PA = 0x14000 };
+#define KERNEL_BASE 0x400000ull /* linear address of guest-physical 0 for the handlers and tables */
+#define RAM_SIZE (1u << 20)
+
+enum { SEL_KCODE = 0x10, SEL_UCODE32 = 0x23, SEL_UDATA = 0x2b, SEL_UCODE64 = 0x33, SEL_TSS = 0x40 };
+
+struct guest {
+    struct pmap *pmap;
+    struct bus *bus;
+    struct clock *clock;
+    struct tally tally;
+    struct vm_cpu_shared model;
+    struct vcpu *v;
+};
+
+static void store(struct guest *g, uint64_t at, const void *p, size_t n)
+{
+    if (ram_write(g->pmap, GPA(at), p, n) < 0)
+        abort();
+}
+
+static void store64(struct guest *g, uint64_t at, uint64_t val)
+{
+    store(g, at, &val, 8);
+}
+
+static void map_page(struct guest *g, uint64_t table, uint64_t lin, uint64_t pa, uint64_t flags)
+{
+    store64(g, table + (lin >> 12 & 511) * 8, pa | flags);
+}
+
+static void build_tables(struct guest *g)
+{
+    const uint64_t p = 1, w = 2, u = 4, nx = 1ull << 63;
+    store64(g, PML4, PDPT | p | w | u);
+    store64(g, PDPT, PD | p | w | u);
+    store64(g, PD + (CODE_BASE >> 21) * 8, PT_CODE | p | w | u);
+    store64(g, PD + (DATA_BASE >> 21) * 8, PT_DATA | p | w | u);
+    store64(g, PD + (KERNEL_BASE >> 21) * 8, PT_KERNEL | p | w);
+    for (unsigned i = 0; i < CODE_SIZE; i += 0x1000)
+        map_page(g, PT_CODE, CODE_BASE + i, CODE_PA + i, p | u);
+    for (unsigned i = 0; i < DATA_SIZE; i += 0x1000)
+        map_page(g, PT_DATA, DATA_BASE + i, DATA_PA + i, p | u | nx | (i < DATA_WRITABLE ? w : 0));
+    for (unsigned i = 0; i < 0x10000; i += 0x1000)
+        map_page(g, PT_KERNEL, KERNEL_BASE + i, i, p | w);
+
+    store64(g, GDT + SEL_KCODE, 0x00209b0000000000ull);
+    store64(g, GDT + (SEL_UCODE32 & ~7), 0x00cffb000000ffffull);
+    store64(g, GDT + (SEL_UDATA & ~7), 0x00cff3000000ffffull);
+    store64(g, GDT + (SEL_UCODE64 & ~7), 0x0020fb0000000000ull);
+    for (unsigned vec = 0; vec < 32; vec++) {
+        uint64_t handler = KERNEL_BASE + STUBS + vec * 16;
+        uint64_t dpl = vec == 3 ? 3 : 0;
+        store64(g, IDT + vec * 16, (handler & 0xffff) | (uint64_t)SEL_KCODE << 16 | 0x8e00ull << 32 | dpl << 45 | (handler >> 16 & 0xffff) << 48);
+        store64(g, IDT + vec * 16 + 8, handler >> 32);
+        store(g, STUBS + vec * 16, "\xf4\xeb\xfd", 3); /* hlt; jmp -3 */
+    }
+    store64(g, TSS + 4, KERNEL_BASE + STACK);
+    uint8_t fill[0x1000];
+    memset(fill, 0xcc, sizeof(fill));
+    for (unsigned i = 0; i < CODE_SIZE; i += 0x1000)
+        store(g, CODE_PA + i, fill, sizeof(fill));
+}
+
+static int no_pic(void *ctx) { (void)ctx; return -1; }
+static void no_eoi(void *ctx, uint8_t vec) { (void)ctx; (void)vec; }
+static void no_ipi(void *ctx, unsigned from, uint32_t lo, uint32_t hi) { (void)ctx; (void)from; (void)lo; (void)hi; }
+static void no_vcpu(void *ctx, unsigned n) { (void)ctx; (void)n; }
+
+static void drop(void *ctx, uint64_t first, uint64_t count, unsigned rights)
+{
+    struct guest *g = ctx;
+    mmu_drop_physical(&g->v->mmu, first, count, rights);
+}
+
+struct guest *guest_create(void)
+{
+    struct error e = { 0 };
+    struct guest *g = calloc(1, sizeof(*g));
+    struct host_cpu_facts facts;
+    g->pmap = pmap_create(&e);
+    g->bus = bus_create(&g->tally, &e);
+    g->clock = clock_create(CLOCK_DETERMINISTIC, 1000, &e);
+    g->v = aligned_alloc(4096, (sizeof(*g->v) + 4095) & ~4095ul);
+    memset(g->v, 0, sizeof(*g->v));
+    if (!g->pmap || !g->bus || !g->clock || pmap_add(g->pmap, REGION_RAM, GPA(0), RAM_SIZE, &e) < 0)
+        goto fail;
+    host_cpu_read(&facts);
+    model_init_v2(&g->model, &facts, 1, 1000000);
+    struct vcpu *v = g->v;
+    v->bus = g->bus;
+    v->clock = g->clock;
+    v->pmap = g->pmap;
+    v->tally = &g->tally;
+    v->model = &g->model;
+    v->cb = (struct vcpu_callbacks){ g, no_pic, no_eoi, no_ipi, no_vcpu, no_vcpu, no_vcpu, no_vcpu };
+    struct pmap_consumer consumer = { drop, g };
+    v->mmu.consumer = pmap_add_consumer(g->pmap, &consumer);
+    if (vcpu_init(v, 0, &e) < 0 || interp_engine.vcpu_create(v, &e) < 0)
+        goto fail;
+    build_tables(g);
+    return g;
+fail:
+    fprintf(stderr, "cannot make the guest: %s\n", e.text);
+    exit(1);
+}
+
+void guest_destroy(struct guest *g)
+{
+    interp_engine.vcpu_destroy(g->v);
+    free(g->v);
+    clock_destroy(g->clock);
+    bus_destroy(g->bus);
+    pmap_destroy(g->pmap);
+    free(g);
+}
+
+static struct segment flat(uint16_t sel, uint32_t attr)
+{
+    return (struct segment){ .sel = sel, .attr = attr, .limit = 0xffffffff, .base = 0 };
+}
+
+static void set_user_state(struct guest *g, const struct test_case *c)
+{
+    struct vcpu_state *s = &g->v->s;
+    bool long64 = c->code_bytes == 8;
+    s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
+    s->cr3 = PML4;
+    s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_PGE;
+    s->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
+    s->seg[SEG_CS] = flat(long64 ? SEL_UCODE64 : SEL_UCODE32, long64 ? 0xa0fb : 0xc0fb);
+    s->seg[SEG_SS] = s->seg[SEG_DS] = s->seg[SEG_ES] = flat(SEL_UDATA, 0xc0f3);
+    s->seg[SEG_FS] = (struct segment){ .attr = SA_UNUSABLE };
+    s->seg[SEG_GS] = (struct segment){ .attr = SA_UNUSABLE, .base = long64 ? DATA_BASE : 0 };
+    s->tr = (struct segment){ .sel = SEL_TSS, .attr = 0x8b, .limit = 0x67, .base = KERNEL_BASE + TSS };
+    s->ldtr = (struct segment){ .attr = SA_UNUSABLE };
+    s->gdtr = (struct table_reg){ KERNEL_BASE + GDT, 0xfff };
+    s->idtr = (struct table_reg){ KERNEL_BASE + IDT, 0x1ff };
+    s->activity = ACTIVITY_RUN;
+    s->shadow = 0;
+    memcpy(s->gpr, c->in.gpr, sizeof(s->gpr));
+    s->rip = c->in.rip;
+    s->rflags = (c->in.rflags & ~(uint64_t)FL_STATUS) | FL_IF | 2;
+    s->cc = flags_to_cc(c->in.rflags);
+    struct fpu_state *f = &s->fpu;
+    f->fcw = c->in.fp.fcw;
+    f->fsw = c->in.fp.fsw;
+    f->ftw = c->in.fp.ftw;
+    f->mxcsr = c->in.fp.mxcsr;
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(f->st[i], c->in.fp.st[i], 10);
+    memcpy(f->xmm, c->in.fp.xmm, 256);
+}
+
+static void take_state(struct guest *g, struct test_result *r)
+{
+    const struct vcpu_state *s = &g->v->s;
+    const struct fpu_state *f = &s->fpu;
+    memcpy(r->out.gpr, s->gpr, sizeof(s->gpr));
+    r->out.fp.fcw = f->fcw;
+    r->out.fp.fsw = f->fsw;
+    r->out.fp.ftw = f->ftw;
+    r->out.fp.mxcsr = f->mxcsr;
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(r->out.fp.st[i], f->st[i], 10);
+    memcpy(r->out.fp.xmm, f->xmm, 256);
+}
+
+/* What the delivered exception pushed: [error,] rip, cs, rflags, rsp, ss. */
+static void take_frame(struct guest *g, struct test_result *r)
+{
+    static const uint32_t with_error = 1u << 8 | 0x7c00u | 1u << 17;
+    uint64_t frame[6], rsp = g->v->s.gpr[RSP] - KERNEL_BASE;
+    uint64_t stub = g->v->s.rip - (KERNEL_BASE + STUBS);
+    r->vector = (uint32_t)(stub / 16);
+    unsigned skip = r->vector < 32 && with_error >> r->vector & 1;
+    if (rsp > RAM_SIZE - 64 || ram_read(g->pmap, GPA(rsp), frame, 8 * (5 + skip)) < 0) {
+        r->vector = 0xff;
+        return;
+    }
+    r->error = skip ? (uint32_t)frame[0] : 0;
+    r->out.rip = frame[skip];
+    r->out.rflags = frame[skip + 2];
+    r->out.gpr[RSP] = frame[skip + 3];
+}
+
+void guest_run(struct guest *g, const struct test_case *c, struct test_result *r)
+{
+    struct vcpu *v = g->v;
+    store(g, CODE_PA + (c->in.rip - CODE_BASE), c->code, c->code_len);
+    store(g, DATA_PA + c->window, c->memory, WINDOW_SIZE);
+    set_user_state(g, c);
+    vcpu_refresh(v);
+    interp_engine.state_changed(v);
+    enum exit_cause cause = EXIT_COUNT;
+    uint64_t until = v->s.retired + 100;
+    while (v->s.retired < until) {
+        cause = interp_engine.run(v, until);
+        if (cause != EXIT_REQUEST)
+            break;
+    }
+    interp_engine.sync(v, SYNC_ALL);
+    take_state(g, r);
+    take_frame(g, r);
+    if (cause != EXIT_HLT)
+        r->vector = 0x100u + cause;
+    r->cr2 = v->s.cr2;
+    if (ram_read(g->pmap, GPA(DATA_PA + c->window), r->memory, WINDOW_SIZE) < 0)
+        abort();
+    uint8_t fill[16];
+    memset(fill, 0xcc, sizeof(fill));
+    store(g, CODE_PA + (c->in.rip - CODE_BASE), fill, c->code_len);
+}

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guarded child: one signal a case. The handler takes the result of the last case out of the signal frame, writes the next case
+ * into the same frame, and returns into it; the INT3 that fills the code pages brings the processor back.
+ */
+#define _GNU_SOURCE
+#include "native.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/ucontext.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+struct shared {
+    struct test_case cases[BATCH];
+    struct test_result results[BATCH];
+    sem_t go, done;
+    unsigned count;
+    volatile unsigned at;
+};
+
+struct native {
+    struct shared *sh;
+    pid_t pid;
+};
+
+/* The child's own view; a signal handler needs it. */
+static struct shared *sh;
+static uint8_t *code_alias, *data_alias;
+static unsigned current;
+static bool started;
+
+static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                 REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+
+/* Bits of RFLAGS that a case may set. */
+#define CASE_FLAGS 0x40cd5ull
+
+static void take_result(const ucontext_t *uc, const struct test_case *c, struct test_result *r)
+{
+    const greg_t *g = uc->uc_mcontext.gregs;
+    const struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
+    r->vector = (uint32_t)g[REG_TRAPNO];
+    r->error = (uint32_t)g[REG_ERR];
+    r->cr2 = (uint64_t)g[REG_CR2];
+    for (unsigned i = 0; i < 16; i++)
+        r->out.gpr[i] = (uint64_t)g[greg_of[i]];
+    r->out.rip = (uint64_t)g[REG_RIP];
+    r->out.rflags = (uint64_t)g[REG_EFL];
+    r->out.fp.fcw = fp->cwd;
+    r->out.fp.fsw = fp->swd;
+    r->out.fp.ftw = (uint8_t)fp->ftw;
+    r->out.fp.mxcsr = fp->mxcsr;
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(r->out.fp.st[i], &fp->_st[i], 10);
+    memcpy(r->out.fp.xmm, fp->_xmm, 256);
+    memcpy(r->memory, data_alias + c->window, WINDOW_SIZE);
+    memset(code_alias + (c->in.rip - CODE_BASE), 0xcc, c->code_len);
+}
+
+static void put_case(ucontext_t *uc, const struct test_case *c)
+{
+    greg_t *g = uc->uc_mcontext.gregs;
+    struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
+    memcpy(code_alias + (c->in.rip - CODE_BASE), c->code, c->code_len);
+    memcpy(data_alias + c->window, c->memory, WINDOW_SIZE);
+    for (unsigned i = 0; i < 16; i++)
+        g[greg_of[i]] = (greg_t)c->in.gpr[i];
+    g[REG_RIP] = (greg_t)c->in.rip;
+    g[REG_EFL] = (greg_t)((c->in.rflags & CASE_FLAGS) | 0x202);
+    g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll & ~(0xffffll << 48)) | (c->code_bytes == 8 ? 0x33 : 0x23) | 0x2bll << 48;
+    fp->cwd = c->in.fp.fcw;
+    fp->swd = c->in.fp.fsw;
+    fp->ftw = c->in.fp.ftw;
+    fp->mxcsr = c->in.fp.mxcsr;
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(&fp->_st[i], c->in.fp.st[i], 10);
+    memcpy(fp->_xmm, c->in.fp.xmm, 256);
+    *(uint64_t *)(void *)((char *)fp + 512) |= 3; /* XSAVE header: x87 and SSE are in use */
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+    (void)sig;
+    (void)info;
+    ucontext_t *uc = context;
+    if (started) {
+        take_result(uc, &sh->cases[current], &sh->results[current]);
+        current++;
+    }
+    started = true;
+    while (current >= sh->count) {
+        sem_post(&sh->done);
+        while (sem_wait(&sh->go) < 0 && errno == EINTR)
+            ;
+        current = 0;
+    }
+    sh->at = current;
+    put_case(uc, &sh->cases[current]);
+}
+
+static void map_twice(const char *name, uint64_t at, uint32_t size, int prot, uint8_t **alias)
+{
+    int fd = memfd_create(name, 0);
+    if (fd < 0 || ftruncate(fd, size) < 0)
+        _exit(90);
+    *alias = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *fixed = mmap((void *)at, size, prot, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+    if (*alias == MAP_FAILED || fixed != (void *)at)
+        _exit(91);
+    close(fd);
+}
+
+static _Noreturn void child_main(void)
+{
+    static uint8_t stack[1 << 16];
+    static const int signals[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    map_twice("code", CODE_BASE, CODE_SIZE, PROT_READ | PROT_EXEC, &code_alias);
+    map_twice("data", DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE, &data_alias);
+    mprotect((void *)(DATA_BASE + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ);
+    memset(code_alias, 0xcc, CODE_SIZE);
+    /* 32-bit code needs usable data segments; 64-bit Linux starts with null ones. */
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2b));
+    syscall(SYS_arch_prctl, ARCH_SET_GS, DATA_BASE);
+    stack_t alt = { .ss_sp = stack, .ss_size = sizeof(stack) };
+    sigaltstack(&alt, NULL);
+    struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+    for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        sigaction(signals[i], &sa, NULL);
+    sh->count = 0;
+    __asm__ volatile("int3");
+    _exit(92);
+}
+
+struct native *native_start(void)
+{
+    struct native *n = calloc(1, sizeof(*n));
+    n->sh = mmap(NULL, sizeof(*n->sh), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    sem_init(&n->sh->go, 1, 0);
+    sem_init(&n->sh->done, 1, 0);
+    sh = n->sh;
+    n->pid = fork();
+    if (n->pid == 0)
+        child_main();
+    unsigned at;
+    if (n->pid < 0 || !native_wait(n, &at)) {
+        native_stop(n);
+        return NULL;
+    }
+    return n;
+}
+
+void native_stop(struct native *n)
+{
+    if (n->pid > 0) {
+        kill(n->pid, SIGKILL);
+        waitpid(n->pid, NULL, 0);
+    }
+    munmap(n->sh, sizeof(*n->sh));
+    free(n);
+}
+
+struct test_case *native_cases(struct native *n)
+{
+    return n->sh->cases;
+}
+
+const struct test_result *native_results(struct native *n)
+{
+    return n->sh->results;
+}
+
+void native_submit(struct native *n, unsigned count)
+{
+    n->sh->count = count;
+    sem_post(&n->sh->go);
+}
+
+bool native_wait(struct native *n, unsigned *at)
+{
+    for (;;) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 200 * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (sem_timedwait(&n->sh->done, &until) == 0)
+            return true;
+        *at = n->sh->at;
+        int status;
+        if (errno == ETIMEDOUT && waitpid(n->pid, &status, WNOHANG) == n->pid) {
+            fprintf(stderr, "native child died at case %u, status %#x\n", *at, (unsigned)status);
+            n->pid = -1;
+            return false;
+        }
+    }
+}
