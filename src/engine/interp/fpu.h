@@ -37,40 +37,26 @@ void fpu_init_x87(struct vcpu *v); /* FNINIT */
 /* Changes TOP; the physical registers keep their contents, so their places in ST order move. Not while live. */
 void fpu_set_top(struct fpu_state *f, unsigned top);
 
-/* Offset of the memory operand in its segment. v->s.rip is the block's start while a block runs. */
-static inline uint64_t fpu_operand_offset(const struct vcpu *v, const struct op *op)
-{
-    uint64_t off = (uint64_t)(int64_t)op->disp;
-    if (op->base < 16)
-        off += v->s.gpr[op->base];
-    else if (op->base == MEM_RIP)
-        off += v->s.rip + op->off;
-    if (op->index < 16)
-        off += v->s.gpr[op->index] << op->scale;
-    return off & mask_bytes(op->addrsize);
-}
-
 /* Address of the running instruction. */
 static inline uint64_t fpu_insn_rip(const struct vcpu *v, const struct op *op)
 {
-    return v->s.rip + op->off - op->len;
+    return (op_next_rip(v, op) - op->len) & v->lin_mask;
 }
 
 static inline uint64_t fpu_operand_linear(struct vcpu *v, const struct op *op, unsigned size, enum mmu_access access)
 {
-    return seg_linear(v, op->seg, fpu_operand_offset(v, op), size, access);
+    return seg_linear(v, op->seg, op_offset(v, op), size, access);
 }
 
-/* Common part of lowering: the memory operand's registers. False when the displacement needs 64 bits. */
-static inline bool fpu_lower_mem(struct op *op, const struct insn *in)
-{
-    op->seg = in->mem.seg;
-    op->base = in->mem.base;
-    op->index = in->mem.index;
-    op->scale = in->mem.scale;
-    op->disp = (int32_t)in->mem.disp;
-    return true;
-}
+/* A handler whose work is a function of its own: locals whose address escapes would keep NEXT() from being a tail call. */
+#define FPU_HANDLER(name) \
+    static __attribute__((noinline)) void do_##name(struct vcpu *v, const struct op *op); \
+    static const struct op *name(struct vcpu *v, const struct op *op) \
+    { \
+        do_##name(v, op); \
+        return NEXT(v, op); \
+    } \
+    static void do_##name(struct vcpu *v, const struct op *op)
 
 /* FXSAVE family and x87 environment images (fpu_image.c). */
 const struct op *run_fxsave(struct vcpu *v, const struct op *op);

@@ -214,7 +214,7 @@ const struct op *run_xrstor(struct vcpu *v, const struct op *op)
 const struct op *run_ldmxcsr(struct vcpu *v, const struct op *op)
 {
     cpu_check_sse(v);
-    uint32_t val = mem_read32(v, op->seg, fpu_operand_offset(v, op));
+    uint32_t val = mem_read32(v, op->seg, op_offset(v, op));
     if (val & ~MXCSR_VALID)
         cpu_raise_gp0(v);
     fpu_set_mxcsr(v, val);
@@ -225,7 +225,7 @@ const struct op *run_stmxcsr(struct vcpu *v, const struct op *op)
 {
     cpu_check_sse(v);
     fpu_sync_mxcsr(v);
-    mem_write32(v, op->seg, fpu_operand_offset(v, op), v->s.fpu.mxcsr);
+    mem_write32(v, op->seg, op_offset(v, op), v->s.fpu.mxcsr);
     return op + 1;
 }
 

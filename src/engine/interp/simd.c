@@ -158,20 +158,18 @@ static void settle_exceptions(struct vcpu *v, unsigned id, const uint8_t *result
 
 /* --- XMM, XMM/memory [, imm] ---------------------------------------------------------------------------------------------- */
 
-static const struct op *xmm_rr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(xmm_rr)
 {
     check_sse(v);
     simd_call_xmm(v->s.fpu.xmm[op->r1], v->s.fpu.xmm[op->r2], op->aux);
-    return op + 1;
 }
 
-static const struct op *xmm_rm(struct vcpu *v, const struct op *op)
+FPU_HANDLER(xmm_rm)
 {
     uint8_t src[16];
     check_sse(v);
     load_operand(v, op, src);
     simd_call_xmm(v->s.fpu.xmm[op->r1], src, op->aux);
-    return op + 1;
 }
 
 static void xmm_fp(struct vcpu *v, const struct op *op, const uint8_t *src)
@@ -189,27 +187,24 @@ static void xmm_fp(struct vcpu *v, const struct op *op, const uint8_t *src)
     memcpy(dst, trial, 16);
 }
 
-static const struct op *xmm_fp_rr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(xmm_fp_rr)
 {
     check_sse(v);
     xmm_fp(v, op, v->s.fpu.xmm[op->r2]);
-    return op + 1;
 }
 
-static const struct op *xmm_fp_rm(struct vcpu *v, const struct op *op)
+FPU_HANDLER(xmm_fp_rm)
 {
     uint8_t src[16];
     check_sse(v);
     load_operand(v, op, src);
     xmm_fp(v, op, src);
-    return op + 1;
 }
 
-static const struct op *xmm_shift(struct vcpu *v, const struct op *op)
+FPU_HANDLER(xmm_shift)
 {
     check_sse(v);
     simd_call_xmm(v->s.fpu.xmm[op->r1], v->s.fpu.xmm[op->r1], op->aux);
-    return op + 1;
 }
 
 /* --- MMX, MMX/memory [, imm] ---------------------------------------------------------------------------------------------- */
@@ -223,172 +218,153 @@ static void mmx_apply(struct vcpu *v, const struct op *op, const uint8_t *src)
     write_mmx(v, op->r1, dst);
 }
 
-static const struct op *mmx_rr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_rr)
 {
     check_mmx(v);
     fpu_begin_mmx(v);
     mmx_apply(v, op, mmx(v, op->r2));
-    return op + 1;
 }
 
-static const struct op *mmx_rm(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_rm)
 {
     uint8_t src[16];
     check_mmx(v);
     load_operand(v, op, src);
     fpu_begin_mmx(v);
     mmx_apply(v, op, src);
-    return op + 1;
 }
 
-static const struct op *mmx_load(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_load)
 {
     uint8_t src[16];
     check_mmx(v);
     load_operand(v, op, src);
     fpu_begin_mmx(v);
     write_mmx(v, op->r1, src);
-    return op + 1;
 }
 
-static const struct op *mmx_store(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_store)
 {
     check_mmx(v);
     uint64_t lin = operand_address(v, op, op->opsize, ACCESS_WRITE);
     access_probe_write(v, lin, op->opsize, v->mmu.index, op->seg);
     fpu_begin_mmx(v);
     store_operand(v, op, mmx(v, op->r1));
-    return op + 1;
 }
 
-static const struct op *mmx_copy(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_copy)
 {
     uint8_t val[8];
     check_mmx(v);
     fpu_begin_mmx(v);
     memcpy(val, mmx(v, op->r2), 8);
     write_mmx(v, op->r1, val);
-    return op + 1;
 }
 
-static const struct op *mmx_from_gpr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_from_gpr)
 {
     uint64_t val = v->s.gpr[op->r2] & mask_bytes(op->opsize);
     check_mmx(v);
     fpu_begin_mmx(v);
     write_mmx(v, op->r1, &val);
-    return op + 1;
 }
 
-static const struct op *mmx_to_gpr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_to_gpr)
 {
     check_mmx(v);
     fpu_begin_mmx(v);
     write_gpr(v, op->r1, get_le64(mmx(v, op->r2)) & mask_bytes(op->opsize), op->opsize);
-    return op + 1;
 }
 
-static const struct op *emms(struct vcpu *v, const struct op *op)
+FPU_HANDLER(emms)
 {
     check_mmx(v);
     fpu_begin_mmx(v);
     v->s.fpu.ftw = 0;
-    return op + 1;
 }
 
 /* --- moves ---------------------------------------------------------------------------------------------------------------- */
 
-static const struct op *move_rr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(move_rr)
 {
     check_sse(v);
     memmove(v->s.fpu.xmm[op->r1], v->s.fpu.xmm[op->r2], 16);
-    return op + 1;
 }
 
 /* Low opsize bytes only: MOVSS, MOVSD between registers. */
-static const struct op *move_low_rr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(move_low_rr)
 {
     check_sse(v);
     uint8_t low[16];
     memcpy(low, v->s.fpu.xmm[op->r2], 16);
     copy_sized(v->s.fpu.xmm[op->r1], low, op->opsize);
-    return op + 1;
 }
 
-static const struct op *moveq_rr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(moveq_rr)
 {
     check_sse(v);
     uint64_t low = get_le64(v->s.fpu.xmm[op->r2]);
     put_le64(v->s.fpu.xmm[op->r1], low);
     put_le64(v->s.fpu.xmm[op->r1] + 8, 0);
-    return op + 1;
 }
 
-static const struct op *move_load(struct vcpu *v, const struct op *op)
+FPU_HANDLER(move_load)
 {
     uint8_t val[16];
     check_sse(v);
     load_operand(v, op, val);
     memcpy(v->s.fpu.xmm[op->r1], val, 16);
-    return op + 1;
 }
 
-static const struct op *move_store(struct vcpu *v, const struct op *op)
+FPU_HANDLER(move_store)
 {
     check_sse(v);
     store_operand(v, op, v->s.fpu.xmm[op->r1]);
-    return op + 1;
 }
 
 /* MOVLPS, MOVHPS and their PD twins: op->r2 is the byte offset of the half. */
-static const struct op *move_half_load(struct vcpu *v, const struct op *op)
+FPU_HANDLER(move_half_load)
 {
     uint8_t val[16];
     check_sse(v);
     load_operand(v, op, val);
     memcpy(v->s.fpu.xmm[op->r1] + op->r2, val, 8);
-    return op + 1;
 }
 
-static const struct op *move_half_store(struct vcpu *v, const struct op *op)
+FPU_HANDLER(move_half_store)
 {
     check_sse(v);
     store_operand(v, op, v->s.fpu.xmm[op->r1] + op->r2);
-    return op + 1;
 }
 
-static const struct op *move_from_gpr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(move_from_gpr)
 {
     check_sse(v);
     put_le64(v->s.fpu.xmm[op->r1], v->s.gpr[op->r2] & mask_bytes(op->opsize));
     put_le64(v->s.fpu.xmm[op->r1] + 8, 0);
-    return op + 1;
 }
 
-static const struct op *move_to_gpr(struct vcpu *v, const struct op *op)
+FPU_HANDLER(move_to_gpr)
 {
     check_sse(v);
     write_gpr(v, op->r1, get_le64(v->s.fpu.xmm[op->r2]) & mask_bytes(op->opsize), op->opsize);
-    return op + 1;
 }
 
-static const struct op *movdq2q(struct vcpu *v, const struct op *op)
+FPU_HANDLER(movdq2q)
 {
     check_sse(v);
     check_mmx(v);
     fpu_begin_mmx(v);
     write_mmx(v, op->r1, v->s.fpu.xmm[op->r2]);
-    return op + 1;
 }
 
-static const struct op *movq2dq(struct vcpu *v, const struct op *op)
+FPU_HANDLER(movq2dq)
 {
     check_sse(v);
     check_mmx(v);
     fpu_begin_mmx(v);
     memcpy(v->s.fpu.xmm[op->r1], mmx(v, op->r2), 8);
     put_le64(v->s.fpu.xmm[op->r1] + 8, 0);
-    return op + 1;
 }
 
 /* MASKMOVQ, MASKMOVDQU: the bytes whose mask bit is set go to seg:rDI. */
@@ -404,19 +380,17 @@ static void masked_store(struct vcpu *v, const struct op *op, const uint8_t *val
             access_write(v, (lin + i) & v->lin_mask, &val[i], 1, v->mmu.index, op->seg);
 }
 
-static const struct op *maskmovdqu(struct vcpu *v, const struct op *op)
+FPU_HANDLER(maskmovdqu)
 {
     check_sse(v);
     masked_store(v, op, v->s.fpu.xmm[op->r1], v->s.fpu.xmm[op->r2], 16);
-    return op + 1;
 }
 
-static const struct op *maskmovq(struct vcpu *v, const struct op *op)
+FPU_HANDLER(maskmovq)
 {
     check_mmx(v);
     fpu_begin_mmx(v);
     masked_store(v, op, mmx(v, op->r1), mmx(v, op->r2), 8);
-    return op + 1;
 }
 
 /* --- between register files, flags, implicit operands: through a frame ---------------------------------------------------- */
@@ -445,7 +419,7 @@ static void frame_source_xmm(struct vcpu *v, const struct op *op, struct simd_fr
 }
 
 /* CVTSI2SS/SD, PINSRB/W/D/Q: general register or memory -> XMM */
-static const struct op *xmm_from_int(struct vcpu *v, const struct op *op)
+FPU_HANDLER(xmm_from_int)
 {
     struct simd_frame f = { .cc = v->s.cc };
     uint8_t val[16];
@@ -459,21 +433,19 @@ static const struct op *xmm_from_int(struct vcpu *v, const struct op *op)
     memcpy(f.xmm0, v->s.fpu.xmm[op->r1], 16);
     frame_fp_call(v, op, &f, false);
     memcpy(v->s.fpu.xmm[op->r1], f.xmm0, 16);
-    return op + 1;
 }
 
 /* CVT(T)SS2SI, CVT(T)SD2SI, MOVMSKPS/PD, PMOVMSKB, PEXTRW: XMM -> general register. The result's size is in op->prefixes. */
-static const struct op *int_from_xmm(struct vcpu *v, const struct op *op)
+FPU_HANDLER(int_from_xmm)
 {
     struct simd_frame f = { .cc = v->s.cc };
     check_sse(v);
     frame_source_xmm(v, op, &f);
     frame_fp_call(v, op, &f, false);
     write_gpr(v, op->r1, f.rax, op->prefixes);
-    return op + 1;
 }
 
-static const struct op *int_from_mmx(struct vcpu *v, const struct op *op)
+FPU_HANDLER(int_from_mmx)
 {
     struct simd_frame f = { .cc = v->s.cc };
     check_mmx(v);
@@ -481,10 +453,9 @@ static const struct op *int_from_mmx(struct vcpu *v, const struct op *op)
     f.mm1 = get_le64(mmx(v, op->r2));
     simd_call_frame_mmx(&f, op->aux);
     write_gpr(v, op->r1, f.rax, op->prefixes);
-    return op + 1;
 }
 
-static const struct op *mmx_insert(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_insert)
 {
     struct simd_frame f = { .cc = v->s.cc };
     uint8_t val[16];
@@ -499,11 +470,10 @@ static const struct op *mmx_insert(struct vcpu *v, const struct op *op)
     f.mm0 = get_le64(mmx(v, op->r1));
     simd_call_frame_mmx(&f, op->aux);
     write_mmx(v, op->r1, &f.mm0);
-    return op + 1;
 }
 
 /* PEXTRB/W/D/Q, EXTRACTPS: XMM r2 -> general register r1 or memory */
-static const struct op *extract(struct vcpu *v, const struct op *op)
+FPU_HANDLER(extract)
 {
     struct simd_frame f = { .cc = v->s.cc };
     check_sse(v);
@@ -513,11 +483,10 @@ static const struct op *extract(struct vcpu *v, const struct op *op)
         store_operand(v, op, &f.rcx);
     else
         write_gpr(v, op->r1, f.rcx, op->opsize);
-    return op + 1;
 }
 
 /* COMISS ..., PTEST: flags only */
-static const struct op *compare(struct vcpu *v, const struct op *op)
+FPU_HANDLER(compare)
 {
     struct simd_frame f = { .cc = v->s.cc };
     check_sse(v);
@@ -525,10 +494,9 @@ static const struct op *compare(struct vcpu *v, const struct op *op)
     memcpy(f.xmm0, v->s.fpu.xmm[op->r1], 16);
     frame_fp_call(v, op, &f, false);
     v->s.cc = f.cc;
-    return op + 1;
 }
 
-static const struct op *blend_by_xmm0(struct vcpu *v, const struct op *op)
+FPU_HANDLER(blend_by_xmm0)
 {
     struct simd_frame f = { .cc = v->s.cc };
     check_sse(v);
@@ -537,7 +505,6 @@ static const struct op *blend_by_xmm0(struct vcpu *v, const struct op *op)
     memcpy(f.xmm2, v->s.fpu.xmm[op->r1], 16);
     simd_call_frame(&f, op->aux);
     memcpy(v->s.fpu.xmm[op->r1], f.xmm2, 16);
-    return op + 1;
 }
 
 /* With REX.W the explicit lengths are 64 bits, saturated to the element count either way: bring them into 32 bits. */
@@ -548,7 +515,7 @@ static uint64_t string_length(uint64_t reg, bool wide)
 }
 
 /* PCMPESTRM/I, PCMPISTRM/I: index to ECX or mask to XMM0, and flags */
-static const struct op *compare_strings(struct vcpu *v, const struct op *op)
+FPU_HANDLER(compare_strings)
 {
     struct simd_frame f = { .cc = v->s.cc };
     bool wide = op->prefixes;
@@ -563,11 +530,10 @@ static const struct op *compare_strings(struct vcpu *v, const struct op *op)
         write_gpr(v, RCX, f.rcx, 4);
     else
         memcpy(v->s.fpu.xmm[0], f.xmm0, 16);
-    return op + 1;
 }
 
 /* CVTPI2PS/PD: MMX or memory -> XMM. CVTPI2PD from memory does not touch the MMX state (SDM 2A). */
-static const struct op *xmm_from_mmx(struct vcpu *v, const struct op *op)
+FPU_HANDLER(xmm_from_mmx)
 {
     struct simd_frame f = { .cc = v->s.cc };
     uint8_t val[16];
@@ -590,11 +556,10 @@ static const struct op *xmm_from_mmx(struct vcpu *v, const struct op *op)
     memcpy(f.xmm0, v->s.fpu.xmm[op->r1], 16);
     frame_fp_call(v, op, &f, true);
     memcpy(v->s.fpu.xmm[op->r1], f.xmm0, 16);
-    return op + 1;
 }
 
 /* CVT(T)PS2PI, CVT(T)PD2PI: XMM or memory -> MMX */
-static const struct op *mmx_from_xmm(struct vcpu *v, const struct op *op)
+FPU_HANDLER(mmx_from_xmm)
 {
     struct simd_frame f = { .cc = v->s.cc };
     check_sse(v);
@@ -603,7 +568,6 @@ static const struct op *mmx_from_xmm(struct vcpu *v, const struct op *op)
     fpu_begin_mmx(v);
     frame_fp_call(v, op, &f, true);
     write_mmx(v, op->r1, &f.mm0);
-    return op + 1;
 }
 
 /* --- lowering ------------------------------------------------------------------------------------------------------------- */
@@ -718,7 +682,7 @@ bool lower_simd(struct op *op, const struct insn *in, uint32_t mode)
     bool wide = in->rex & 8;
 
     if (store || load)
-        fpu_lower_mem(op, in);
+        op_set_mem(op, in);
     else
         op->seg = in->seg;
     op->r1 = store ? in->op[1].reg : in->op[0].reg;

@@ -79,22 +79,21 @@ static inline void execute(struct vcpu *v, const struct op *op, void *mem)
     x87_call(op->aux, mem, &v->s.cc, &v->s.fpu.fsw);
 }
 
-static const struct op *run_reg(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_reg)
 {
     check_waiting(v);
     execute(v, op, NULL);
     note_pointers(v, op);
-    return op + 1;
 }
 
 static inline void note_operand(struct vcpu *v, const struct op *op)
 {
     note_pointers(v, op);
-    v->s.fpu.fdp = fpu_operand_offset(v, op);
+    v->s.fpu.fdp = op_offset(v, op);
     v->s.fpu.fds = v->s.seg[op->seg].sel;
 }
 
-static const struct op *run_load(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_load)
 {
     uint8_t val[16];
     check_waiting(v);
@@ -102,12 +101,11 @@ static const struct op *run_load(struct vcpu *v, const struct op *op)
     access_read(v, lin, val, op->opsize, v->mmu.index, op->seg);
     note_operand(v, op);
     execute(v, op, val);
-    return op + 1;
 }
 
 /* The store is probed before the stack may be popped. With exceptions unmasked an instruction may store nothing: the old bytes are
  * laid under it. */
-static const struct op *run_store(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_store)
 {
     uint8_t val[16] = { 0 };
     check_waiting(v);
@@ -118,66 +116,57 @@ static const struct op *run_store(struct vcpu *v, const struct op *op)
     note_operand(v, op);
     execute(v, op, val);
     access_write(v, lin, val, op->opsize, v->mmu.index, op->seg);
-    return op + 1;
 }
 
 /* --- control -------------------------------------------------------------------------------------------------------------- */
 
-static const struct op *run_fldcw(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_fldcw)
 {
     check_waiting(v);
-    uint16_t val = mem_read16(v, op->seg, fpu_operand_offset(v, op));
+    uint16_t val = mem_read16(v, op->seg, op_offset(v, op));
     execute(v, op, &val);
     __asm__ volatile("fnstcw %0" : "=m"(v->s.fpu.fcw));
-    return op + 1;
 }
 
-static const struct op *run_fnstcw(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_fnstcw)
 {
     check_available(v);
-    mem_write16(v, op->seg, fpu_operand_offset(v, op), v->s.fpu.fcw);
-    return op + 1;
+    mem_write16(v, op->seg, op_offset(v, op), v->s.fpu.fcw);
 }
 
-static const struct op *run_fnstsw(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_fnstsw)
 {
     check_available(v);
-    mem_write16(v, op->seg, fpu_operand_offset(v, op), v->s.fpu.fsw);
-    return op + 1;
+    mem_write16(v, op->seg, op_offset(v, op), v->s.fpu.fsw);
 }
 
-static const struct op *run_fnstsw_ax(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_fnstsw_ax)
 {
     check_available(v);
     v->s.gpr[RAX] = (v->s.gpr[RAX] & ~0xffffull) | v->s.fpu.fsw;
-    return op + 1;
 }
 
-static const struct op *run_fnclex(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_fnclex)
 {
     check_available(v);
     execute(v, op, NULL);
-    return op + 1;
 }
 
-static const struct op *run_fninit(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_fninit)
 {
     check_available(v);
     fpu_init_x87(v);
-    return op + 1;
 }
 
 /* FNENI, FNDISI, FNSETPM: nothing since the 387 (SDM 1 8.1). */
-static const struct op *run_nothing(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_nothing)
 {
     check_available(v);
-    return op + 1;
 }
 
-static const struct op *run_fwait(struct vcpu *v, const struct op *op)
+FPU_HANDLER(run_fwait)
 {
     cpu_check_wait(v);
-    return op + 1;
 }
 
 static const struct {
@@ -211,7 +200,7 @@ bool lower_x87(struct op *op, const struct insn *in, uint32_t mode)
     op->r1 = (uint8_t)escape;
     op->r2 = in->modrm;
     if (mem) {
-        fpu_lower_mem(op, in);
+        op_set_mem(op, in);
         op->opsize = in->op[0].size ? in->op[0].size : in->opsize; /* state images: 2 or 4 picks the format */
         op->aux = x87_mem_stubs + (escape * 8 + (in->modrm >> 3 & 7)) * STUB_STRIDE;
     } else {
