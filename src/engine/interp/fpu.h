@@ -56,7 +56,7 @@ static inline uint64_t fpu_operand_linear(struct vcpu *v, const struct op *op, u
         do_##name(v, op); \
         return NEXT(v, op); \
     } \
-    static void do_##name(struct vcpu *v, const struct op *op)
+    static void do_##name(struct vcpu *v, const struct op *op __attribute__((unused)))
 
 /* FXSAVE family and x87 environment images (fpu_image.c). */
 const struct op *run_fxsave(struct vcpu *v, const struct op *op);
