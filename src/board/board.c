@@ -385,11 +385,9 @@ int board_boot(struct board *b, struct boot_cpu_state *start, struct error *e)
 
 void board_reset(struct board *b)
 {
-    bus_lock(b->bus);
     for (unsigned i = 0; i < CHIP_COUNT; i++)
         if (b->chip[i] && chips[i].reset)
             chips[i].reset(b->chip[i]);
-    bus_unlock(b->bus);
 }
 
 int board_ack_pic(struct board *b)
@@ -418,10 +416,8 @@ unsigned board_state_objects(struct board *b, struct state_object *out, unsigned
 
 void board_state_loaded(struct board *b)
 {
-    bus_lock(b->bus);
     atomic_store(&b->serial_places, 0);
     for (unsigned i = 0; i < CHIP_COUNT; i++)
         if (b->chip[i] && chips[i].loaded)
             chips[i].loaded(b->chip[i]);
-    bus_unlock(b->bus);
 }

@@ -56,7 +56,7 @@ struct board *board_create(const struct board_config *cfg, unsigned cpus, uint64
 void board_destroy(struct board *b);
 /* Lays out firmware tables and loads the kernel (files are read here, each time: a reset loads again). */
 int board_boot(struct board *b, struct boot_cpu_state *start, struct error *e);
-/* Every chip to its power-on state. World stopped. Takes the device lock. */
+/* Every chip to its power-on state. World stopped, device lock held. */
 void board_reset(struct board *b);
 /* INTA cycle: the 8259 pair's vector, -1 when spurious is impossible to tell. Takes the device lock. */
 int board_ack_pic(struct board *b);
@@ -66,7 +66,7 @@ void board_eoi(struct board *b, uint8_t vector);
 must_use bool board_serial_input(struct board *b, uint8_t byte);
 /* The chips' state objects. */
 unsigned board_state_objects(struct board *b, struct state_object *out, unsigned max);
-/* After a load: re-arm deadlines, lines and mappings from the state. World stopped. Takes the device lock. */
+/* After a load: re-arm deadlines, lines and mappings from the state. World stopped, device lock held. */
 void board_state_loaded(struct board *b);
 /* ACPI power button (graceful shutdown request), by way of the input queue. Any thread. */
 void board_power_button(struct board *b);
