@@ -64,18 +64,9 @@ static void reset_processor(struct vm_cpu *c)
 {
     struct vcpu *v = c->v;
     c->retired_before += v->s.retired;
-    vcpu_reset(v, false);
     v->s.retired = 0;
-    /* What other threads posted to the processor's last life is void in this one. */
-    for (unsigned i = 0; i < array_size(v->irr_posted); i++) {
-        atomic_store(&v->irr_posted[i], 0);
-        atomic_store(&v->tmr_posted[i], 0);
-    }
-    atomic_store(&v->signals, 0);
-    atomic_store(&v->sipi_posted, 0);
     atomic_store(&v->pic_line, false);
-    mmu_flush_all(&v->mmu);
-    vcpu_refresh(v);
+    vcpu_reset(v, false);
 }
 
 int vm_reset_machine(struct vm *vm, struct error *e)
@@ -83,8 +74,8 @@ int vm_reset_machine(struct vm *vm, struct error *e)
     bus_lock(vm->bus);
     for (unsigned i = 0; i < vm->ncpus; i++)
         reset_processor(&vm->cpus[i]);
-    board_reset(vm->board);
     bus_unlock(vm->bus);
+    board_reset(vm->board);
     struct boot_cpu_state start;
     int err = board_boot(vm->board, &start, e);
     if (err)
@@ -142,6 +133,13 @@ static void on_serial_output(void *ctx, const uint8_t *data, size_t len)
         cb->serial_output(cb->ctx, data, len);
 }
 
+static void on_serial_room(void *ctx)
+{
+    const struct vm_callbacks *cb = &((struct vm *)ctx)->cfg.callbacks;
+    if (cb->serial_room)
+        cb->serial_room(cb->ctx);
+}
+
 static void on_debug_output(void *ctx, uint8_t byte)
 {
     const struct vm_callbacks *cb = &((struct vm *)ctx)->cfg.callbacks;
@@ -167,6 +165,7 @@ void life_callbacks(struct vm *vm, struct board_callbacks *cb)
         .reset = on_reset,
         .debug_exit = on_debug_exit,
         .serial_output = on_serial_output,
+        .serial_room = on_serial_room,
         .debug_output = on_debug_output,
         .pic_line = on_pic_line,
         .deliver_msi = deliver_msi,

@@ -12,8 +12,7 @@
 
 #include "base/bits.h"
 #include "base/checked.h"
-#include "cpu/lapic.h"
-#include "cpu/pvclock.h"
+#include "cpu/event.h"
 #include "vm/vm_internal.h"
 
 #define OBJECTS_MAX 64
@@ -22,9 +21,14 @@
 #define END_OF_PAGES UINT64_MAX
 
 static const struct state_field vm_state_fields[] = {
-    STATE_FIELD(struct vm_state, memory),       STATE_FIELD(struct vm_state, virtual_ns),
-    STATE_FIELD(struct vm_state, wall_base_ns), STATE_FIELD(struct vm_state, executed),
-    STATE_FIELD_MAX(struct vm_state, cpus, MAX_VCPUS), STATE_FIELD_MAX(struct vm_state, turn, MAX_VCPUS - 1),
+    STATE_FIELD(struct vm_state, memory),
+    STATE_FIELD(struct vm_state, virtual_ns),
+    STATE_FIELD(struct vm_state, wall_base_ns),
+    STATE_FIELD(struct vm_state, clock_count),
+    STATE_FIELD_MAX(struct vm_state, cpus, MAX_VCPUS),
+    STATE_FIELD_MAX(struct vm_state, timers_due, BIT(MAX_VCPUS) - 1),
+    STATE_FIELD(struct vm_state, executed),
+    STATE_FIELD_MAX(struct vm_state, turn, MAX_VCPUS - 1),
     STATE_FIELD(struct vm_state, slice_left),
 };
 
@@ -43,19 +47,32 @@ const struct state_class vm_state_class = {
     .valid = vm_state_valid,
 };
 
+/* What is kept outside the objects while the machine runs comes into them. */
+static void settle(struct vm *vm)
+{
+    struct vm_state *s = &vm->state;
+    s->virtual_ns = clock_now(vm->clock);
+    s->wall_base_ns = clock_wall_base_ns(vm->clock);
+    s->clock_count = vm->cfg.clock_mode == CLOCK_DETERMINISTIC ? clock_count_at(vm->clock, s->virtual_ns) : 0;
+    s->timers_due = 0;
+    for (unsigned i = 0; i < vm->ncpus; i++) {
+        struct vcpu *v = vm->cpus[i].v;
+        if (vm->engine->sync)
+            vm->engine->sync(v, SYNC_ALL);
+        if (atomic_load(&v->lapic_timer_due))
+            s->timers_due |= (uint32_t)BIT(i);
+        cpu_event_deliverable(v); /* collects what other threads posted */
+    }
+}
+
 unsigned vm_state_objects(struct vm *vm, struct state_object *out, unsigned max)
 {
     unsigned n = 0;
-    vm->state.virtual_ns = clock_now(vm->clock);
-    vm->state.wall_base_ns = clock_wall_base_ns(vm->clock);
+    settle(vm);
     if (n < max)
         out[n++] = (struct state_object){ &vm_state_class, &vm->state, 0 };
-    for (unsigned i = 0; i < vm->ncpus && n < max; i++) {
-        if (vm->engine->sync)
-            vm->engine->sync(vm->cpus[i].v, SYNC_ALL);
-        lapic_pending(vm->cpus[i].v); /* takes in what other threads posted: it belongs to the state */
+    for (unsigned i = 0; i < vm->ncpus && n < max; i++)
         out[n++] = (struct state_object){ &vcpu_state_class, &vm->cpus[i].v->s, i };
-    }
     return n + board_state_objects(vm->board, out + n, max - n);
 }
 
@@ -264,16 +281,15 @@ static void load_pages(struct vm *vm, const uint8_t *buf, size_t at)
 /* Everything that is derived from state follows it. */
 static void state_loaded(struct vm *vm)
 {
-    clock_set_count(vm->clock, vm->state.executed);
+    clock_set_count(vm->clock, vm->state.clock_count);
     clock_set(vm->clock, vm->state.virtual_ns);
     clock_set_wall_base_ns(vm->clock, vm->state.wall_base_ns);
-    bus_lock(vm->bus);
     board_state_loaded(vm->board);
+    bus_lock(vm->bus);
     for (unsigned i = 0; i < vm->ncpus; i++) {
         struct vcpu *v = vm->cpus[i].v;
-        mmu_flush_all(&v->mmu);
         vcpu_refresh(v);
-        lapic_rearm(v);
+        atomic_store(&v->lapic_timer_due, (vm->state.timers_due >> i) & 1);
     }
     bus_unlock(vm->bus);
     for (unsigned i = 0; i < vm->ncpus; i++) {

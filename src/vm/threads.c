@@ -104,8 +104,8 @@ enum vm_end vm_wait(struct vm *vm, uint32_t *debug_exit_value)
 /* --- deterministic stepping -------------------------------------------------------------------------------------------------- */
 
 /*
- * Virtual time moves in steps of GRID instructions, counted over all vcpus since power-on, and deadlines fire and turns end only at
- * those points. So what the guest sees depends on its own instructions alone, never on where vm_run_until() was told to stop.
+ * Inputs are taken in, deadlines fire and turns end only at multiples of GRID instructions, counted over all vcpus since power-on, or
+ * when all vcpus sleep. So what the guest sees depends on its own instructions alone, never on where vm_run_until() was told to stop.
  */
 #define GRID 1024u
 #define TURN 16u /* grid steps until the next vcpu has its turn */
@@ -155,6 +155,7 @@ static void run_step(struct vm *vm, uint64_t count)
     if (n > s->slice_left)
         n = s->slice_left;
     uint64_t before = c->v->s.retired;
+    c->v->count_base = s->executed - before;
     enum exit_cause cause = vm->engine->run(c->v, before + n);
     uint64_t ran = c->v->s.retired - before;
     s->executed += ran;
@@ -164,13 +165,16 @@ static void run_step(struct vm *vm, uint64_t count)
     handle_exit(vm, c, cause);
 }
 
-/* Nobody has anything to do: time jumps to the next deadline. False when there is none. */
+/* Nobody has anything to do: time jumps to the next deadline. False when there is none, nor an input. */
 static bool skip_idle(struct vm *vm)
 {
     uint64_t next = clock_next_deadline(vm->clock);
-    if (next == UINT64_MAX)
+    if (next == UINT64_MAX && !input_pending(vm->inputs))
         return false;
+    if (input_pending(vm->inputs))
+        next = 0; /* no need to jump */
     clock_skip_to(vm->clock, next);
+    vm_service(vm, vm->cpus[vm->state.turn].v);
     return true;
 }
 
@@ -195,8 +199,8 @@ enum vm_end vm_run_until(struct vm *vm, uint64_t count)
     clock_resume(vm->clock);
     while (vm->state.executed < count && vm->world.end == VM_END_NONE) {
         reset_if_wanted(vm);
-        /* Inputs are taken in wherever they come: their stamp tells where. Deadlines can only be due at grid points. */
-        vm_service(vm, vm->cpus[vm->state.turn].v);
+        if (vm->state.executed % GRID == 0)
+            vm_service(vm, vm->cpus[vm->state.turn].v);
         if (pick_turn(vm))
             run_step(vm, count);
         else if (!skip_idle(vm))

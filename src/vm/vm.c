@@ -197,7 +197,5 @@ bool vm_serial_input(struct vm *vm, uint8_t byte)
 
 void vm_power_button(struct vm *vm)
 {
-    bus_lock(vm->bus);
     board_power_button(vm->board);
-    bus_unlock(vm->bus);
 }

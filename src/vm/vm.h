@@ -36,6 +36,7 @@ enum vm_end { VM_END_NONE, VM_END_POWEROFF, VM_END_RESET, VM_END_DEBUG_EXIT, VM_
 struct vm_callbacks {
     void *ctx;
     void (*serial_output)(void *ctx, const uint8_t *data, size_t len); /* COM1 */
+    void (*serial_room)(void *ctx);                                    /* COM1's receiver was full and takes bytes again */
     void (*debug_output)(void *ctx, uint8_t byte);                     /* debug console port */
 };
 
@@ -75,7 +76,7 @@ const char *vm_end_name(enum vm_end why);
 struct host_loop *vm_loop(struct vm *vm);
 /* One byte for COM1. False: no room now, try again later. Any thread. */
 must_use bool vm_serial_input(struct vm *vm, uint8_t byte);
-/* ACPI power button: asks the guest to shut down. Any thread but a vcpu's. */
+/* ACPI power button: asks the guest to shut down. Any thread. */
 void vm_power_button(struct vm *vm);
 const char *vm_engine_name(const struct vm *vm);
 /* Instructions retired by all vcpus since power-on. Exact when the world is stopped or the VM ended. */

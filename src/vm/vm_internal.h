@@ -37,12 +37,16 @@ struct vm_cpu {
     uint64_t retired_before; /* by earlier lives of a VM that was reset */
 };
 
-/* What the VM itself adds to the saved state. `executed`, `turn` and `slice_left` are of vm_run_until(). */
+/* What the VM itself adds to the saved state. */
 struct vm_state {
     uint64_t memory;
     uint64_t virtual_ns, wall_base_ns;
-    uint64_t executed;
-    uint32_t cpus, turn, slice_left;
+    uint64_t clock_count; /* deterministic mode: the instruction count that virtual_ns belongs to */
+    uint32_t cpus;
+    uint32_t timers_due;  /* bit n: vcpu n's LAPIC deadline passed and it has not looked yet */
+    /* of vm_run_until(): */
+    uint64_t executed;    /* instructions by all vcpus since power-on */
+    uint32_t turn, slice_left;
 };
 
 struct world {
