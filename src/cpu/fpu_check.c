@@ -14,10 +14,7 @@ void cpu_check_fpu(struct vcpu *v)
  * as if IGNNE# were held: the instruction goes on, and the loss is counted. */
 void cpu_check_mf(struct vcpu *v)
 {
-    uint16_t fsw = v->s.fpu.fsw;
-    if (v->x87_live)
-        __asm__ volatile("fnstsw %0" : "=m"(fsw));
-    if (likely(!(fsw & FSW_ES)))
+    if (likely(!(v->s.fpu.fsw & FSW_ES)))
         return;
     if (v->s.cr0 & CR0_NE)
         cpu_raise(v, VEC_MF);

@@ -154,15 +154,23 @@ static void reset_fpu(struct fpu_state *f)
     *f = (struct fpu_state){ .fcw = 0x40, .ftw = 0xff, .mxcsr = 0x1f80, .xcr0 = 1 };
 }
 
-/* PAT as in SDM 3A Table 11-12; MISC_ENABLE: fast strings, no BTS, no PEBS. */
+/* PAT as in SDM 3A Table 11-12; MISC_ENABLE: fast strings, no BTS, no PEBS. The MTRRs are as firmware leaves them, since kernels are
+ * started without one: memory write-back, the fourth GiB (devices) and the video window uncached. */
 static void reset_msrs(struct msr_state *m, bool bsp)
 {
+    enum { UNCACHED = 0, WRITE_BACK = 6 };
+    const uint64_t all_write_back = 0x0101010101010101ull * WRITE_BACK, gib = BIT(30);
     *m = (struct msr_state){
         .pat = 0x0007040600070406ull,
         .apic_base = 0xfee00000u | (1u << 11) | (bsp ? 1u << 8 : 0),
         .misc_enable = BIT(0) | BIT(11) | BIT(12),
         .bios_sign_id = BIT(32),
+        .mtrr_def_type = 0xc00 | WRITE_BACK,
+        .mtrr_phys_base = { 3 * gib | UNCACHED },
+        .mtrr_phys_mask = { ((BIT(MAXPHYADDR) - 1) & ~(gib - 1)) | 0x800 },
     };
+    for (unsigned i = 0; i < array_size(m->mtrr_fixed); i++)
+        m->mtrr_fixed[i] = i == 2 ? 0 : all_write_back; /* [2] is 0xa0000-0xbffff */
 }
 
 void vcpu_reset(struct vcpu *v, bool init)
