@@ -33,19 +33,6 @@ static unsigned bp_hits(const struct vcpu *v, unsigned kinds, uint64_t at, unsig
     return hits;
 }
 
-void debug_refresh(struct vcpu *v)
-{
-    unsigned old_count = v->mmu.watch_count;
-    unsigned count = 0;
-    for (unsigned n = 0; n < 4; n++)
-        if (bp_enabled(v, n) && (bp_kind(v, n) & BP_WRITE)) /* BP_WRITE and BP_ACCESS */
-            v->mmu.watch_page[count++] = v->s.dr[n] & ~(uint64_t)PAGE_OFFSET_MASK;
-    v->mmu.watch_count = count;
-    if (count || old_count)
-        mmu_flush_all(&v->mmu); /* cached translations of the pages would hide accesses, in any address space */
-    vcpu_refresh_mode(v);
-}
-
 void debug_raise(struct vcpu *v, uint64_t dr6_bits)
 {
     v->s.dr[6] |= dr6_bits;
@@ -91,7 +78,7 @@ void cpu_write_dr(struct vcpu *v, unsigned n, uint64_t val)
     default: break;
     }
     v->s.dr[n] = val;
-    debug_refresh(v);
+    vcpu_refresh_mode(v); /* code breakpoints and the watched pages of data breakpoints are derived from these registers */
 }
 
 /* ---- Breakpoints ------------------------------------------------------------------------------------------------------------ */

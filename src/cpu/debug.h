@@ -28,8 +28,6 @@ static inline void debug_cancel_step(struct vcpu *v, bool tf_before)
         v->s.debug_pending |= DEBUG_NO_STEP;
 }
 
-/* DR7 or DR0-DR3 changed (or were loaded from a saved state): rebuilds the MMU's watch list and the mode key. */
-void debug_refresh(struct vcpu *v);
 /* Adds to DR6 and raises #DB as a fault. */
 noreturn_fn void debug_raise(struct vcpu *v, uint64_t dr6_bits);
 

@@ -58,16 +58,20 @@ void vcpu_post_sipi(struct vcpu *v, uint8_t vector)
 
 static void collect_posted(struct vcpu *v)
 {
-    uint32_t signals = atomic_exchange_explicit(&v->signals, 0, memory_order_acquire);
-    if (signals & SIGNAL_NMI)
-        v->s.nmi_pending = 1;
-    if (signals & SIGNAL_INIT)
-        v->s.init_pending = 1;
-    uint32_t sipi = atomic_exchange_explicit(&v->sipi_posted, 0, memory_order_acquire);
+    /* The SIPI first: whoever sees it then sees the INIT that was posted before it, and does not drop it as unasked for. */
+    uint32_t sipi = 0, signals = 0;
+    if (atomic_load_explicit(&v->sipi_posted, memory_order_relaxed))
+        sipi = atomic_exchange_explicit(&v->sipi_posted, 0, memory_order_acquire);
+    if (atomic_load_explicit(&v->signals, memory_order_relaxed))
+        signals = atomic_exchange_explicit(&v->signals, 0, memory_order_acquire);
     if (sipi) {
         v->s.sipi_pending = 1;
         v->s.sipi_vector = (uint8_t)sipi;
     }
+    if (signals & SIGNAL_NMI)
+        v->s.nmi_pending = 1;
+    if (signals & SIGNAL_INIT)
+        v->s.init_pending = 1;
 }
 
 /* ---- Deliverable? ----------------------------------------------------------------------------------------------------------- */

@@ -82,7 +82,8 @@ static void set_ac(struct vcpu *v, bool on)
     if (vcpu_cpl(v) != 0)
         cpu_raise(v, VEC_UD);
     v->s.rflags = on ? v->s.rflags | FL_AC : v->s.rflags & ~(uint64_t)FL_AC;
-    vcpu_refresh_mode(v);
+    /* All that depends on AC at privilege 0; these two frame every access of a kernel to user memory. */
+    mmu_set_index(&v->mmu, (v->s.cr4 & CR4_SMAP) && !on ? MMU_SUPER : MMU_SUPER_AC);
 }
 
 void cpu_clac(struct vcpu *v)

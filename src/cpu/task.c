@@ -7,6 +7,7 @@
  */
 #include "cpu/task.h"
 #include "cpu/access.h"
+#include "cpu/control.h"
 #include "cpu/debug.h"
 #include "cpu/descriptor.h"
 #include "cpu/event.h"
@@ -96,19 +97,6 @@ static struct descriptor check_tss(struct vcpu *v, uint16_t sel, enum task_reaso
     return d;
 }
 
-/* CR3 as a task switch loads it: no privilege check; PAE loads its pointers too. */
-static void load_cr3(struct vcpu *v, uint64_t cr3)
-{
-    struct paging_regs regs = { .cr0 = v->s.cr0, .cr3 = cr3, .cr4 = v->s.cr4, .efer = v->s.efer };
-    if (v->s.cr4 & CR4_PAE) {
-        if (!mmu_load_pdptes(&v->mmu, &regs))
-            raise_selector(v, VEC_GP, 0);
-        memcpy(v->s.pdpte, v->mmu.pdpte, sizeof v->s.pdpte);
-    }
-    v->s.cr3 = cr3;
-    mmu_set_paging(&v->mmu, &regs, true);
-}
-
 static void load_ldt(struct vcpu *v, uint16_t sel)
 {
     if (sel_is_null(sel))
@@ -172,7 +160,6 @@ static void load_registers(struct vcpu *v, const struct task_image *t)
     v->s.shadow = 0;
     v->s.cr0 |= CR0_TS;
     v->s.dr[7] &= ~DR7_LOCAL;
-    debug_refresh(v);
 }
 
 /* The part of a switch whose faults belong to the new task. False: one was raised, and is in v->exception. */
@@ -182,8 +169,8 @@ static bool try_enter(struct vcpu *v, const struct task_image *t)
     v->unwind = &here;
     if (setjmp(here) != 0)
         return false;
-    if (t->is32 && (v->s.cr0 & CR0_PG))
-        load_cr3(v, t->cr3);
+    if (t->is32 && (v->s.cr0 & CR0_PG) && !control_set_cr3(v, t->cr3)) /* reserved bits set in a PDPTE */
+        raise_selector(v, VEC_GP, 0);
     qualify_segments(v, t);
     return true;
 }
