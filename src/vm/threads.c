@@ -108,6 +108,7 @@ enum vm_end vm_wait(struct vm *vm, uint32_t *debug_exit_value)
  * when all vcpus sleep. So what the guest sees depends on its own instructions alone, never on where vm_run_until() was told to stop.
  */
 #define GRID 1024u
+#define IDLE_SKIPS_MAX 1000000u
 #define TURN 16u /* grid steps until the next vcpu has its turn */
 
 static bool is_runnable(struct vm_cpu *c)
@@ -197,14 +198,17 @@ enum vm_end vm_run_until(struct vm *vm, uint64_t count)
     if (!vm->started_ns)
         vm->started_ns = host_monotonic_ns();
     clock_resume(vm->clock);
+    unsigned idle = 0;
     while (vm->state.executed < count && vm->world.end == VM_END_NONE) {
         reset_if_wanted(vm);
         if (vm->state.executed % GRID == 0)
             vm_service(vm, vm->cpus[vm->state.turn].v);
-        if (pick_turn(vm))
+        if (pick_turn(vm)) {
             run_step(vm, count);
-        else if (!skip_idle(vm))
-            break;
+            idle = 0;
+        } else if (++idle > IDLE_SKIPS_MAX || !skip_idle(vm)) {
+            break; /* a chip may tick on for ever though no processor listens */
+        }
     }
     clock_pause(vm->clock);
     vm->ended_ns = host_monotonic_ns();
