@@ -356,7 +356,6 @@ static void double_faults(void)
 
 void guest_main(void)
 {
-    pic_init();
     divide_errors();
     software_interrupts();
     gate_flags();

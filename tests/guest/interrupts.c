@@ -685,7 +685,6 @@ static void hlt_nmi_test(void)
 
 void guest_main(void)
 {
-    pic_init();
     pit_stop();
     pic_tests();
     pit_tests();

@@ -110,11 +110,11 @@ static void tables_init(void)
     for (u32 i = 0; i < MAX_CPUS; i++) {
         struct cpu *cpu = &cpus[i];
         u16 sel = (u16)(SEL_TSS + i * 16);
-        fill(cpu->iomap, 0xff, sizeof(cpu->iomap));
+        fill(cpu->redirection, 0xff, sizeof(cpu->redirection) + sizeof(cpu->iomap));
         cpu->index = i;
         cpu->tss.iomap = (u16)(cpu->iomap - (u8 *)&cpu->tss);
         ulong base = (ulong)&cpu->tss, top = (ulong)cpu->stack + sizeof(cpu->stack);
-        gdt[sel / 8] = descriptor((u32)base, sizeof(cpu->tss) + 8192, 0x89, 0);
+        gdt[sel / 8] = descriptor((u32)base, sizeof(cpu->tss) + 32 + 8192, 0x89, 0);
 #if WIDE
         gdt[sel / 8 + 1] = base >> 32;
         cpu->tss.rsp[0] = (u32)top;
@@ -161,6 +161,7 @@ void guest_start(ulong index)
         console_init();
         tables_init();
         tables_load(0);
+        pic_init(); /* a loader may have left it open, on the vectors of exceptions */
         guest_main();
         finish();
     }

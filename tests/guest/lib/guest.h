@@ -249,7 +249,8 @@ struct cpu {
 #else
     struct tss32 tss;
 #endif
-    u8 iomap[8192 + 1]; /* after the TSS; all ones */
+    u8 redirection[32]; /* of INT n in virtual-8086 mode with CR4.VME; all ones */
+    u8 iomap[8192 + 1]; /* all ones */
     u32 index;
     bool capturing;
     ulong resume_sp;
