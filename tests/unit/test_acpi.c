@@ -127,6 +127,7 @@ static void processors(void **state)
                 assert_int_equal(get_le32(entry + 4), 0xfec00000);
                 assert_int_equal(get_le32(entry + 8), 0);
             } else if (entry[0] == 2) {
+                assert_int_equal(entry[2], 0); /* the ISA bus */
                 timer += entry[3] == 0 && get_le32(entry + 4) == 2;
                 sci += entry[3] == 9 && get_le32(entry + 4) == 9 && (get_le16(entry + 8) & 0xc) == 0xc;
             }

@@ -117,24 +117,56 @@ static void unpacks(void **state)
     }
 }
 
+/* The first `len` packed bytes, in a buffer that ends with them, are damaged. */
+static void is_damaged(const char *format, size_t len)
+{
+    uint8_t *out, *in = malloc(len);
+    size_t out_len;
+    assert_non_null(in);
+    memcpy(in, packed, len);
+    int r = unpack(in, len, 64 * MIB, &out, &out_len, NULL);
+    free(in);
+    if (r != -EBADMSG)
+        fail_msg("%s of %zu bytes: %d", format, len, r);
+}
+
 /* Declared sizes that are not what comes out, and data cut off, are damage; never more is written than declared. */
 static void refuses_damage(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < array_size(formats); i++) {
-        uint8_t *out;
-        size_t out_len, len = pack(i);
+        size_t len = pack(i);
         const uint32_t sizes[] = { 0, 15, 16, PLAIN_LEN / 2, PLAIN_LEN - 1, PLAIN_LEN + 1 };
         for (unsigned n = 0; n < array_size(sizes); n++) {
             put_le32(packed + len - 4, sizes[n]);
-            assert_int_equal(unpack(packed, len, 64 * MIB, &out, &out_len, NULL), -EBADMSG);
+            is_damaged(formats[i].name, len);
         }
-        put_le32(packed + len / 2 - 4, PLAIN_LEN);
-        assert_int_equal(unpack(packed, len / 2, 64 * MIB, &out, &out_len, NULL), -EBADMSG);
-        put_le32(packed + 20, PLAIN_LEN);
-        assert_int_equal(unpack(packed, 24, 64 * MIB, &out, &out_len, NULL), -EBADMSG);
-        assert_int_equal(unpack(packed, 15, 64 * MIB, &out, &out_len, NULL), -EBADMSG);
+        const size_t cuts[] = { len / 2, 24, 16, 15, 1 };
+        for (unsigned n = 0; n < array_size(cuts); n++) {
+            if (cuts[n] >= 16)
+                put_le32(packed + cuts[n] - 4, PLAIN_LEN);
+            is_damaged(formats[i].name, cuts[n]);
+        }
     }
+}
+
+/* lz4's block lengths lie in the data. */
+static void refuses_bad_blocks(void **state)
+{
+    const uint32_t lengths[] = { 0, 1u << 30, 0x7fffffff, 0x80000000, 0xffffffff };
+    (void)state;
+    for (unsigned i = 0; i < array_size(lengths); i++) {
+        size_t len = pack_lz4();
+        put_le32(packed + len, PLAIN_LEN);
+        put_le32(packed + 4, lengths[i]);
+        is_damaged("lz4", len + 4);
+    }
+    /* A block that would need a few bytes more than there are. */
+    memset(packed, 0xff, 64);
+    put_le32(packed, 0x184c2102);
+    put_le32(packed + 4, 60);
+    put_le32(packed + 60, PLAIN_LEN);
+    is_damaged("lz4", 64);
 }
 
 static void refuses_unknown(void **state)
@@ -187,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unpacks),
         cmocka_unit_test(refuses_damage),
+        cmocka_unit_test(refuses_bad_blocks),
         cmocka_unit_test(refuses_unknown),
         cmocka_unit_test(takes_unpacked),
     };
