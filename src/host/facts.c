@@ -38,7 +38,7 @@ void host_facts_read(struct host_facts *f)
     *f = (struct host_facts){ .cpus = 1 };
     struct utsname name;
     if (uname(&name) == 0)
-        snprintf(f->kernel, sizeof(f->kernel), "%s %s %s", name.sysname, name.release, name.machine);
+        snprintf(f->kernel, sizeof(f->kernel), "%.32s %.64s %.32s", name.sysname, name.release, name.machine);
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof(set), &set) == 0)
         f->cpus = (unsigned)CPU_COUNT(&set);
