@@ -167,9 +167,9 @@ static int place_code(struct boot *b, const struct bzimage *bz, uint64_t *at, st
     *at = bz->preferred;
     /* Entered below 4 GiB in any case. */
     if (bz->preferred < PC_PCI_HOLE)
-        r = place_fixed(&b->place, bz->preferred, bz->memory_len, what, e);
+        r = place_fixed(&b->place, bz->preferred, bz->memory_len, what, NULL);
     if (r && bz->relocatable)
-        r = place_above(&b->place, bz->memory_len, bz->alignment, PC_EXTENDED, what, at, e);
+        r = place_above(&b->place, bz->memory_len, bz->alignment, PC_EXTENDED, what, at, NULL);
     if (!r && *at >= PC_PCI_HOLE)
         r = -ENOMEM;
     if (r)
