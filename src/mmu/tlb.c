@@ -140,11 +140,14 @@ void mmu_set_watch(struct mmu *m, const uint64_t *pages, unsigned count)
 {
     if (count > array_size(m->watch_page))
         count = array_size(m->watch_page);
-    if (count == m->watch_count && memcmp(pages, m->watch_page, count * sizeof(*pages)) == 0)
-        return;
-    memcpy(m->watch_page, pages, count * sizeof(*pages));
+    bool same = count == m->watch_count;
+    for (unsigned i = 0; i < count; i++) {
+        same = same && m->watch_page[i] == pages[i];
+        m->watch_page[i] = pages[i];
+    }
     m->watch_count = count;
-    mmu_flush_all(m);
+    if (!same)
+        mmu_flush_all(m);
 }
 
 /* --- flushing ------------------------------------------------------------------------------------------------------------- */
@@ -175,23 +178,21 @@ static unsigned large_shift(const struct mmu *m)
     return paging_pae(&m->regs) ? 21 : 22;
 }
 
-static uint64_t *large_word(struct mmu *m, uint64_t lin, unsigned shift, uint64_t *bit)
+/* The large pages of 1 << shift bytes, hashed to a bit each. */
+static uint64_t *large_word(struct mmu *m, uint64_t lin, unsigned shift)
 {
-    uint64_t n = lin >> shift;
-    *bit = BIT(n % 64);
-    return shift == 30 ? &m->large_1g[(n / 64) % array_size(m->large_1g)] : &m->large_2m[(n / 64) % array_size(m->large_2m)];
+    uint64_t n = (lin >> shift) / 64;
+    return shift == 30 ? &m->large_1g[n % array_size(m->large_1g)] : &m->large_2m[n % array_size(m->large_2m)];
 }
 
 static void note_large(struct mmu *m, uint64_t lin, unsigned shift)
 {
-    uint64_t bit;
-    *large_word(m, lin, shift, &bit) |= bit;
+    *large_word(m, lin, shift) |= BIT((lin >> shift) % 64);
 }
 
 static bool maybe_large(struct mmu *m, uint64_t lin, unsigned shift)
 {
-    uint64_t bit;
-    return *large_word(m, lin, shift, &bit) & bit;
+    return *large_word(m, lin, shift) & BIT((lin >> shift) % 64);
 }
 
 void mmu_flush_page(struct mmu *m, gva addr)
