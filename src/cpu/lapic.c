@@ -372,20 +372,18 @@ static bool x2apic_read(struct vcpu *v, uint32_t reg, uint64_t *val)
     return true;
 }
 
-/* The routing callback knows 8-bit destinations in bits 31:24; with so few processors nothing else names one but the broadcast. */
+/* Destinations are 32 bits wide here, and go to the routing callback as they are. With so few processors there is nobody above 254
+ * but the broadcast. */
 static bool x2apic_send(struct vcpu *v, uint64_t val)
 {
-    uint32_t dest = (uint32_t)(val >> 32);
-    uint8_t narrow = dest == 0xffffffff ? 0xff : dest > 0xff ? 0 : (uint8_t)dest;
-    if ((uint32_t)val & ~0x000ccfffu)
+    uint32_t low = (uint32_t)val, dest = (uint32_t)(val >> 32);
+    bool shorthand = low & 0xc0000;
+    if (low & ~0x000ccfffu)
         return false;
-    bool shorthand = val & 0xc0000;
-    if (!shorthand && dest > 0xfe && dest != 0xffffffff)
-        return true; /* nobody there */
-    v->s.lapic.icr_low = (uint32_t)val & 0x000ccfff;
-    v->s.lapic.icr_high = (uint32_t)narrow << 24;
-    send_ipi(v);
+    v->s.lapic.icr_low = low;
     v->s.lapic.icr_high = dest;
+    if (shorthand || dest < 0xff || dest == 0xffffffff)
+        send_ipi(v);
     return true;
 }
 

@@ -272,7 +272,7 @@ static void x2apic(void **state)
     assert_false(lapic_msr_read(v, 0x80e, &val));
     assert_true(lapic_msr_write(v, 0x80f, 0x1ff));
     assert_true(lapic_msr_write(v, 0x830, 5ull << 32 | 0x4500));
-    assert_int_equal(k->ipi_high, 0x05000000);
+    assert_int_equal(k->ipi_high, 5);
     assert_true(lapic_msr_read(v, 0x830, &val));
     assert_int_equal(val, 5ull << 32 | 0x4500);
     assert_true(lapic_msr_write(v, 0x83f, 0x77));
