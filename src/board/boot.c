@@ -195,46 +195,46 @@ static const char *const entry_names[] = {
     [KERNEL_ENTRY_PVH] = "pvh",
 };
 
-/* The first kind that fits the file and the entry asked for. */
-static int find_kind(const struct boot *b, const struct kernel_kind **kind, struct error *e)
+/* The first kind that fits the file and the entry asked for; NULL with a message when there is none. */
+static const struct kernel_kind *find_kind(const struct boot *b, struct error *e)
 {
     size_t len = b->kernel.len < IMAGE_HEAD ? b->kernel.len : IMAGE_HEAD;
     const struct kernel_kind *other = NULL;
     for (unsigned i = 0; i < array_size(kernel_kinds); i++) {
         if (!kernel_kinds[i].is(b->kernel.data, len))
             continue;
-        *kind = other = &kernel_kinds[i];
+        other = &kernel_kinds[i];
         if (other->entries & (1u << b->cfg->entry))
-            return 0;
+            return other;
     }
     if (other)
-        return error_set(e, -ENOEXEC, "kernel %s: a %s has no entry '%s'; try --kernel-entry auto",
-                         b->kernel.path, other->name, entry_names[b->cfg->entry]);
-    return error_set(e, -ENOEXEC,
-                     "kernel %s: neither a Linux bzImage, a Multiboot kernel nor an ELF file; "
-                     "give the file that a boot loader would load (such as /boot/vmlinuz)",
-                     b->kernel.path);
+        error_set(e, -ENOEXEC, "kernel %s: a %s has no entry '%s'; try --kernel-entry auto", b->kernel.path,
+                  other->name, entry_names[b->cfg->entry]);
+    else
+        error_set(e, -ENOEXEC,
+                  "kernel %s: neither a Linux bzImage, a Multiboot kernel nor an ELF file; "
+                  "give the file that a boot loader would load (such as /boot/vmlinuz)",
+                  b->kernel.path);
+    return NULL;
 }
 
 int boot_image(struct boot *b, struct error *e)
 {
-    const struct kernel_kind *kind;
     b->place = (struct placement){ .map = b->map };
     *b->start = (struct boot_cpu_state){ 0 };
-    int r = find_kind(b, &kind, e);
-    return r ? r : kind->boot(b, e);
+    const struct kernel_kind *kind = find_kind(b, e);
+    return kind ? kind->boot(b, e) : -ENOEXEC;
 }
 
 int boot_kernel(const struct board_config *cfg, const struct memory_map *map, struct pmap *pmap,
                 uint64_t rsdp, struct log *log, struct boot_cpu_state *start, struct error *e)
 {
     struct boot b = { .cfg = cfg, .map = map, .pmap = pmap, .log = log, .rsdp = rsdp, .start = start };
-    const struct kernel_kind *kind;
     int r = image_open(&b.kernel, "kernel", cfg->kernel, e);
     if (r)
         return r;
     /* What is no kernel is refused before all of it is read. */
-    r = find_kind(&b, &kind, e);
+    r = find_kind(&b, e) ? 0 : -ENOEXEC;
     if (!r)
         r = image_read_rest(&b.kernel, KERNEL_FILE_MAX, e);
     if (!r)

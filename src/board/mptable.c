@@ -136,7 +136,7 @@ static void put_local_interrupts(struct table *t)
 {
     const uint8_t every_apic = 0xff;
     static const uint8_t kind_of_pin[] = { INTERRUPT_EXTINT, INTERRUPT_NMI };
-    for (uint8_t pin = 0; pin < array_size(kind_of_pin); pin++) {
+    for (unsigned pin = 0; pin < array_size(kind_of_pin); pin++) {
         const struct interrupt i = {
             ENTRY_LOCAL_INTERRUPT, kind_of_pin[pin], FLAGS_CONFORM, BUS_ISA, 0, every_apic, pin
         };

@@ -278,7 +278,7 @@ static int load_kernel(struct boot *b, uint32_t *entry, uint64_t *end, struct er
 int multiboot_boot(struct boot *b, struct error *e)
 {
     struct handover h = { 0 };
-    uint64_t at, end = 0, cmdline, loader;
+    uint64_t at = 0, end = 0, cmdline = 0, loader = 0;
     uint32_t entry = 0;
 
     int r = load_kernel(b, &entry, &end, e);
