@@ -298,6 +298,9 @@ static void saved_state(void **state)
     kit_teardown((void **)&other);
 }
 
+/* Bytes between fields: of 8 segments, of 2 table registers, after `cc`, before the timer's times, before `retired`. */
+#define PADDING (8u * 6 + 2u * 6 + 6 + 4 + 6)
+
 /* Every byte of the struct that is not padding is in the table: flipping any leaves a trace in the hash. */
 static void table_is_complete(void **state)
 {
@@ -311,11 +314,7 @@ static void table_is_complete(void **state)
         silent += state_hash(&obj, 0) == before;
         ((uint8_t *)&s)[i] ^= 0xff;
     }
-    size_t fields = 0;
-    for (uint32_t i = 0; i < vcpu_state_class.nfields; i++)
-        fields += (size_t)vcpu_state_class.fields[i].count * vcpu_state_class.fields[i].width;
-    assert_int_equal(silent, sizeof(s) - fields);
-    assert_true(silent < 96); /* the compiler's padding */
+    assert_int_equal(silent, PADDING);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, kit_setup, kit_teardown)
