@@ -2,8 +2,8 @@
 /*
  * Debug registers, breakpoints and single step (SDM 3B 17.2, 17.3).
  *
- * Code breakpoints are faults, raised before the instruction. All else are traps: noted in s.debug_pending (as DR6 bits) while the
- * instruction runs and delivered by cpu_take_events() after it.
+ * Code breakpoints are faults, raised before the instruction. All else are traps: noted in s.debug_pending
+ * (as DR6 bits) while the instruction runs and delivered by cpu_take_events() after it.
  */
 #include "cpu/debug.h"
 #include "cpu/event.h"
@@ -13,7 +13,10 @@
 enum { BP_CODE = 0, BP_WRITE = 1, BP_IO = 2, BP_ACCESS = 3 };
 
 static bool bp_enabled(const struct vcpu *v, unsigned n) { return (v->s.dr[7] >> (2 * n) & 3) != 0; }
-static unsigned bp_kind(const struct vcpu *v, unsigned n) { return (unsigned)bits(v->s.dr[7], 16 + 4 * n, 2); }
+static unsigned bp_kind(const struct vcpu *v, unsigned n)
+{
+    return (unsigned)bits(v->s.dr[7], 16 + 4 * n, 2);
+}
 
 static unsigned bp_length(const struct vcpu *v, unsigned n)
 {
@@ -27,7 +30,8 @@ static unsigned bp_hits(const struct vcpu *v, unsigned kinds, uint64_t at, unsig
     unsigned hits = 0;
     for (unsigned n = 0; n < 4; n++) {
         uint64_t length = bp_length(v, n), first = v->s.dr[n] & ~(length - 1);
-        if (bp_enabled(v, n) && (kinds >> bp_kind(v, n) & 1) && at <= first + (length - 1) && first <= at + (size - 1))
+        if (bp_enabled(v, n) && (kinds >> bp_kind(v, n) & 1) && at <= first + (length - 1) &&
+            first <= at + (size - 1))
             hits |= 1u << n;
     }
     return hits;
@@ -39,7 +43,7 @@ void debug_raise(struct vcpu *v, uint64_t dr6_bits)
     cpu_raise(v, VEC_DB);
 }
 
-/* ---- MOV to and from debug registers -------------------------------------------------------------------------------------- */
+/* ---- MOV to and from debug registers --------------------------------------------------------- */
 
 /* The register really meant; #UD, #GP and the general-detect fault in their order. */
 static unsigned select_dr(struct vcpu *v, unsigned n)
@@ -78,14 +82,15 @@ void cpu_write_dr(struct vcpu *v, unsigned n, uint64_t val)
     default: break;
     }
     v->s.dr[n] = val;
-    vcpu_refresh_mode(v); /* code breakpoints and the watched pages of data breakpoints are derived from these registers */
+    /* Code breakpoints and the watched pages of data breakpoints are derived from these registers. */
+    vcpu_refresh_mode(v);
 }
 
-/* ---- Breakpoints ------------------------------------------------------------------------------------------------------------ */
+/* ---- Breakpoints ----------------------------------------------------------------------------- */
 
 void cpu_debug_before(struct vcpu *v)
 {
-    /* RF and MOV SS hold code breakpoints off for one instruction; one that is executed again has passed already. */
+    /* RF and MOV SS hold code breakpoints off for one instruction; one executed again has passed already. */
     bool off = (v->s.rflags & FL_RF) || (v->s.shadow & SHADOW_MOV_SS) || v->store_code;
     uint64_t lin = (v->sf[SEG_CS].base + v->s.rip) & v->lin_mask;
     unsigned hits = off ? 0 : bp_hits(v, 1u << BP_CODE, lin, 1);
@@ -106,7 +111,8 @@ void cpu_debug_access(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_acce
     unsigned hits = access == ACCESS_FETCH ? 0 : bp_hits(v, kinds, lin, size);
     if (!hits)
         return;
-    /* The trap is due right after this instruction, so it has to end its block: nothing is committed yet, run it alone. */
+    /* The trap is due right after this instruction, so it has to end its block: nothing is committed yet,
+     * run it alone. */
     if (!(v->mode & MODE_STEP) && !v->store_code && !v->in_delivery)
         cpu_restart_for_code_write(v);
     note_trap(v, hits);
@@ -121,7 +127,7 @@ void cpu_debug_io(struct vcpu *v, uint16_t port, unsigned size)
 
 void cpu_debug_after(struct vcpu *v, bool tf_before)
 {
-    /* A trap of MOV SS itself is lost; data breakpoints it hit wait for the next instruction (SDM 3A 6.8.3). */
+    /* A trap of MOV SS itself is lost; data breakpoints it hit wait for the next instruction. */
     if (tf_before && !(v->s.debug_pending & DEBUG_NO_STEP) && !(v->s.shadow & SHADOW_MOV_SS)) {
         v->counters.single_steps++;
         note_trap(v, DR6_BS);

@@ -6,10 +6,10 @@
 #include "base/bits.h"
 #include "cpu/vcpu.h"
 
-#define DR6_BP 0xfu      /* B0..B3 */
-#define DR6_BD BIT(13)   /* debug register touched while DR7.GD */
-#define DR6_BS BIT(14)   /* single step */
-#define DR6_BT BIT(15)   /* task switch with the T bit */
+#define DR6_BP 0xfu    /* B0..B3 */
+#define DR6_BD BIT(13) /* debug register touched while DR7.GD */
+#define DR6_BS BIT(14) /* single step */
+#define DR6_BT BIT(15) /* task switch with the T bit */
 #define DR6_FIXED 0xffff0ff0ull
 #define DR6_WRITABLE (DR6_BP | DR6_BD | DR6_BS | DR6_BT)
 

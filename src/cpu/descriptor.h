@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Descriptors: reading them from the GDT, LDT and IDT, and the questions one asks about them (SDM 3A 3.4-3.5). */
+/* Descriptors: reading them from the GDT, LDT and IDT, and the questions one asks about them (SDM 3A 3.4). */
 #ifndef SUNDOG_CPU_DESCRIPTOR_H
 #define SUNDOG_CPU_DESCRIPTOR_H
 
@@ -21,8 +21,8 @@ enum {
     SYS_INT_GATE32 = 14,
     SYS_TRAP_GATE32 = 15,
 };
-#define SYS_32BIT 8u   /* this bit of a type tells 32-bit (64-bit) TSSs and gates from 16-bit ones */
-#define TSS_BUSY 2u    /* this bit of a TSS type: the task is running or on the chain of nested ones */
+#define SYS_32BIT 8u /* this bit of a type tells 32-bit (64-bit) TSSs and gates from 16-bit ones */
+#define TSS_BUSY 2u  /* this bit of a TSS type: the task is running or on the chain of nested ones */
 #define TYPE_ACCESSED 1u
 
 /* Selectors. */
@@ -61,7 +61,7 @@ struct gate {
     uint32_t attr;
     uint16_t sel;
     uint64_t offset;
-    unsigned params; /* call gate: words or dwords to copy; interrupt gate in long mode: IST in the low 3 bits */
+    unsigned params; /* call gate: words or dwords to copy; in long mode: IST in the low 3 bits */
 };
 struct gate gate_from_desc(const struct descriptor *d);
 
@@ -69,14 +69,14 @@ static inline bool is_canonical(uint64_t a) { return (uint64_t)sext(a, 48) == a;
 static inline bool vcpu_lma(const struct vcpu *v) { return (v->s.efer & EFER_LMA) != 0; }
 bool vcpu_is_amd(const struct vcpu *v);
 
-/* Raises `vec` with an error code that names a selector; EXT is added while an event is delivered (SDM 3A 6.13). */
+/* Raises `vec` with an error code that names a selector; EXT is added during delivery (SDM 3A 6.13). */
 noreturn_fn void raise_selector(struct vcpu *v, enum vector vec, uint16_t sel);
 
-/* Reads the descriptor of a selector; false when it lies outside its table. Only faults of paging are raised. */
+/* Reads the descriptor of a selector; false when it lies outside its table. Raises only page faults. */
 bool desc_find(struct vcpu *v, uint16_t sel, struct descriptor *d);
 /* The same; raises vec(sel) when outside. */
 struct descriptor desc_fetch(struct vcpu *v, uint16_t sel, enum vector vec);
-/* Reads the second half of a 16-byte system descriptor; raises vec(sel) when it is outside the table or not one. */
+/* Reads the second half of a 16-byte system descriptor; raises vec(sel) when it is outside or no such. */
 void desc_fetch_high(struct vcpu *v, uint16_t sel, struct descriptor *d, enum vector vec);
 /* Sets and clears bits of the type field in the table, atomically. */
 void desc_change_type(struct vcpu *v, const struct descriptor *d, unsigned set, unsigned clear);
@@ -106,9 +106,11 @@ static inline struct segment seg_flat(uint16_t sel, uint32_t attr, unsigned dpl)
     return (struct segment){ .sel = sel, .attr = attr | SA_G | dpl << SA_DPL_SHIFT, .limit = 0xffffffff };
 }
 
-/* Checks a stack segment for privilege level `cpl`: wrong ones raise vec(sel), absent ones #SS(sel), null ones vec(0). */
+/* Checks a stack segment for privilege level `cpl`: wrong ones raise vec(sel), absent ones #SS(sel), null
+ * ones vec(0). */
 struct segment seg_check_stack(struct vcpu *v, uint16_t sel, unsigned cpl, enum vector vec);
-/* Checks a selector for DS, ES, FS or GS at privilege level `cpl`; null is allowed. Absent ones raise #NP(sel). */
+/* Checks a selector for DS, ES, FS or GS at privilege level `cpl`; null is allowed. Absent ones raise
+ * #NP(sel). */
 struct segment seg_check_data(struct vcpu *v, uint16_t sel, unsigned cpl, enum vector vec);
 
 /* Reads [off, off+size) of the TSS; false when the limit excludes it. */

@@ -2,16 +2,17 @@
 /*
  * What happens between two instructions, by priority (SDM 3A Table 6-2):
  *
- *   INIT, SIPI ──► debug traps of the last instruction ──► NMI ──► interrupts (8259 by ExtINT, then local APIC)
+ *   INIT, SIPI ──► debug traps of the last instruction ──► NMI ──► interrupts (8259, then local APIC)
  *
- * Other threads post into atomics of the vcpu and set REQ_EVENT; the vcpu's own thread moves that into its state here.
+ * Other threads post into atomics of the vcpu and set REQ_EVENT; the vcpu's own thread moves that into its
+ * state here.
  */
 #include "cpu/event.h"
 #include "cpu/debug.h"
 #include "cpu/interrupt.h"
 #include "cpu/lapic.h"
 
-/* ---- Posting ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Posting --------------------------------------------------------------------------------- */
 
 void vcpu_set_pic_line(struct vcpu *v, bool level)
 {
@@ -38,10 +39,7 @@ static void post_signal(struct vcpu *v, uint32_t signal)
     vcpu_request(v, REQ_EVENT);
 }
 
-void vcpu_post_nmi(struct vcpu *v)
-{
-    post_signal(v, SIGNAL_NMI);
-}
+void vcpu_post_nmi(struct vcpu *v) { post_signal(v, SIGNAL_NMI); }
 
 void vcpu_post_init(struct vcpu *v)
 {
@@ -58,7 +56,8 @@ void vcpu_post_sipi(struct vcpu *v, uint8_t vector)
 
 static void collect_posted(struct vcpu *v)
 {
-    /* The SIPI first: whoever sees it then sees the INIT that was posted before it, and does not drop it as unasked for. */
+    /* The SIPI first: whoever sees it then sees the INIT that was posted before it, and does not drop it
+     * as unasked for. */
     uint32_t sipi = 0, signals = 0;
     if (atomic_load_explicit(&v->sipi_posted, memory_order_relaxed))
         sipi = atomic_exchange_explicit(&v->sipi_posted, 0, memory_order_acquire);
@@ -74,7 +73,7 @@ static void collect_posted(struct vcpu *v)
         v->s.init_pending = 1;
 }
 
-/* ---- Deliverable? ----------------------------------------------------------------------------------------------------------- */
+/* ---- Deliverable? ---------------------------------------------------------------------------- */
 
 static bool debug_trap_due(const struct vcpu *v)
 {
@@ -86,10 +85,7 @@ static bool nmi_due(const struct vcpu *v)
     return v->s.nmi_pending && !v->s.nmi_blocked && !(v->s.shadow & SHADOW_MOV_SS);
 }
 
-static bool interrupts_open(const struct vcpu *v)
-{
-    return (v->s.rflags & FL_IF) && !v->s.shadow;
-}
+static bool interrupts_open(const struct vcpu *v) { return (v->s.rflags & FL_IF) && !v->s.shadow; }
 
 static bool pic_due(const struct vcpu *v)
 {
@@ -117,7 +113,7 @@ void cpu_recheck_events(struct vcpu *v)
         atomic_fetch_or_explicit(&v->requests, REQ_EVENT, memory_order_relaxed);
 }
 
-/* ---- Taking ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Taking ---------------------------------------------------------------------------------- */
 
 /* SDM 3A 8.4.4.1: real mode at vector:0000. */
 static void start_by_sipi(struct vcpu *v)

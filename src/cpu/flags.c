@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Instructions that read and write RFLAGS: PUSHF, POPF, CLI, STI, CLAC, STAC (SDM 2A/2B; VME and PVI: SDM 3A 20.3, 20.4). */
+/* Instructions that read and write RFLAGS: PUSHF, POPF, CLI, STI, CLAC, STAC (VME, PVI: SDM 3A 20.3, 20.4). */
 #include "cpu/flags.h"
 #include "base/bits.h"
 #include "cpu/event.h"
 #include "cpu/ops.h"
 
-/* Virtual-8086 code below IOPL 3 works on VIF instead of IF if CR4.VME allows it, with 16-bit operands; else #GP. */
+/* Virtual-8086 code below IOPL 3 works on VIF instead of IF if CR4.VME allows it, with 16-bit operands;
+ * else #GP. */
 static bool uses_vif(struct vcpu *v, unsigned size)
 {
     if (!(v->s.rflags & FL_VM) || flags_iopl(v) == 3)
@@ -45,7 +46,8 @@ void cpu_popf(struct vcpu *v, uint64_t value, unsigned size)
         cpu_recheck_events(v);
 }
 
-/* Which flag CLI and STI mean here: IF, or VIF where CR4.VME or CR4.PVI say so; #GP when neither is theirs. */
+/* Which flag CLI and STI mean here: IF, or VIF where CR4.VME or CR4.PVI say so; #GP when neither is
+ * theirs. */
 static uint64_t interrupt_flag(struct vcpu *v)
 {
     bool vm86 = (v->s.rflags & FL_VM) != 0;
@@ -56,10 +58,7 @@ static uint64_t interrupt_flag(struct vcpu *v)
     return FL_VIF;
 }
 
-void cpu_cli(struct vcpu *v)
-{
-    v->s.rflags &= ~interrupt_flag(v);
-}
+void cpu_cli(struct vcpu *v) { v->s.rflags &= ~interrupt_flag(v); }
 
 void cpu_sti(struct vcpu *v)
 {
@@ -86,12 +85,6 @@ static void set_ac(struct vcpu *v, bool on)
     mmu_set_index(&v->mmu, (v->s.cr4 & CR4_SMAP) && !on ? MMU_SUPER : MMU_SUPER_AC);
 }
 
-void cpu_clac(struct vcpu *v)
-{
-    set_ac(v, false);
-}
+void cpu_clac(struct vcpu *v) { set_ac(v, false); }
 
-void cpu_stac(struct vcpu *v)
-{
-    set_ac(v, true);
-}
+void cpu_stac(struct vcpu *v) { set_ac(v, true); }

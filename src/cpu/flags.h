@@ -7,11 +7,13 @@
 
 static inline unsigned flags_iopl(const struct vcpu *v) { return (v->s.rflags & FL_IOPL) >> 12; }
 
-/* Flags that POPF and IRET write whatever the privilege; those of the upper half need a 32- or 64-bit operand. */
+/* Flags that POPF and IRET write whatever the privilege; those of the upper half need a 32- or 64-bit
+ * operand. */
 #define FL_POP16 (FL_STATUS | FL_TF | FL_DF | FL_NT)
 #define FL_POP32 (FL_AC | FL_ID)
 
-/* Takes the flags of `mask` from `image`; the mask holds all status flags or none. The caller refreshes the mode. */
+/* Takes the flags of `mask` from `image`; the mask holds all status flags or none. The caller refreshes
+ * the mode. */
 static inline void flags_write(struct vcpu *v, uint64_t image, uint64_t mask)
 {
     if (mask & FL_STATUS)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Delivery of exceptions and interrupts (SDM 3A 6.12 protected mode, 6.14 long mode, 20.1.4 real mode, 20.3 virtual-8086 mode).
+ * Delivery of exceptions and interrupts (SDM 3A 6.12 protected mode, 6.14 long mode, 20.1.4 real mode, 20.3
+ * virtual-8086 mode).
  *
- *   vector ──► IVT entry or IDT gate ──► checks ──► handler's code segment ──► stack (same, TSS, IST) ──► frame ──► commit
+ *   vector ──► IVT entry or IDT gate ──► handler's code segment ──► stack (same, TSS, IST) ──► frame ──► commit
  *
- * Everything up to the commit may fault; then nothing has changed but memory below the stack pointer. interrupt_deliver() takes
- * the fault as the next event: served after the first, or #DF, or shutdown.
+ * Everything up to the commit may fault; then nothing has changed but memory below the stack pointer.
+ * interrupt_deliver() takes the fault as the next event: served after the first, or #DF, or shutdown.
  */
 #include "cpu/interrupt.h"
 #include "cpu/access.h"
@@ -21,10 +22,7 @@
 #define ERROR_EXT 1u
 #define ERROR_IDT 2u
 
-static uint32_t ext(const struct vcpu *v)
-{
-    return v->in_delivery ? ERROR_EXT : 0;
-}
+static uint32_t ext(const struct vcpu *v) { return v->in_delivery ? ERROR_EXT : 0; }
 
 static noreturn_fn void raise_vector(struct vcpu *v, enum vector vec, uint8_t vector)
 {
@@ -36,11 +34,11 @@ static bool is_software(const struct event *ev)
     return ev->kind == EVENT_SOFTWARE || ev->kind == EVENT_ICEBP;
 }
 
-/* Exceptions that are faults: the instruction is executed again, so its breakpoint must not hit twice. #DB sets RF itself
- * where it is due (debug.c). */
+/* Exceptions that are faults: the instruction is executed again, so its breakpoint must not hit twice. #DB
+ * sets RF itself where it is due (debug.c). */
 #define FAULT_VECTORS \
-    (BIT(VEC_DE) | BIT(VEC_BR) | BIT(VEC_UD) | BIT(VEC_NM) | BIT(VEC_TS) | BIT(VEC_NP) | BIT(VEC_SS) | BIT(VEC_GP) | BIT(VEC_PF) | \
-     BIT(VEC_MF) | BIT(VEC_AC) | BIT(VEC_XM))
+    (BIT(VEC_DE) | BIT(VEC_BR) | BIT(VEC_UD) | BIT(VEC_NM) | BIT(VEC_TS) | BIT(VEC_NP) | BIT(VEC_SS) | \
+     BIT(VEC_GP) | BIT(VEC_PF) | BIT(VEC_MF) | BIT(VEC_AC) | BIT(VEC_XM))
 
 /* EFLAGS as the frame or the old TSS shows it (RF: SDM 3B 17.3.1.1). */
 static uint64_t flags_image(const struct vcpu *v, const struct event *ev)
@@ -61,7 +59,7 @@ static void commit_handler(struct vcpu *v, const struct segment *cs, uint64_t ri
     vcpu_refresh_mode(v);
 }
 
-/* ---- Real mode, and virtual-8086 interrupts redirected by VME --------------------------------------------------------------- */
+/* ---- Real mode, and virtual-8086 interrupts redirected by VME -------------------------------- */
 
 /* Through a table of 4-byte far pointers at `table`, with a frame of three words. */
 static void deliver_8086(struct vcpu *v, uint64_t table, uint8_t vector, uint64_t flags, uint64_t clear)
@@ -87,7 +85,8 @@ static void deliver_real(struct vcpu *v, const struct event *ev)
     deliver_8086(v, v->s.idtr.base, ev->vector, flags_image(v, ev), FL_IF | FL_TF | FL_AC | FL_RF);
 }
 
-/* Is INT n of virtual-8086 mode to be redirected to the 8086 program (SDM 3A 20.3, software interrupt redirection bitmap)? */
+/* Is INT n of virtual-8086 mode to be redirected to the 8086 program (SDM 3A 20.3, software interrupt
+ * redirection bitmap)? */
 static bool vme_redirects(struct vcpu *v, uint8_t vector)
 {
     uint64_t io_base, map;
@@ -99,7 +98,8 @@ static bool vme_redirects(struct vcpu *v, uint8_t vector)
     return !(map >> (vector & 7) & 1);
 }
 
-/* INT n in virtual-8086 mode: true when it is done (SDM 3A Table 20-2, methods 5 and 6), false for the IDT (1 and 4). */
+/* INT n in virtual-8086 mode: true when it is done (SDM 3A Table 20-2, methods 5 and 6), false for the IDT
+ * (1 and 4). */
 static bool vm86_int(struct vcpu *v, uint8_t vector)
 {
     bool trusted = flags_iopl(v) == 3;
@@ -117,7 +117,7 @@ static bool vm86_int(struct vcpu *v, uint8_t vector)
     return true;
 }
 
-/* ---- The IDT ---------------------------------------------------------------------------------------------------------------- */
+/* ---- The IDT --------------------------------------------------------------------------------- */
 
 /* Reads and checks the gate; `types` says which are allowed, a bit each. */
 static struct gate fetch_gate(struct vcpu *v, const struct event *ev, unsigned size, uint32_t types)
@@ -151,7 +151,8 @@ static struct segment handler_code(struct vcpu *v, const struct gate *gate, uint
         raise_selector(v, VEC_GP, gate->sel);
     if (!attr_conforming(attr))
         *cpl = dpl;
-    if ((v->s.rflags & FL_VM) && *cpl != 0) /* SDM 3A 20.3.1.1: out of virtual-8086 mode to privilege 0 only */
+    /* Out of virtual-8086 mode it goes to privilege 0 only (SDM 3A 20.3.1.1). */
+    if ((v->s.rflags & FL_VM) && *cpl != 0)
         raise_selector(v, VEC_GP, gate->sel);
     if (!attr_present(attr))
         raise_selector(v, VEC_NP, gate->sel);
@@ -193,8 +194,8 @@ static void deliver_task_gate(struct vcpu *v, const struct event *ev, const stru
 static void deliver_protected(struct vcpu *v, const struct event *ev)
 {
     struct gate gate = fetch_gate(v, ev, 8,
-                                  BIT(SYS_TASK_GATE) | BIT(SYS_INT_GATE16) | BIT(SYS_TRAP_GATE16) | BIT(SYS_INT_GATE32) |
-                                      BIT(SYS_TRAP_GATE32));
+                                  BIT(SYS_TASK_GATE) | BIT(SYS_INT_GATE16) | BIT(SYS_TRAP_GATE16) |
+                                      BIT(SYS_INT_GATE32) | BIT(SYS_TRAP_GATE32));
     if (attr_type(gate.attr) == SYS_TASK_GATE) {
         deliver_task_gate(v, ev, &gate);
         return;
@@ -259,7 +260,7 @@ static void deliver(struct vcpu *v, const struct event *ev)
         deliver_protected(v, ev);
 }
 
-/* ---- Nested faults ------------------------------------------------------------------------------------------------------------ */
+/* ---- Nested faults --------------------------------------------------------------------------- */
 
 /* SDM 3A Table 6-4. */
 enum severity { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT };
@@ -291,7 +292,9 @@ static const enum outcome nested[4][4] = {
 
 static struct event event_of(const struct exception *ex)
 {
-    return (struct event){ .kind = EVENT_EXCEPTION, .vector = ex->vector, .has_error = ex->has_error, .error = ex->error };
+    return (struct event){
+        .kind = EVENT_EXCEPTION, .vector = ex->vector, .has_error = ex->has_error, .error = ex->error
+    };
 }
 
 /* False when the delivery was cut short by an exception, which is in v->exception then. */
@@ -305,7 +308,8 @@ static bool try_deliver(struct vcpu *v, const struct event *ev)
     return true;
 }
 
-/* Benign faults are served one after the other; a handler whose stack makes each of them fault again must not hold us here. */
+/* Benign faults are served one after the other; a handler whose stack makes each of them fault again must
+ * not hold us here. */
 #define NESTED_MAX 8
 
 void interrupt_deliver(struct vcpu *v, struct event ev)
@@ -318,14 +322,15 @@ void interrupt_deliver(struct vcpu *v, struct event ev)
         struct event second = event_of(&v->exception);
         enum outcome outcome = nested[severity_of(&ev)][severity_of(&second)];
         if (outcome == BECOMES_SHUTDOWN || tries == NESTED_MAX) {
-            log_guest(v->log, "vcpu %u: triple fault: vector %u during vector %u at %#llx", v->index, second.vector, ev.vector,
-                      (unsigned long long)v->s.rip);
+            log_guest(v->log, "vcpu %u: triple fault: vector %u during vector %u at %#llx", v->index,
+                      second.vector, ev.vector, (unsigned long long)v->s.rip);
             v->s.activity = ACTIVITY_SHUTDOWN;
             v->s.shadow = 0;
             break;
         }
-        ev = outcome == SERVE_SECOND ? second
-                                     : (struct event){ .kind = EVENT_EXCEPTION, .vector = VEC_DF, .has_error = true };
+        ev = outcome == SERVE_SECOND
+                 ? second
+                 : (struct event){ .kind = EVENT_EXCEPTION, .vector = VEC_DF, .has_error = true };
     }
     v->store_code = store_code;
     v->in_delivery = false;
@@ -341,7 +346,7 @@ void cpu_deliver_exception(struct vcpu *v)
     v->store_code = false; /* the licence was the interrupted instruction's */
 }
 
-/* ---- INT n, INT3, INTO, INT1 ------------------------------------------------------------------------------------------------ */
+/* ---- INT n, INT3, INTO, INT1 ----------------------------------------------------------------- */
 
 static void deliver_software(struct vcpu *v, enum event_kind kind, uint8_t vector)
 {
@@ -360,17 +365,8 @@ void cpu_int(struct vcpu *v, uint8_t vector)
     deliver_software(v, EVENT_SOFTWARE, vector);
 }
 
-void cpu_int3(struct vcpu *v)
-{
-    deliver_software(v, EVENT_SOFTWARE, VEC_BP);
-}
+void cpu_int3(struct vcpu *v) { deliver_software(v, EVENT_SOFTWARE, VEC_BP); }
 
-void cpu_into(struct vcpu *v)
-{
-    deliver_software(v, EVENT_SOFTWARE, VEC_OF);
-}
+void cpu_into(struct vcpu *v) { deliver_software(v, EVENT_SOFTWARE, VEC_OF); }
 
-void cpu_int1(struct vcpu *v)
-{
-    deliver_software(v, EVENT_ICEBP, VEC_DB);
-}
+void cpu_int1(struct vcpu *v) { deliver_software(v, EVENT_ICEBP, VEC_DB); }

@@ -11,7 +11,8 @@
 static bool bitmap_allows(struct vcpu *v, uint16_t port, unsigned size)
 {
     uint64_t base, map;
-    if ((v->s.tr.attr & SA_UNUSABLE) || !(v->s.tr.attr & SYS_32BIT) || !tss_read(v, TSS_IO_MAP_BASE, 2, &base))
+    if ((v->s.tr.attr & SA_UNUSABLE) || !(v->s.tr.attr & SYS_32BIT) ||
+        !tss_read(v, TSS_IO_MAP_BASE, 2, &base))
         return false;
     if (!tss_read(v, (uint32_t)base + port / 8u, 2, &map))
         return false;

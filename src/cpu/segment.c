@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Segment registers: descriptors fetched and checked, system segments loaded, rights asked about (SDM 3A 3.4-3.5, 5.4-5.6). */
+/* Segment registers: descriptors fetched and checked, system segments loaded, rights asked about (SDM 3A
+ * 3.4-3.5, 5.4-5.6). */
 #include "cpu/access.h"
 #include "cpu/descriptor.h"
 #include "cpu/model.h"
 #include "cpu/ops.h"
 
-bool vcpu_is_amd(const struct vcpu *v)
-{
-    return v->model && v->model->vendor[0] == 'A';
-}
+bool vcpu_is_amd(const struct vcpu *v) { return v->model && v->model->vendor[0] == 'A'; }
 
-/* ---- Descriptors -------------------------------------------------------------------------------------------------------- */
+/* ---- Descriptors ----------------------------------------------------------------------------- */
 
 void raise_selector(struct vcpu *v, enum vector vec, uint16_t sel)
 {
@@ -127,7 +125,7 @@ bool tss_read(struct vcpu *v, uint32_t off, unsigned size, uint64_t *val)
     return true;
 }
 
-/* ---- Loads -------------------------------------------------------------------------------------------------------------- */
+/* ---- Loads ----------------------------------------------------------------------------------- */
 
 struct segment seg_check_stack(struct vcpu *v, uint16_t sel, unsigned cpl, enum vector vec)
 {
@@ -270,15 +268,9 @@ static void load_table(struct vcpu *v, struct table_reg *reg, uint16_t limit, ui
     reg->base = base;
 }
 
-void cpu_lgdt(struct vcpu *v, uint16_t limit, uint64_t base)
-{
-    load_table(v, &v->s.gdtr, limit, base);
-}
+void cpu_lgdt(struct vcpu *v, uint16_t limit, uint64_t base) { load_table(v, &v->s.gdtr, limit, base); }
 
-void cpu_lidt(struct vcpu *v, uint16_t limit, uint64_t base)
-{
-    load_table(v, &v->s.idtr, limit, base);
-}
+void cpu_lidt(struct vcpu *v, uint16_t limit, uint64_t base) { load_table(v, &v->s.idtr, limit, base); }
 
 void cpu_sgdt(struct vcpu *v, uint16_t *limit, uint64_t *base)
 {
@@ -294,7 +286,7 @@ void cpu_sidt(struct vcpu *v, uint16_t *limit, uint64_t *base)
     *base = v->s.idtr.base;
 }
 
-/* ---- Questions: LAR, LSL, VERR, VERW ---------------------------------------------------------------------------------- */
+/* ---- Questions: LAR, LSL, VERR, VERW --------------------------------------------------------- */
 
 /* Reads the descriptor if code at CPL with this RPL may see it. */
 static bool find_visible(struct vcpu *v, uint16_t sel, struct descriptor *d)

@@ -99,10 +99,7 @@ void stack_drop(struct stack *st, uint64_t bytes)
     st->sp = (st->sp & ~st->mask) | ((st->sp + bytes) & st->mask);
 }
 
-uint64_t stack_rsp(const struct stack *st)
-{
-    return st->mask == 0xffffffff ? st->sp & 0xffffffff : st->sp;
-}
+uint64_t stack_rsp(const struct stack *st) { return st->mask == 0xffffffff ? st->sp & 0xffffffff : st->sp; }
 
 uint64_t stack_pointer_in(const struct vcpu *v, const struct segment *ss, bool to64, uint64_t sp)
 {

@@ -20,7 +20,8 @@ struct stack stack_legacy(const struct vcpu *v, const struct segment *ss, uint64
 /* A stack of 64-bit code at privilege `cpl`. */
 struct stack stack_long(const struct vcpu *v, uint64_t sp, unsigned cpl);
 
-/* The stack that the TSS holds for privilege `cpl` (SDM 3A 5.8.5, 6.14.4); wrong ones raise #TS, absent ones #SS. */
+/* The stack that the TSS holds for privilege `cpl` (SDM 3A 5.8.5, 6.14.4); wrong ones raise #TS, absent
+ * ones #SS. */
 struct stack stack_inner(struct vcpu *v, unsigned cpl);
 
 /* Pushes one slot of `size` bytes; raises #SS(error) or #PF. Memory is written, no register changes. */
@@ -31,7 +32,8 @@ uint64_t stack_peek(struct vcpu *v, const struct stack *st, uint64_t off, unsign
 void stack_drop(struct stack *st, uint64_t bytes);
 /* RSP with the stack pointer of `st`. */
 uint64_t stack_rsp(const struct stack *st);
-/* Stack pointer `sp` as it ends up in RSP when SS has become `ss`: a 16-bit stack takes 16 bits only (SDM 2A, IRET). */
+/* Stack pointer `sp` as it ends up in RSP when SS has become `ss`: a 16-bit stack takes 16 bits only (SDM
+ * 2A, IRET). */
 uint64_t stack_pointer_in(const struct vcpu *v, const struct segment *ss, bool to64, uint64_t sp);
 
 #endif

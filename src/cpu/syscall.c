@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fast system calls: SYSCALL, SYSRET, SYSENTER, SYSEXIT, each as the shown vendor has it (SDM 2B; AMD APM 3). */
+/* Fast system calls: SYSCALL, SYSRET, SYSENTER, SYSEXIT, each as the shown vendor has it. */
 #include "cpu/debug.h"
 #include "cpu/descriptor.h"
 #include "cpu/event.h"
@@ -64,7 +64,8 @@ void cpu_sysret(struct vcpu *v, unsigned size)
     if (vcpu_lma(v))
         v->s.rflags &= ~(uint64_t)(FL_RF | FL_VM);
     v->s.rip = rip;
-    /* AMD processors leave SS's hidden part as it is; a flat one is what software that runs on both can rely on. */
+    /* AMD processors leave SS's hidden part as it is; a flat one is what software that runs on both can
+     * rely on. */
     set_code_and_stack(v, cs, ss, size == 8 ? SA_L : SA_DB, 3);
     vcpu_refresh_mode(v);
     cpu_recheck_events(v);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hardware task switching (SDM 3A 7.3), by JMP, CALL, IRET, INT or an event through a task gate. Not in long mode.
+ * Hardware task switching (SDM 3A 7.3), by JMP, CALL, IRET, INT or an event through a task gate. Not in long
+ * mode.
  *
- *   checks, pages probed (faults: old task) ──► old state saved, busy bits ──► registers of the new task ──► its segments
+ *   checks, pages probed (faults: old task) ──► old state saved, busy bits ──► new registers ──► its segments
  *   qualified (faults: new task, at its first instruction)
  */
 #include "cpu/task.h"
@@ -19,14 +20,28 @@ static const enum seg tss_segs[] = { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG
 
 /* Where the two kinds of TSS keep things (SDM 3A Figures 7-2, 7-10). */
 struct tss_layout {
-    unsigned word;                                /* bytes of a register */
+    unsigned word; /* bytes of a register */
     unsigned ip, flags, regs, segs, seg_step, seg_count, ldt;
-    unsigned limit_min;                           /* smallest legal limit */
+    unsigned limit_min; /* smallest legal limit */
 };
-static const struct tss_layout layout16 = { .word = 2, .ip = 0x0e, .flags = 0x10, .regs = 0x12, .segs = 0x22, .seg_step = 2,
-                                            .seg_count = 4, .ldt = 0x2a, .limit_min = 0x2b };
-static const struct tss_layout layout32 = { .word = 4, .ip = 0x20, .flags = 0x24, .regs = 0x28, .segs = 0x48, .seg_step = 4,
-                                            .seg_count = 6, .ldt = 0x60, .limit_min = 0x67 };
+static const struct tss_layout layout16 = { .word = 2,
+                                            .ip = 0x0e,
+                                            .flags = 0x10,
+                                            .regs = 0x12,
+                                            .segs = 0x22,
+                                            .seg_step = 2,
+                                            .seg_count = 4,
+                                            .ldt = 0x2a,
+                                            .limit_min = 0x2b };
+static const struct tss_layout layout32 = { .word = 4,
+                                            .ip = 0x20,
+                                            .flags = 0x24,
+                                            .regs = 0x28,
+                                            .segs = 0x48,
+                                            .seg_step = 4,
+                                            .seg_count = 6,
+                                            .ldt = 0x60,
+                                            .limit_min = 0x67 };
 #define TSS32_CR3 0x1cu
 #define TSS32_TRAP 0x64u
 
@@ -155,8 +170,7 @@ static void load_registers(struct vcpu *v, const struct task_image *t)
         v->s.seg[i] = seg_null(t->segs[i], cpl);
     v->s.ldtr = seg_null(t->ldt, 0);
     v->s.rip = t->ip;
-    flags_write(v, t->flags,
-                FL_POP16 | FL_POP32 | FL_IF | FL_IOPL | FL_RF | FL_VM | FL_VIF | FL_VIP);
+    flags_write(v, t->flags, FL_POP16 | FL_POP32 | FL_IF | FL_IOPL | FL_RF | FL_VM | FL_VIF | FL_VIP);
     v->s.shadow = 0;
     v->s.cr0 |= CR0_TS;
     v->s.dr[7] &= ~DR7_LOCAL;
@@ -209,7 +223,8 @@ bool task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t fl
 
     v->counters.task_switches++;
     bool store_code = v->store_code;
-    v->store_code = true; /* busy bits are not set twice: this instruction cannot be executed again from here on */
+    /* Busy bits are not set twice: this instruction cannot be executed again from here on. */
+    v->store_code = true;
     if (!nests) {
         struct descriptor od;
         if (desc_find(v, old.sel, &od))

@@ -10,13 +10,13 @@ enum task_reason {
     TASK_CALL,
     TASK_IRET,
     TASK_INT,   /* INT n, INT3, INTO, INT1 through a task gate */
-    TASK_EVENT, /* exception or interrupt through a task gate: faults go on unwinding to interrupt_deliver() */
+    TASK_EVENT, /* exception or interrupt through one: faults go on unwinding to interrupt_deliver() */
 };
 
 /*
- * Switches to the task whose TSS is `sel`; `flags` is what the old task's EFLAGS image shows, s.rip where it goes on.
- * Faults found before the switch is committed are raised in the old task. Later ones belong to the new task: they are delivered
- * there (raised, for TASK_EVENT), and the result is false.
+ * Switches to the task whose TSS is `sel`; `flags` is what the old task's EFLAGS image shows, s.rip where it
+ * goes on. Faults found before the switch is committed are raised in the old task. Later ones belong to the
+ * new task: they are delivered there (raised, for TASK_EVENT), and the result is false.
  */
 bool task_switch(struct vcpu *v, uint16_t sel, enum task_reason why, uint64_t flags);
 /* JMP and CALL with a task gate: the checks of the gate, then the switch. */

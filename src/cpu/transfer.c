@@ -2,8 +2,8 @@
 /*
  * Far control transfers: JMP, CALL and RET far, IRET (SDM 2A, their pseudo code; SDM 3A 5.8).
  *
- * Every transfer has the same shape: find the target segment and check it, find the stack and check it, write what has to be
- * pushed, and only then change registers. A fault on the way leaves the processor as it was.
+ * Every transfer has the same shape: find the target segment and check it, find the stack and check it, write
+ * what has to be pushed, and only then change registers. A fault on the way leaves the processor as it was.
  */
 #include "cpu/access.h"
 #include "cpu/descriptor.h"
@@ -13,10 +13,7 @@
 #include "cpu/stack.h"
 #include "cpu/task.h"
 
-static bool is_code64(const struct vcpu *v, uint32_t attr)
-{
-    return vcpu_lma(v) && (attr & SA_L);
-}
+static bool is_code64(const struct vcpu *v, uint32_t attr) { return vcpu_lma(v) && (attr & SA_L); }
 
 static void check_target(struct vcpu *v, const struct segment *cs, uint64_t rip)
 {
@@ -24,8 +21,10 @@ static void check_target(struct vcpu *v, const struct segment *cs, uint64_t rip)
         cpu_raise_gp0(v);
 }
 
-/* What every code segment must be once privilege is settled: sensible in long mode, present, and holding the target. */
-static struct segment code_segment(struct vcpu *v, uint16_t sel, const struct descriptor *d, unsigned cpl, uint64_t rip)
+/* What every code segment must be once privilege is settled: sensible in long mode, present, and holding
+ * the target. */
+static struct segment code_segment(struct vcpu *v, uint16_t sel, const struct descriptor *d, unsigned cpl,
+                                   uint64_t rip)
 {
     uint32_t attr = desc_attr(d);
     if (is_code64(v, attr) && (attr & SA_DB))
@@ -59,7 +58,7 @@ static void push_return_address(struct vcpu *v, struct stack *st, unsigned size)
     stack_push(v, st, v->s.rip, size);
 }
 
-/* ---- JMP and CALL ------------------------------------------------------------------------------------------------------- */
+/* ---- JMP and CALL ---------------------------------------------------------------------------- */
 
 /* SDM 3A 5.8.2: through a call gate, to the same or (CALL only) an inner privilege level. */
 static void through_call_gate(struct vcpu *v, uint16_t sel, struct descriptor *d, bool call)
@@ -165,7 +164,7 @@ void cpu_call_far(struct vcpu *v, uint16_t sel, uint64_t off, unsigned size)
     far_transfer(v, sel, off, size, true);
 }
 
-/* ---- RET and IRET ------------------------------------------------------------------------------------------------------- */
+/* ---- RET and IRET ---------------------------------------------------------------------------- */
 
 /* Where a return goes, popped and checked. */
 struct return_to {
@@ -197,7 +196,8 @@ static struct segment return_stack(struct vcpu *v, uint16_t sel, unsigned cpl, b
 }
 
 /* Pops SS and RSP from `off` above the stack pointer. */
-static void pop_stack(struct vcpu *v, const struct stack *st, uint64_t off, unsigned size, struct return_to *to)
+static void pop_stack(struct vcpu *v, const struct stack *st, uint64_t off, unsigned size,
+                      struct return_to *to)
 {
     bool to64 = is_code64(v, to->cs.attr);
     uint64_t rsp = stack_peek(v, st, off, size);
@@ -206,7 +206,8 @@ static void pop_stack(struct vcpu *v, const struct stack *st, uint64_t off, unsi
     to->new_ss = true;
 }
 
-/* Segments that outer code may not see are made null (SDM 3A 5.8.6); a null one's base stays (it may be FS's or GS's). */
+/* Segments that outer code may not see are made null (SDM 3A 5.8.6); a null one's base stays (it may be
+ * FS's or GS's). */
 static void hide_inner_segments(struct vcpu *v, unsigned cpl)
 {
     static const enum seg data[] = { SEG_ES, SEG_DS, SEG_FS, SEG_GS };
@@ -296,7 +297,8 @@ static void iret_8086(struct vcpu *v, unsigned size)
 }
 
 /* SDM 3A 20.2.3: back to virtual-8086 mode, from a frame of nine dwords. */
-static void iret_to_vm86(struct vcpu *v, const struct stack *st, uint64_t rip, uint16_t cs_sel, uint64_t flags)
+static void iret_to_vm86(struct vcpu *v, const struct stack *st, uint64_t rip, uint16_t cs_sel,
+                         uint64_t flags)
 {
     static const enum seg popped[] = { SEG_SS, SEG_ES, SEG_DS, SEG_FS, SEG_GS };
     uint16_t sel[array_size(popped)];
@@ -311,7 +313,8 @@ static void iret_to_vm86(struct vcpu *v, const struct stack *st, uint64_t rip, u
     flags_write(v, flags, iret_flags_mask(v, 4) | FL_VM);
     commit_code(v, &cs, rip);
     if ((v->s.cr4 & CR4_VME) && (~v->s.rflags & (FL_VIF | FL_VIP)) == 0) {
-        /* A virtual interrupt is due before the first instruction (SDM 3A 20.3.2): a fault of the new context. */
+        /* A virtual interrupt is due before the first instruction (SDM 3A 20.3.2): a fault of the new
+         * context. */
         v->exception = (struct exception){ .vector = VEC_GP, .has_error = true };
         cpu_deliver_exception(v);
     }
@@ -348,7 +351,8 @@ static void iret_protected(struct vcpu *v, unsigned size)
 
 void cpu_iret(struct vcpu *v, unsigned size)
 {
-    /* NMIs are let in again even when the IRET itself faults (SDM 3A 6.7.1; 3C 27.2.3 on "NMI unblocking due to IRET"). */
+    /* NMIs are let in again even when the IRET itself faults (SDM 3A 6.7.1; 3C 27.2.3 on "NMI unblocking
+     * due to IRET"). */
     v->s.nmi_blocked = 0;
     if (vcpu_protected(v))
         iret_protected(v, size);

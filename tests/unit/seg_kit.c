@@ -10,8 +10,8 @@
 
 uint64_t kit_desc(uint32_t base, uint32_t limit, unsigned access, unsigned flags)
 {
-    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 | (uint64_t)(limit >> 16 & 15) << 48 |
-           (uint64_t)flags << 52 | (uint64_t)(base >> 24) << 56;
+    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 |
+           (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)flags << 52 | (uint64_t)(base >> 24) << 56;
 }
 
 uint64_t kit_gate(uint16_t sel, uint32_t offset, unsigned type, unsigned dpl, bool present, unsigned params)
@@ -20,17 +20,12 @@ uint64_t kit_gate(uint16_t sel, uint32_t offset, unsigned type, unsigned dpl, bo
            (uint64_t)(type | dpl << 5 | (present ? 0x80u : 0)) << 40 | (uint64_t)(offset >> 16) << 48;
 }
 
-void kit_gdt(struct kit *k, uint16_t sel, uint64_t low)
-{
-    kit_put64(k, GDT_AT + (sel & ~7u), low);
-}
+void kit_gdt(struct kit *k, uint16_t sel, uint64_t low) { kit_put64(k, GDT_AT + (sel & ~7u), low); }
 
-void kit_idt(struct kit *k, unsigned vector, uint64_t low)
-{
-    kit_put64(k, IDT_AT + 8 * vector, low);
-}
+void kit_idt(struct kit *k, unsigned vector, uint64_t low) { kit_put64(k, IDT_AT + 8 * vector, low); }
 
-void kit_idt64(struct kit *k, unsigned vector, uint16_t sel, uint64_t offset, unsigned type, unsigned dpl, unsigned ist)
+void kit_idt64(struct kit *k, unsigned vector, uint16_t sel, uint64_t offset, unsigned type, unsigned dpl,
+               unsigned ist)
 {
     kit_put64(k, IDT_AT + 16 * vector, kit_gate(sel, (uint32_t)offset, type, dpl, true, ist));
     kit_put64(k, IDT_AT + 16 * vector + 8, offset >> 32);
@@ -50,19 +45,32 @@ static void build_gdt(struct kit *k)
         uint32_t base, limit;
         uint8_t access, flags;
     } d[] = {
-        { G_CODE0, 0, flat, 0x9b, PG4K | D32 },       { G_DATA0, 0, flat, 0x93, PG4K | D32 },
-        { G_CODE3, 0, flat, 0xfb, PG4K | D32 },       { G_DATA3, 0, flat, 0xf3, PG4K | D32 },
-        { G_CONFORMING0, 0, flat, 0x9f, PG4K | D32 }, { G_READONLY0, 0, flat, 0x91, PG4K | D32 },
-        { G_EXECONLY0, 0, flat, 0x99, PG4K | D32 },   { G_ABSENT_DATA0, 0, flat, 0x13, PG4K | D32 },
-        { G_ABSENT_CODE0, 0, flat, 0x1b, PG4K | D32 },{ G_CODE16, 0, 0xffff, 0x9b, 0 },
-        { G_DATA16, 0, 0xffff, 0x93, 0 },             { G_EXPAND_DOWN0, 0, 0x10, 0x97, PG4K | D32 },
-        { G_CODE1, 0, flat, 0xbb, PG4K | D32 },       { G_DATA1, 0, flat, 0xb3, PG4K | D32 },
-        { G_LDT, LDT_AT, 0x1f, 0x82, 0 },             { G_TSS, TSS_AT, 0x2068, 0x8b, 0 },
-        { G_TSS2, TSS2_AT, 0x67, 0x89, 0 },           { G_TSS16, TSS16_AT, 0x2b, 0x81, 0 },
-        { G_CODE64, 0, flat, 0x9b, PG4K | L64 },      { G_CODE64_3, 0, flat, 0xfb, PG4K | L64 },
-        { G_DATA1_3, 0x12345678, 0x100, 0xf2, D32 },  { G_SMALL3, 0, 0x0f, 0xf3, D32 },
-        { G_TSS_ABSENT, TSS2_AT, 0x67, 0x09, 0 },     { G_TSS_SHORT, TSS2_AT, 0x66, 0x89, 0 },
-        { G_CODE_LD, 0, flat, 0x9b, PG4K | D32 | L64 }, { G_CONFORMING3, 0, flat, 0xff, PG4K | D32 },
+        { G_CODE0, 0, flat, 0x9b, PG4K | D32 },
+        { G_DATA0, 0, flat, 0x93, PG4K | D32 },
+        { G_CODE3, 0, flat, 0xfb, PG4K | D32 },
+        { G_DATA3, 0, flat, 0xf3, PG4K | D32 },
+        { G_CONFORMING0, 0, flat, 0x9f, PG4K | D32 },
+        { G_READONLY0, 0, flat, 0x91, PG4K | D32 },
+        { G_EXECONLY0, 0, flat, 0x99, PG4K | D32 },
+        { G_ABSENT_DATA0, 0, flat, 0x13, PG4K | D32 },
+        { G_ABSENT_CODE0, 0, flat, 0x1b, PG4K | D32 },
+        { G_CODE16, 0, 0xffff, 0x9b, 0 },
+        { G_DATA16, 0, 0xffff, 0x93, 0 },
+        { G_EXPAND_DOWN0, 0, 0x10, 0x97, PG4K | D32 },
+        { G_CODE1, 0, flat, 0xbb, PG4K | D32 },
+        { G_DATA1, 0, flat, 0xb3, PG4K | D32 },
+        { G_LDT, LDT_AT, 0x1f, 0x82, 0 },
+        { G_TSS, TSS_AT, 0x2068, 0x8b, 0 },
+        { G_TSS2, TSS2_AT, 0x67, 0x89, 0 },
+        { G_TSS16, TSS16_AT, 0x2b, 0x81, 0 },
+        { G_CODE64, 0, flat, 0x9b, PG4K | L64 },
+        { G_CODE64_3, 0, flat, 0xfb, PG4K | L64 },
+        { G_DATA1_3, 0x12345678, 0x100, 0xf2, D32 },
+        { G_SMALL3, 0, 0x0f, 0xf3, D32 },
+        { G_TSS_ABSENT, TSS2_AT, 0x67, 0x09, 0 },
+        { G_TSS_SHORT, TSS2_AT, 0x66, 0x89, 0 },
+        { G_CODE_LD, 0, flat, 0x9b, PG4K | D32 | L64 },
+        { G_CONFORMING3, 0, flat, 0xff, PG4K | D32 },
     };
     for (unsigned i = 0; i < array_size(d); i++)
         kit_gdt(k, d[i].sel, kit_desc(d[i].base, d[i].limit, d[i].access, d[i].flags));
@@ -158,20 +166,11 @@ static uint64_t stack_at(const struct kit *k)
     return k->v->sf[SEG_SS].base + (k->v->s.gpr[RSP] & stack_mask(k->v));
 }
 
-uint32_t kit_stack32(struct kit *k, unsigned n)
-{
-    return kit_get32(k, stack_at(k) + 4 * n);
-}
+uint32_t kit_stack32(struct kit *k, unsigned n) { return kit_get32(k, stack_at(k) + 4 * n); }
 
-uint64_t kit_stack64(struct kit *k, unsigned n)
-{
-    return kit_get64(k, stack_at(k) + 8 * n);
-}
+uint64_t kit_stack64(struct kit *k, unsigned n) { return kit_get64(k, stack_at(k) + 8 * n); }
 
-uint16_t kit_stack16(struct kit *k, unsigned n)
-{
-    return (uint16_t)kit_get32(k, stack_at(k) + 2 * n);
-}
+uint16_t kit_stack16(struct kit *k, unsigned n) { return (uint16_t)kit_get32(k, stack_at(k) + 2 * n); }
 
 void kit_push32(struct kit *k, unsigned count, const uint32_t *vals)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between instructions: priorities, shadows, NMI blocking, INIT and SIPI, breakpoints and single step (SDM 3A 6; 3B 17). */
+/* Between instructions: priorities, shadows, NMI blocking, INIT and SIPI, breakpoints and single step (SDM
+ * 3A 6; 3B 17). */
 #include "seg_kit.h"
 
 #include "cpu/debug.h"
@@ -23,10 +24,7 @@ static void use_apic(struct kit *k)
     atomic_store(&k->v->requests, 0);
 }
 
-static bool requested(struct vcpu *v)
-{
-    return atomic_load(&v->requests) & REQ_EVENT;
-}
+static bool requested(struct vcpu *v) { return atomic_load(&v->requests) & REQ_EVENT; }
 
 static void interrupts(void **state)
 {
@@ -151,7 +149,7 @@ static void debug_registers(void **state)
     cpu_deliver_exception(v);
     assert_int_equal(v->s.dr[6] & DR6_BD, DR6_BD);
     assert_true(kit_stack64(k, 2) & FL_RF); /* a fault, but no code breakpoint */
-    assert_fine(k, cpu_read_dr(v, 7)); /* GD is off in the handler */
+    assert_fine(k, cpu_read_dr(v, 7));      /* GD is off in the handler */
     kit_set_cpl(k, 3);
     assert_raises(k, VEC_GP, 0, cpu_read_dr(v, 0));
 }
@@ -181,7 +179,8 @@ static void data_breakpoint(void **state)
 {
     struct kit *k = *state;
     struct vcpu *v = k->v;
-    const uint64_t w4 = 1ull << 16 | 3ull << 18, rw8 = 3ull << 20 | 2ull << 22; /* DR0: 4-byte write, DR1: 8-byte access */
+    const uint64_t w4 = 1ull << 16 | 3ull << 18,
+                   rw8 = 3ull << 20 | 2ull << 22; /* DR0: 4-byte write, DR1: 8-byte access */
     kit_protected(k, 0);
     mem_write32(v, SEG_DS, 0x60000, 1); /* cached */
     assert_fine(k, cpu_write_dr(v, 0, 0x60000));
@@ -239,8 +238,13 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, kit_setup, kit_teardown)
     const struct CMUnitTest tests[] = {
-        T(interrupts),      T(nmi_and_priorities), T(init_and_sipi), T(debug_registers),
-        T(code_breakpoint), T(data_breakpoint),    T(port_breakpoint_and_step),
+        T(interrupts),
+        T(nmi_and_priorities),
+        T(init_and_sipi),
+        T(debug_registers),
+        T(code_breakpoint),
+        T(data_breakpoint),
+        T(port_breakpoint_and_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

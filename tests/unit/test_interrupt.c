@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Delivery of exceptions and interrupts in every mode: frames, error codes, nesting, priorities (SDM 3A 6, 20). */
+/* Delivery of exceptions and interrupts in every mode: frames, error codes, nesting, priorities (SDM 3A 6,
+ * 20). */
 #include "seg_kit.h"
 
 #include <string.h>
@@ -16,7 +17,8 @@ static void protected_frames(void **state)
     assert_int_equal(kit_stack32(k, 0), 0x1234);
     assert_int_equal(kit_stack32(k, 1), START_AT);
     assert_int_equal(kit_stack32(k, 2), G_CODE0);
-    /* SDM 3A 6.8.3, 3B 17.3.1.1: RF set in the image of a fault; handler without TF, NT, RF, and IF by the interrupt gate */
+    /* SDM 3A 6.8.3, 3B 17.3.1.1: RF set in the image of a fault; handler without TF, NT, RF, and IF by the
+     * interrupt gate */
     assert_int_equal(kit_stack32(k, 3), 2 | FL_IF | FL_TF | FL_NT | FL_RF | FL_CF | FL_OF);
     assert_int_equal(state_rflags(&v->s), 2 | FL_CF | FL_OF);
     assert_int_equal(v->s.rip, HANDLER_AT + 16 * VEC_GP);
@@ -64,7 +66,8 @@ static void protected_frames(void **state)
     assert_true((v->mode & MODE_CODE_MASK) == MODE_CODE16);
 }
 
-/* Delivers `first`; whatever then happens ends in a #DF or another handler whose number and error code are told. */
+/* Delivers `first`; whatever then happens ends in a #DF or another handler whose number and error code are
+ * told. */
 static void expect(struct kit *k, unsigned vector, unsigned error, unsigned slot)
 {
     struct vcpu *v = k->v;
@@ -78,7 +81,13 @@ static void gate_faults(void **state)
 {
     struct kit *k = *state;
     /* An exception whose gate is bad: the second fault's code has IDT and EXT set (SDM 3A 6.13). */
-    static const struct { uint64_t gate_type; bool present; uint16_t sel; unsigned vec; uint32_t err; } cases[] = {
+    static const struct {
+        uint64_t gate_type;
+        bool present;
+        uint16_t sel;
+        unsigned vec;
+        uint32_t err;
+    } cases[] = {
         { SYS_INT_GATE32, false, G_CODE0, VEC_NP, VEC_BR * 8 + 3 },
         { SYS_CALL_GATE32, true, G_CODE0, VEC_GP, VEC_BR * 8 + 3 },
         { SYS_INT_GATE32, true, 0, VEC_GP, 1 },
@@ -94,7 +103,8 @@ static void gate_faults(void **state)
     };
     for (unsigned i = 0; i < array_size(cases); i++) {
         kit_protected(k, 0);
-        kit_idt(k, VEC_BR, kit_gate(cases[i].sel, 0x100, (unsigned)cases[i].gate_type, 0, cases[i].present, 0));
+        kit_idt(k, VEC_BR,
+                kit_gate(cases[i].sel, 0x100, (unsigned)cases[i].gate_type, 0, cases[i].present, 0));
         DELIVER(k, VEC_BR); /* benign first: the second is served */
         expect(k, cases[i].vec, cases[i].err, 4);
         assert_int_equal(kit_stack32(k, 1), START_AT);
@@ -109,7 +119,11 @@ static void stack_faults(void **state)
 {
     struct kit *k = *state;
     struct vcpu *v = k->v;
-    static const struct { uint16_t ss; unsigned vec; uint32_t err; } cases[] = {
+    static const struct {
+        uint16_t ss;
+        unsigned vec;
+        uint32_t err;
+    } cases[] = {
         { 0, VEC_TS, 1 },
         { G_DATA3 | 3, VEC_TS, G_DATA3 + 1 },
         { G_DATA0 | 1, VEC_TS, G_DATA0 + 1 },
@@ -158,7 +172,9 @@ static void double_and_triple(void **state)
         expect(k, VEC_DF, 0, 4);
     }
     /* benign ones with #GP in their delivery: #GP */
-    static const unsigned benign[] = { VEC_DB, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_MF, VEC_AC, VEC_XM };
+    static const unsigned benign[] = {
+        VEC_DB, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_MF, VEC_AC, VEC_XM
+    };
     for (unsigned i = 0; i < array_size(benign); i++) {
         kit_protected(k, 0);
         kit_idt(k, benign[i], absent);
@@ -304,7 +320,8 @@ static void virtual_8086(void **state)
     assert_int_equal(vcpu_cpl(v), 0);
     assert_false(v->s.rflags & FL_VM);
     assert_int_equal(v->s.gpr[RSP], STACK0_TOP - 36);
-    static const uint32_t frame[] = { 0x100, 0x1000, 2 | FL_VM | FL_IOPL, 0x8000, 0x1000, 0x1000, 0x1000, 0x1000, 0x1000 };
+    static const uint32_t frame[] = { 0x100,  0x1000, 2 | FL_VM | FL_IOPL, 0x8000, 0x1000, 0x1000, 0x1000,
+                                      0x1000, 0x1000 };
     for (unsigned i = 0; i < array_size(frame); i++)
         assert_int_equal(kit_stack32(k, i), frame[i]);
     assert_true(v->s.seg[SEG_DS].attr & SA_UNUSABLE);
@@ -333,7 +350,8 @@ static void vme(void **state)
 {
     struct kit *k = *state;
     struct vcpu *v = k->v;
-    /* SDM 3A Table 20-2. The bitmap ends where the I/O bitmap begins, at 0x88: vector 0x21 is bit 1 of byte 0x68 + 4. */
+    /* SDM 3A Table 20-2. The bitmap ends where the I/O bitmap begins, at 0x88: vector 0x21 is bit 1 of
+     * byte 0x68 + 4. */
     kit_vm86(k, 0);
     v->s.cr4 = CR4_VME;
     kit_put32(k, TSS_AT + 0x64, 0x88u << 16);
@@ -378,8 +396,9 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, kit_setup, kit_teardown)
     const struct CMUnitTest tests[] = {
-        T(protected_frames), T(gate_faults), T(stack_faults), T(double_and_triple), T(software_interrupts),
-        T(long_frames), T(real_mode), T(virtual_8086), T(vme),
+        T(protected_frames),  T(gate_faults),         T(stack_faults),
+        T(double_and_triple), T(software_interrupts), T(long_frames),
+        T(real_mode),         T(virtual_8086),        T(vme),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Segment loads, system segments, LAR/LSL/VERR/VERW: every check with its vector and error code (SDM 2A; 3A 5). */
+/* Segment loads, system segments, LAR/LSL/VERR/VERW: every check with its vector and error code (SDM 2A;
+ * 3A 5). */
 #include "seg_kit.h"
 
 static void data_segments(void **state)
@@ -8,10 +9,14 @@ static void data_segments(void **state)
     struct vcpu *v = k->v;
     kit_protected(k, 3);
     /* SDM 2B MOV: segment is data or nonconforming code and RPL or CPL > DPL -> #GP(sel) */
-    static const struct { uint16_t sel; int vec; uint32_t err; } cases[] = {
-        { G_DATA3 | 3, -1, 0 },      { G_DATA0, VEC_GP, G_DATA0 },          { G_CONFORMING0, -1, 0 },
-        { G_DATA3, -1, 0 },          { 0x200, VEC_GP, 0x200 },              { G_TSS | 3, VEC_GP, G_TSS },
-        { 4, VEC_GP, 4 },            { G_CODE3 | 3, -1, 0 },                { G_CODE0 | 3, VEC_GP, G_CODE0 },
+    static const struct {
+        uint16_t sel;
+        int vec;
+        uint32_t err;
+    } cases[] = {
+        { G_DATA3 | 3, -1, 0 }, { G_DATA0, VEC_GP, G_DATA0 }, { G_CONFORMING0, -1, 0 },
+        { G_DATA3, -1, 0 },     { 0x200, VEC_GP, 0x200 },     { G_TSS | 3, VEC_GP, G_TSS },
+        { 4, VEC_GP, 4 },       { G_CODE3 | 3, -1, 0 },       { G_CODE0 | 3, VEC_GP, G_CODE0 },
     };
     v->s.ldtr = seg_null(0, 0);
     for (unsigned i = 0; i < array_size(cases); i++) {
@@ -182,7 +187,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, kit_setup, kit_teardown)
     const struct CMUnitTest tests[] = {
-        T(data_segments), T(descriptor_parts), T(stack_segment), T(real_and_vm86), T(system_segments), T(questions),
+        T(data_segments), T(descriptor_parts), T(stack_segment),
+        T(real_and_vm86), T(system_segments),  T(questions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -206,7 +206,8 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, kit_setup, kit_teardown)
 #define AMD(name) cmocka_unit_test_setup_teardown(name, kit_setup_amd, kit_teardown)
     const struct CMUnitTest tests[] = {
-        T(syscall_64), AMD(syscall_64), T(syscall_intel), AMD(syscall_amd), T(sysenter_legacy), T(flags), T(port_permission),
+        T(syscall_64),      AMD(syscall_64), T(syscall_intel),   AMD(syscall_amd),
+        T(sysenter_legacy), T(flags),        T(port_permission),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hardware task switches: what is saved, loaded, marked busy, and where faults of the new task are delivered (SDM 3A 7). */
+/* Hardware task switches: what is saved, loaded, marked busy, and where faults of the new task are
+ * delivered (SDM 3A 7). */
 #include "seg_kit.h"
 
 #include <string.h>
@@ -15,7 +16,9 @@ static void put16(struct kit *k, uint32_t addr, uint16_t val)
 /* The task of G_TSS2: flat, at privilege 0. */
 static void build_task32(struct kit *k)
 {
-    static const uint16_t segs[] = { G_DATA0, G_CODE0, G_DATA0, G_DATA0, 0, G_READONLY0 }; /* ES CS SS DS FS GS */
+    static const uint16_t segs[] = {
+        G_DATA0, G_CODE0, G_DATA0, G_DATA0, 0, G_READONLY0
+    }; /* ES CS SS DS FS GS */
     uint8_t zero[0x68] = { 0 };
     assert_int_equal(pmap_load(k->pmap, GPA(TSS2_AT), zero, sizeof(zero)), 0);
     kit_put32(k, TSS2_AT + 0x1c, 0x123000);
@@ -42,10 +45,7 @@ static void build_task16(struct kit *k)
     put16(k, TSS16_AT + 0x28, G_DATA0);
 }
 
-static bool busy(struct kit *k, uint16_t sel)
-{
-    return kit_get64(k, GDT_AT + sel) >> 41 & 1;
-}
+static bool busy(struct kit *k, uint16_t sel) { return kit_get64(k, GDT_AT + sel) >> 41 & 1; }
 
 static void prepare(struct kit *k)
 {
@@ -106,7 +106,8 @@ static void jump_call_return(void **state)
     assert_false(busy(k, G_TSS2));
     assert_true(busy(k, G_TSS));
     assert_int_equal(kit_get32(k, TSS2_AT + 0x20), TASK_RIP + 1);
-    assert_int_equal(kit_get32(k, TSS2_AT + 0x24), 2 | FL_CF | FL_IF); /* NT is off in the image (SDM 3A 7.3) */
+    assert_int_equal(kit_get32(k, TSS2_AT + 0x24),
+                     2 | FL_CF | FL_IF); /* NT is off in the image (SDM 3A 7.3) */
 }
 
 static void sixteen_bits(void **state)
@@ -165,18 +166,22 @@ static __attribute__((noinline)) void check_fault(struct kit *k, const struct fa
     assert_int_equal(kit_stack32(k, 1), TASK_RIP);
 }
 
-/* Faults while the new task's segments are loaded come up in the new task, at its first instruction (SDM 3A 7.3, Table 7-1). */
+/* Faults while the new task's segments are loaded come up in the new task, at its first instruction (SDM
+ * 3A 7.3, Table 7-1). */
 static void faults_of_the_new_task(void **state)
 {
     struct kit *k = *state;
     struct vcpu *v = k->v;
     static const struct fault_case cases[] = {
-        { 0x48, G_EXECONLY0, VEC_TS, G_EXECONLY0 }, { 0x54, G_ABSENT_DATA0, VEC_NP, G_ABSENT_DATA0 },
-        { 0x54, G_DATA0 | 3, VEC_TS, G_DATA0 },     { 0x58, 0x200, VEC_TS, 0x200 },
+        { 0x48, G_EXECONLY0, VEC_TS, G_EXECONLY0 },
+        { 0x54, G_ABSENT_DATA0, VEC_NP, G_ABSENT_DATA0 },
+        { 0x54, G_DATA0 | 3, VEC_TS, G_DATA0 },
+        { 0x58, 0x200, VEC_TS, 0x200 },
     };
     for (unsigned i = 0; i < array_size(cases); i++)
         check_fault(k, &cases[i]);
-    /* with a bad LDT no stack is loaded yet: the handler is a task, and its stack gets the error code as a word */
+    /* with a bad LDT no stack is loaded yet: the handler is a task, and its stack gets the error code as a
+     * word */
     prepare(k);
     kit_put32(k, TSS2_AT + 0x60, G_CODE0);
     kit_idt(k, VEC_TS, kit_gate(G_TSS16, 0, SYS_TASK_GATE, 0, true, 0));
@@ -249,8 +254,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, kit_setup, kit_teardown)
     const struct CMUnitTest tests[] = {
-        T(jump_call_return), T(sixteen_bits), T(refusals), T(faults_of_the_new_task), T(double_fault_task),
-        T(trap_bit_and_vm86),
+        T(jump_call_return),       T(sixteen_bits),      T(refusals),
+        T(faults_of_the_new_task), T(double_fault_task), T(trap_bit_and_vm86),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

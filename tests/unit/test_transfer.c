@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Far JMP, CALL, RET, IRET: targets, gates, stacks, faults that leave everything as it was (SDM 2A; 3A 5.8). */
+/* Far JMP, CALL, RET, IRET: targets, gates, stacks, faults that leave everything as it was (SDM 2A; 3A
+ * 5.8). */
 #include "seg_kit.h"
 
 #define TARGET 0x50000u
@@ -36,28 +37,29 @@ static void direct_targets(void **state)
     struct vcpu *v = k->v;
     static const struct direct_case cases[] = {
         { G_CODE0, 0, -1, 0 },
-        { G_CODE0 | 1, 0, VEC_GP, G_CODE0 },          /* RPL > CPL */
-        { G_CODE3 | 3, 0, VEC_GP, G_CODE3 },          /* DPL != CPL */
+        { G_CODE0 | 1, 0, VEC_GP, G_CODE0 }, /* RPL > CPL */
+        { G_CODE3 | 3, 0, VEC_GP, G_CODE3 }, /* DPL != CPL */
         { G_CODE0, 3, VEC_GP, G_CODE0 },
         { G_CONFORMING0, 3, -1, 0 },
-        { G_CONFORMING0 | 3, 0, -1, 0 },              /* RPL does not count */
-        { G_CONFORMING3, 0, VEC_GP, G_CONFORMING3 },  /* DPL > CPL */
+        { G_CONFORMING0 | 3, 0, -1, 0 },             /* RPL does not count */
+        { G_CONFORMING3, 0, VEC_GP, G_CONFORMING3 }, /* DPL > CPL */
         { G_DATA0, 0, VEC_GP, G_DATA0 },
         { G_ABSENT_CODE0, 0, VEC_NP, G_ABSENT_CODE0 },
         { 0, 0, VEC_GP, 0 },
         { 3, 0, VEC_GP, 0 },
         { 0x200, 0, VEC_GP, 0x200 },
         { G_LDT, 0, VEC_GP, G_LDT },
-        { G_TSS, 0, VEC_GP, G_TSS },                  /* busy */
-        { G_CODE16, 0, VEC_GP, 0 },                   /* TARGET is beyond its limit */
-        { G_CODE_LD, 0, -1, 0 },                      /* L means nothing outside long mode */
+        { G_TSS, 0, VEC_GP, G_TSS }, /* busy */
+        { G_CODE16, 0, VEC_GP, 0 },  /* TARGET is beyond its limit */
+        { G_CODE_LD, 0, -1, 0 },     /* L means nothing outside long mode */
     };
     for (unsigned i = 0; i < array_size(cases); i++) {
         check_direct(k, &cases[i], false);
         check_direct(k, &cases[i], true);
     }
     kit_protected(k, 0);
-    assert_fine(k, cpu_call_far(v, G_CODE16, 0xf1234, 2)); /* a 16-bit operand cuts the offset and pushes words */
+    assert_fine(
+        k, cpu_call_far(v, G_CODE16, 0xf1234, 2)); /* a 16-bit operand cuts the offset and pushes words */
     assert_int_equal(v->s.rip, 0x1234);
     assert_int_equal(v->s.gpr[RSP], STACK_TOP - 4);
     kit_protected(k, 0);
@@ -164,14 +166,14 @@ static void returns(void **state)
         { G_CODE1 | 1, STACK_TOP, G_DATA1 | 1, -1, 0 },
         { 0, 0, 0, VEC_GP, 0 },
         { G_CODE3 | 3, STACK_TOP, 0, VEC_GP, 0 },
-        { G_CODE3 | 3, STACK_TOP, G_DATA3, VEC_GP, G_DATA3 },         /* RPL of SS */
-        { G_CODE3 | 3, STACK_TOP, G_DATA0 | 3, VEC_GP, G_DATA0 },     /* DPL of SS */
-        { G_CODE0 | 3, STACK_TOP, G_DATA3 | 3, VEC_GP, G_CODE0 },     /* DPL of CS */
+        { G_CODE3 | 3, STACK_TOP, G_DATA3, VEC_GP, G_DATA3 },     /* RPL of SS */
+        { G_CODE3 | 3, STACK_TOP, G_DATA0 | 3, VEC_GP, G_DATA0 }, /* DPL of SS */
+        { G_CODE0 | 3, STACK_TOP, G_DATA3 | 3, VEC_GP, G_CODE0 }, /* DPL of CS */
         { G_CONFORMING0 | 3, STACK_TOP, G_DATA3 | 3, -1, 0 },
-        { G_CONFORMING3, STACK_TOP, 0, VEC_GP, G_CONFORMING3 },       /* DPL > RPL */
+        { G_CONFORMING3, STACK_TOP, 0, VEC_GP, G_CONFORMING3 }, /* DPL > RPL */
         { G_DATA0, 0, 0, VEC_GP, G_DATA0 },
         { G_ABSENT_CODE0, 0, 0, VEC_NP, G_ABSENT_CODE0 },
-        { G_CODE16, 0, 0, VEC_GP, 0 },                                /* beyond the limit */
+        { G_CODE16, 0, 0, VEC_GP, 0 }, /* beyond the limit */
     };
     for (unsigned i = 0; i < array_size(cases); i++) {
         check_return(k, &cases[i], false);
@@ -235,7 +237,8 @@ static void long_mode(void **state)
     kit_long(k, 0);
     assert_raises(k, VEC_GP, G_CODE_LD, cpu_jmp_far(v, G_CODE_LD, TARGET, 8)); /* L and D */
     assert_raises(k, VEC_GP, 0, cpu_jmp_far(v, G_CODE64, 0x800000000000ull, 8));
-    assert_raises(k, VEC_GP, 0, cpu_jmp_far(v, G_CODE0, 0x100000000ull, 8)); /* compatibility mode has limits */
+    assert_raises(k, VEC_GP, 0,
+                  cpu_jmp_far(v, G_CODE0, 0x100000000ull, 8));      /* compatibility mode has limits */
     assert_raises(k, VEC_GP, G_TSS2, cpu_jmp_far(v, G_TSS2, 0, 8)); /* no tasks */
     assert_raises(k, VEC_GP, G_TASK_GATE, cpu_jmp_far(v, G_TASK_GATE, 0, 8));
     assert_fine(k, cpu_jmp_far(v, G_CODE0, TARGET, 4));
