@@ -111,8 +111,8 @@ struct operand {
     uint8_t kind, reg, size; /* size in bytes; 0 where the operation decides */
 };
 
-#define MEM_NO_REG 16 /* base or index absent */
-#define MEM_RIP 17    /* base is the next instruction's address */
+#define MEM_RIP 16    /* base is the next instruction's address (rip follows the 16 registers in struct vcpu_state) */
+#define MEM_NO_REG 17 /* base or index absent */
 
 struct mem_operand {
     uint8_t seg;         /* enum seg of cpu/state.h order: ES CS SS DS FS GS; default already applied */

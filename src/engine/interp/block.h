@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The block cache: decoded code found by address, made when missing, checked for being still what memory holds. */
+#ifndef SUNDOG_ENGINE_INTERP_BLOCK_H
+#define SUNDOG_ENGINE_INTERP_BLOCK_H
+
+#include "engine/interp/op.h"
+
+int block_cache_init(struct interp *c, struct error *e);
+void block_cache_free(struct interp *c);
+/* Forgets every block. */
+void block_cache_flush(struct interp *c);
+
+/* The block at CS:rip for `mode` (v->mode, perhaps with MODE_STEP: one instruction). Raises what fetching there raises. */
+struct block *block_find(struct vcpu *v, uint32_t mode);
+
+/* Was it decoded from what its pages hold now? */
+static inline bool block_fresh(const struct block *b)
+{
+    return atomic_load_explicit(b->live, memory_order_relaxed) == b->version &&
+           (!b->live2 || atomic_load_explicit(b->live2, memory_order_relaxed) == b->version2);
+}
+
+/* The linear address of CS:rip. */
+static inline uint64_t fetch_linear(const struct vcpu *v)
+{
+    return (v->sf[SEG_CS].base + v->s.rip) & v->lin_mask;
+}
+
+#endif

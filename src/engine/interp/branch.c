@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Jcc, JMP, CALL, RET, LOOP: how a block ends.
+ *
+ * A successor on the same physical page is remembered in the block itself: whoever runs this block has the page mapped, so it needs no
+ * lookup. Others go through the lookup cache. 64-bit mode and the older modes have handlers of their own: _64 checks that targets are
+ * canonical, _old cuts them to the operand size and checks CS's limit.
+ */
+#include "engine/interp/stack.h"
+
+static inline struct block *own_block(const struct op *op)
+{
+    return (struct block *)(uintptr_t)op->aux;
+}
+
+static inline uint64_t cs_linear(const struct vcpu *v, uint64_t rip)
+{
+    return (v->sf[SEG_CS].base + rip) & v->lin_mask;
+}
+
+/* Nothing is linked (yet): v->s.rip has been moved. */
+static cold_fn const struct op *follow_unlinked(struct vcpu *v, const struct op *op, unsigned slot)
+{
+    struct interp *c = interp_of(v);
+    v->engine_op = op;
+    if (vcpu_long64(v) && !is_canonical48(v->s.rip))
+        cpu_raise_gp0(v);
+    if ((cs_linear(v, c->rip0) ^ cs_linear(v, v->s.rip)) < PAGE_SIZE)
+        c->link = &own_block(op)->to[slot];
+    return NULL;
+}
+
+enum { TO_NEXT, TO_TARGET };
+
+static always_inline const struct op *follow_64(struct vcpu *v, const struct op *op, unsigned slot, int64_t delta)
+{
+    struct block *to = own_block(op)->to[slot];
+    v->s.rip += (uint64_t)delta;
+    if (likely(to != NULL))
+        return block_enter(v, to);
+    return follow_unlinked(v, op, slot);
+}
+
+static always_inline const struct op *next_64(struct vcpu *v, const struct op *op)
+{
+    return follow_64(v, op, TO_NEXT, op->off);
+}
+
+static always_inline const struct op *target_64(struct vcpu *v, const struct op *op)
+{
+    return follow_64(v, op, TO_TARGET, op->disp);
+}
+
+/* To `rip` in 64-bit mode, from anywhere. Raises with nothing committed, so call it last. */
+static inline void check_target_64(struct vcpu *v, uint64_t rip)
+{
+    if (unlikely(!is_canonical48(rip)))
+        cpu_raise_gp0(v);
+}
+
+static always_inline const struct op *jump_64(struct vcpu *v, uint64_t rip, struct block *to)
+{
+    v->s.rip = rip;
+    return likely(to != NULL) ? block_enter(v, to) : NULL;
+}
+
+/* --- the older modes ------------------------------------------------------------------------------------------------------------------ */
+
+static always_inline const struct op *next_old(struct vcpu *v, const struct op *op)
+{
+    struct block *to = own_block(op)->to[TO_NEXT];
+    v->s.rip = op_next_rip(v, op);
+    if (likely(to != NULL))
+        return block_enter_limited(v, to);
+    return follow_unlinked(v, op, TO_NEXT);
+}
+
+static inline uint64_t target_rip_old(struct vcpu *v, const struct op *op)
+{
+    uint64_t rip = (v->s.rip + (uint64_t)(int64_t)op->disp) & mask_bytes(op->opsize);
+    if (unlikely(rip > v->s.seg[SEG_CS].limit))
+        cpu_raise_gp0(v);
+    return rip;
+}
+
+/* A target that wrapped is not where the block's own page says. */
+static always_inline const struct op *target_old(struct vcpu *v, const struct op *op)
+{
+    uint64_t rip = target_rip_old(v, op);
+    bool wrapped = rip != v->s.rip + (uint64_t)(int64_t)op->disp;
+    struct block *to = own_block(op)->to[TO_TARGET];
+    v->s.rip = rip;
+    if (likely(to != NULL && !wrapped))
+        return block_enter_limited(v, to);
+    return wrapped ? NULL : follow_unlinked(v, op, TO_TARGET);
+}
+
+static always_inline const struct op *jump_old(struct vcpu *v, uint64_t rip)
+{
+    v->s.rip = rip;
+    struct block *to = lookup_fast(v, cs_linear(v, rip));
+    return likely(to != NULL) ? block_enter_limited(v, to) : NULL;
+}
+
+static inline uint64_t checked_old(struct vcpu *v, const struct op *op, uint64_t rip)
+{
+    rip &= mask_bytes(op->opsize);
+    if (unlikely(rip > v->s.seg[SEG_CS].limit))
+        cpu_raise_gp0(v);
+    return rip;
+}
+
+/* --- JMP, Jcc, end of block -------------------------------------------------------------------------------------------------------------- */
+
+HANDLER(end_64) { return next_64(v, op); }
+HANDLER(end_old) { return next_old(v, op); }
+HANDLER(jmp_64) { return target_64(v, op); }
+HANDLER(jmp_old) { return target_old(v, op); }
+
+#define JCC(n, c) \
+    HANDLER(j##c##_64) { return cc_test(v->s.cc, n) ? target_64(v, op) : next_64(v, op); } \
+    HANDLER(j##c##_old) { return cc_test(v->s.cc, n) ? target_old(v, op) : next_old(v, op); }
+FOR_CONDITIONS(JCC)
+#define JCC_ROW(n, c) { j##c##_64, j##c##_old },
+static const op_handler jcc_handlers[16][2] = { FOR_CONDITIONS(JCC_ROW) };
+
+/* LOOP counts CX, ECX or RCX by the address size; imm: the instruction. */
+static inline bool loop_taken(struct vcpu *v, const struct op *op)
+{
+    uint64_t count = (v->s.gpr[RCX] - (op->imm != INSN_JCXZ)) & mask_bytes(op->addrsize);
+    switch (op->imm) {
+    case INSN_JCXZ: return count == 0;
+    case INSN_LOOP: return count != 0;
+    case INSN_LOOPE: return count != 0 && v->s.cc & CC_ZF;
+    default: return count != 0 && !(v->s.cc & CC_ZF);
+    }
+}
+
+static inline void loop_count(struct vcpu *v, const struct op *op)
+{
+    if (op->imm != INSN_JCXZ)
+        set_sized(v, RCX, v->s.gpr[RCX] - 1, op->addrsize);
+}
+
+HANDLER(loop_64)
+{
+    bool taken = loop_taken(v, op);
+    if (taken && !own_block(op)->to[TO_TARGET])
+        check_target_64(v, v->s.rip + (uint64_t)(int64_t)op->disp);
+    loop_count(v, op);
+    return taken ? target_64(v, op) : next_64(v, op);
+}
+
+HANDLER(loop_old)
+{
+    bool taken = loop_taken(v, op);
+    if (taken)
+        target_rip_old(v, op);
+    loop_count(v, op);
+    return taken ? target_old(v, op) : next_old(v, op);
+}
+
+/* --- CALL --------------------------------------------------------------------------------------------------------------------------------- */
+
+HANDLER(call_64)
+{
+    uint64_t lin = v->s.gpr[RSP] - 8;
+    void *host = tlb_find(&v->mmu, lin, 8, ACCESS_WRITE);
+    if (unlikely(!own_block(op)->to[TO_TARGET]))
+        check_target_64(v, v->s.rip + (uint64_t)(int64_t)op->disp);
+    if (likely(host != NULL))
+        *(any64 *)host = v->s.rip + op->off;
+    else
+        slow_write(v, op, lin, v->s.rip + op->off, 8, SEG_SS);
+    v->s.gpr[RSP] = lin;
+    return target_64(v, op);
+}
+
+HANDLER(call_old)
+{
+    target_rip_old(v, op);
+    stack_push(v, op, op_next_rip(v, op), op->opsize);
+    return target_old(v, op);
+}
+
+/* To an absolute target read from a register or memory. */
+static inline const struct op *call_to_64(struct vcpu *v, const struct op *op, uint64_t rip)
+{
+    struct block *to = lookup_fast(v, rip);
+    if (unlikely(!to))
+        check_target_64(v, rip);
+    stack_push(v, op, v->s.rip + op->off, 8);
+    return jump_64(v, rip, to);
+}
+
+static inline const struct op *jump_to_64(struct vcpu *v, uint64_t rip)
+{
+    struct block *to = lookup_fast(v, rip);
+    if (unlikely(!to))
+        check_target_64(v, rip);
+    return jump_64(v, rip, to);
+}
+
+HANDLER(jmp_r_64) { return jump_to_64(v, v->s.gpr[op->r1]); }
+HANDLER(jmp_m_64) { return jump_to_64(v, read_operand(v, op, 8)); }
+HANDLER(call_r_64) { return call_to_64(v, op, v->s.gpr[op->r1]); }
+HANDLER(call_m_64) { return call_to_64(v, op, read_operand(v, op, 8)); }
+
+static const struct op *call_to_old(struct vcpu *v, const struct op *op, uint64_t rip)
+{
+    rip = checked_old(v, op, rip);
+    stack_push(v, op, op_next_rip(v, op), op->opsize);
+    return jump_old(v, rip);
+}
+
+HANDLER(jmp_r_old) { return jump_old(v, checked_old(v, op, v->s.gpr[op->r1])); }
+HANDLER(jmp_m_old) { return jump_old(v, checked_old(v, op, read_operand(v, op, op->opsize))); }
+HANDLER(call_r_old) { return call_to_old(v, op, v->s.gpr[op->r1]); }
+HANDLER(call_m_old) { return call_to_old(v, op, read_operand(v, op, op->opsize)); }
+
+/* --- RET; imm: bytes of arguments to drop -------------------------------------------------------------------------------------------------- */
+
+static cold_fn const struct op *ret_64_slow(struct vcpu *v, const struct op *op)
+{
+    uint64_t rip = stack_peek(v, op, 8);
+    check_target_64(v, rip);
+    stack_drop(v, 8 + op->imm);
+    v->s.rip = rip;
+    return NULL;
+}
+
+HANDLER(ret_64)
+{
+    uint64_t lin = v->s.gpr[RSP];
+    const void *host = tlb_find(&v->mmu, lin, 8, ACCESS_READ);
+    if (unlikely(!host))
+        return ret_64_slow(v, op);
+    struct block *to = lookup_fast(v, *(const any64 *)host);
+    if (unlikely(!to))
+        return ret_64_slow(v, op);
+    v->s.gpr[RSP] = lin + 8 + op->imm;
+    v->s.rip = *(const any64 *)host;
+    return block_enter(v, to);
+}
+
+HANDLER(ret_old)
+{
+    uint64_t rip = checked_old(v, op, stack_peek(v, op, op->opsize));
+    stack_drop(v, op->opsize + op->imm);
+    return jump_old(v, rip);
+}
+
+/* --- a displacement that does not fit with its offset in the block ------------------------------------------------------------------------ */
+
+/* imm: the whole displacement; r1: condition, or which instruction. 64-bit mode only; never linked. */
+enum { WIDE_JMP = 16, WIDE_CALL = 17 };
+
+HANDLER(wide_64)
+{
+    uint64_t rip = v->s.rip + op->imm;
+    if (op->r1 < WIDE_JMP && !cc_test(v->s.cc, op->r1))
+        rip = v->s.rip + op->off;
+    return op->r1 == WIDE_CALL ? call_to_64(v, op, rip) : jump_to_64(v, rip);
+}
+
+/* --- a comparison and the Jcc after it, as one ----------------------------------------------------------------------------------------------- */
+
+/* The comparison's handler looks at the op after its own, which stays as it is. */
+#define FUSED_FORM(name, form, n, T, S, c, second) \
+    HANDLER(name##n##_##form##_j##c) \
+    { \
+        uint16_t cc; \
+        bool yes; \
+        __asm__(#name S " %[s], %[d]" CC_SAVE \
+                : "=&a"(cc), "=@cc" #c(yes) \
+                : [d] "r"(get##n(v, op->r1)), [s] "re"((T)(second))); \
+        v->s.cc = cc; \
+        return yes ? target_64(v, op + 1) : next_64(v, op + 1); \
+    }
+#define FUSED(name, n, T, S, c) \
+    FUSED_FORM(name, rr, n, T, S, c, get##n(v, op->r2)) \
+    FUSED_FORM(name, ri, n, T, S, c, op->imm)
+#define FUSED_CONDITION(cond, c) \
+    FUSED(cmp, 8, uint8_t, "b", c) FUSED(cmp, 32, uint32_t, "l", c) FUSED(cmp, 64, uint64_t, "q", c) \
+    FUSED(test, 8, uint8_t, "b", c) FUSED(test, 32, uint32_t, "l", c) FUSED(test, 64, uint64_t, "q", c)
+FOR_CONDITIONS(FUSED_CONDITION)
+
+#define FUSED_FORMS(name, n, c) { name##n##_rr_j##c, name##n##_ri_j##c }
+#define FUSED_ROW(cond, c) \
+    { \
+        { FUSED_FORMS(cmp, 8, c), FUSED_FORMS(cmp, 32, c), FUSED_FORMS(cmp, 64, c) }, \
+        { FUSED_FORMS(test, 8, c), FUSED_FORMS(test, 32, c), FUSED_FORMS(test, 64, c) }, \
+    },
+/* [condition][TEST?][8, 32, 64 bits][immediate?] */
+static const op_handler fused_handlers[16][2][3][2] = { FOR_CONDITIONS(FUSED_ROW) };
+
+void fuse(struct op *first, const struct op *second)
+{
+    bool test = first->id == INSN_TEST;
+    if ((first->id != INSN_CMP && !test) || second->id != INSN_JCC || first->opsize == 2 || first->prefixes & OP_MEMORY)
+        return;
+    for (unsigned cond = 0; cond < 16; cond++)
+        if (second->run == jcc_handlers[cond][0])
+            first->run = fused_handlers[cond][test][first->opsize == 1 ? 0 : size_index(first->opsize) - 1][first->r2 == IMMEDIATE];
+}
+
+/* --- lowering -------------------------------------------------------------------------------------------------------------------------------- */
+
+bool op_links(const struct op *op)
+{
+    return op->run != wide_64 && (op->id == INSN_INVALID || op->id == INSN_JCC || op->id == INSN_JMP || op->id == INSN_CALL ||
+                                  op->id == INSN_LOOP || op->id == INSN_LOOPE || op->id == INSN_LOOPNE || op->id == INSN_JCXZ);
+}
+
+static bool lower_wide(struct op *op, const struct insn *in, int64_t disp)
+{
+    if (in->id != INSN_JCC && in->id != INSN_JMP && in->id != INSN_CALL)
+        return false; /* the others reach 128 bytes */
+    op->imm = (uint64_t)disp;
+    op->r1 = in->id == INSN_JCC ? in->cond : in->id == INSN_JMP ? WIDE_JMP : WIDE_CALL;
+    op->run = wide_64;
+    return true;
+}
+
+static bool lower_direct(struct op *op, const struct insn *in, bool old)
+{
+    int64_t disp = (int64_t)in->imm + op->off;
+    op->disp = (int32_t)disp;
+    if (!old && disp != (int32_t)disp)
+        return lower_wide(op, in, disp);
+    op->imm = in->id;
+    switch (in->id) {
+    case INSN_JCC: op->run = jcc_handlers[in->cond][old]; break;
+    case INSN_JMP: op->run = old ? jmp_old : jmp_64; break;
+    case INSN_CALL: op->run = old ? call_old : call_64; break;
+    default: op->run = old ? loop_old : loop_64; break;
+    }
+    return true;
+}
+
+bool lower_branch(struct op *op, const struct insn *in, uint32_t mode)
+{
+    static const op_handler indirect[2][2][2] = { { { jmp_r_64, jmp_r_old }, { jmp_m_64, jmp_m_old } },
+                                                  { { call_r_64, call_r_old }, { call_m_64, call_m_old } } };
+    bool old = (mode & MODE_CODE_MASK) != MODE_CODE64, mem = in->op[0].kind == OPND_MEM;
+    switch (in->id) {
+    case INSN_RET:
+        op->imm = in->op[0].kind == OPND_IMM ? in->imm : 0;
+        op->run = old ? ret_old : ret_64;
+        return true;
+    case INSN_JMP_IND:
+    case INSN_CALL_IND:
+        if (mem)
+            lower_mem(op, in, mode);
+        op->r1 = in->op[0].reg;
+        op->run = indirect[in->id == INSN_CALL_IND][mem][old];
+        return true;
+    default: return lower_direct(op, in, old);
+    }
+}
+
+void lower_block_end(struct op *op, unsigned off, uint32_t mode)
+{
+    *op = (struct op){ .run = (mode & MODE_CODE_MASK) == MODE_CODE64 ? end_64 : end_old, .id = INSN_INVALID, .off = (uint16_t)off };
+}

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The interpreter's run loop.
+ *
+ *   run ──► requests, count, events ──► many blocks at full speed  (run_blocks)
+ *      ▲                           └──► or one instruction alone    (run_one: single step, shadows, count nearly reached, ...)
+ *      └── exceptions unwind to here: rip and the retired count are computed from the operation that was running
+ */
+#include "cpu/event.h"
+#include "engine/interp/block.h"
+#include "engine/interp/fpu.h"
+#include "engine/interp/interp.h"
+#include "engine/interp/operand.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* --- running blocks ----------------------------------------------------------------------------------------------------------------------- */
+
+/* A linked successor must be on the page of the block that remembers it: the same code version says so. */
+static void fill_link(struct interp *c, struct block *to)
+{
+    struct block **link = c->link;
+    c->link = NULL;
+    if (to->live == c->block->live && to->mode == c->block->mode && !to->live2)
+        *link = to;
+}
+
+static inline struct block *next_block(struct vcpu *v, struct interp *c)
+{
+    uint64_t lin = fetch_linear(v);
+    const struct lookup_entry *e = lookup_slot(c, lin);
+    struct block *b = e->lin == lin && e->context == lookup_context(v) && block_fresh(e->block) ? e->block : block_find(v, v->mode);
+    if (c->link) {
+        v->counters.chained++;
+        fill_link(c, b);
+    }
+    return b;
+}
+
+static inline void run_ops(struct vcpu *v, const struct op *op)
+{
+    while (op) {
+        v->engine_op = op;
+        op = op->run(v, op);
+    }
+    v->engine_op = NULL;
+}
+
+/* Runs blocks until something else than running them is to be done. */
+static void run_blocks(struct vcpu *v, struct interp *c)
+{
+    c->limit = c->until;
+    do {
+        struct block *b = next_block(v, c);
+        run_ops(v, vcpu_long64(v) ? block_enter(v, b) : block_enter_limited(v, b));
+    } while (v->s.retired + BLOCK_OPS_MAX <= c->limit && !c->alone &&
+             !atomic_load_explicit(&v->requests, memory_order_relaxed));
+    c->link = NULL;
+}
+
+/* --- one instruction -------------------------------------------------------------------------------------------------------------------------- */
+
+static void run_alone(struct vcpu *v, struct interp *c, struct block *b)
+{
+    c->limit = 0; /* whatever follows in the cache is not entered */
+    c->block = b;
+    c->rip0 = v->s.rip;
+    c->retired0 = v->s.retired;
+    v->s.retired += b->count;
+    run_ops(v, b->ops);
+    c->link = NULL;
+}
+
+static void run_one(struct vcpu *v, struct interp *c)
+{
+    bool step = v->mode & MODE_STEP, tf = v->s.rflags & FL_TF;
+    uint64_t rf = v->s.rflags & FL_RF;
+    v->store_code = c->alone; /* seen by cpu_debug_before(): executed again */
+    c->alone = false;
+    if (step)
+        cpu_debug_before(v);
+    struct block *b = block_find(v, v->mode | MODE_STEP);
+    if (!vcpu_long64(v) && v->s.rip + b->bytes > (uint64_t)v->s.seg[SEG_CS].limit + 1)
+        cpu_raise_gp0(v);
+    v->s.shadow = 0;
+    v->store_code = true;
+    run_alone(v, c, b);
+    v->store_code = false;
+    if (c->repeating && rf)
+        v->s.rflags |= rf; /* the instruction is not complete yet */
+    c->repeating = false;
+    if (step)
+        cpu_debug_after(v, tf);
+}
+
+/* --- unwinding ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The state as it was before the operation that was running, of which nothing is committed. */
+static void retreat(struct vcpu *v, struct interp *c)
+{
+    const struct op *op = v->engine_op;
+    if (op) {
+        v->s.rip = (c->rip0 + op->off - op->len) & v->lin_mask;
+        v->s.retired = c->retired0 + (uint64_t)(op - c->block->ops);
+    }
+    v->engine_op = NULL;
+    v->store_code = false;
+    c->link = NULL;
+    c->repeating = false;
+    unlock_world(v);
+}
+
+static void unwound(struct vcpu *v, struct interp *c, int why)
+{
+    retreat(v, c);
+    c->alone = why == UNWIND_CODE_WRITE;
+    if (why == UNWIND_EXCEPTION)
+        cpu_deliver_exception(v);
+    else if (why == UNWIND_SHUTDOWN)
+        v->s.activity = ACTIVITY_SHUTDOWN;
+}
+
+/* --- the engine --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Looks at everything that may end or interrupt the run; false: *cause is set. */
+static bool may_go_on(struct vcpu *v, struct interp *c, enum exit_cause *cause)
+{
+    uint32_t req = atomic_load_explicit(&v->requests, memory_order_acquire);
+    if (req & ~REQ_EVENT)
+        *cause = EXIT_REQUEST;
+    else if (v->s.activity == ACTIVITY_SHUTDOWN && !(req & REQ_EVENT))
+        *cause = EXIT_SHUTDOWN;
+    else if (v->s.retired >= c->until)
+        *cause = EXIT_COUNT;
+    else
+        return true;
+    return false;
+}
+
+static enum exit_cause why_idle(struct vcpu *v)
+{
+    switch (v->s.activity) {
+    case ACTIVITY_SHUTDOWN: return EXIT_SHUTDOWN;
+    case ACTIVITY_WAIT_SIPI: return EXIT_WAIT_SIPI;
+    default:
+        v->counters.exits_hlt++;
+        return EXIT_HLT;
+    }
+}
+
+static enum exit_cause run_loop(struct vcpu *v, struct interp *c)
+{
+    enum exit_cause cause;
+    while (may_go_on(v, c, &cause)) {
+        if (v->s.activity != ACTIVITY_RUN || (atomic_load_explicit(&v->requests, memory_order_relaxed) & REQ_EVENT)) {
+            cpu_take_events(v);
+            if (v->s.activity != ACTIVITY_RUN)
+                return why_idle(v);
+            continue;
+        }
+        if (c->alone || c->trace || v->mode & MODE_STEP || c->until - v->s.retired < BLOCK_OPS_MAX) {
+            if (c->trace)
+                c->trace(c->trace_ctx, v);
+            run_one(v, c);
+        } else {
+            run_blocks(v, c);
+        }
+    }
+    return cause;
+}
+
+static enum exit_cause interp_run(struct vcpu *v, uint64_t until_count)
+{
+    struct interp *c = interp_of(v);
+    jmp_buf *outer = v->unwind, here;
+    c->until = until_count;
+    v->engine_op = NULL;
+    fpu_enter(v);
+    v->unwind = &here;
+    int why = setjmp(here);
+    if (why)
+        unwound(v, c, why);
+    enum exit_cause cause = run_loop(v, c);
+    v->unwind = outer;
+    fpu_leave(v);
+    return cause;
+}
+
+static int interp_vcpu_create(struct vcpu *v, struct error *e)
+{
+    struct interp *c = calloc(1, sizeof(*c));
+    if (!c)
+        return error_set(e, -ENOMEM, "no memory for the interpreter");
+    int err = block_cache_init(c, e);
+    if (err) {
+        free(c);
+        return err;
+    }
+    v->engine_data = c;
+    return 0;
+}
+
+static void interp_vcpu_destroy(struct vcpu *v)
+{
+    struct interp *c = interp_of(v);
+    if (!c)
+        return;
+    block_cache_free(c);
+    free(c);
+    v->engine_data = NULL;
+}
+
+/* The state is always in v->s between runs. */
+static void interp_sync(struct vcpu *v, unsigned parts)
+{
+    (void)v, (void)parts;
+}
+
+static void interp_state_changed(struct vcpu *v)
+{
+    block_cache_flush(interp_of(v));
+    interp_of(v)->alone = false;
+}
+
+/* Decoded code is found by the host address of its page: when that may no longer be read there, all is forgotten. */
+static void interp_drop_physical(struct vcpu *v, uint64_t first_page, uint64_t count, unsigned rights)
+{
+    mmu_drop_physical(&v->mmu, first_page, count, rights);
+    if (rights & (RIGHT_READ | RIGHT_EXEC))
+        block_cache_flush(interp_of(v));
+}
+
+void interp_set_trace(struct vcpu *v, void (*trace)(void *ctx, const struct vcpu *v), void *ctx)
+{
+    interp_of(v)->trace = trace;
+    interp_of(v)->trace_ctx = ctx;
+}
+
+void interp_probe(struct engine_report *report);
+
+const struct engine_ops interp_engine = {
+    .name = "interp",
+    .summary = "interpreter: complete simulation, runs on every host",
+    .probe = interp_probe,
+    .vcpu_create = interp_vcpu_create,
+    .vcpu_destroy = interp_vcpu_destroy,
+    .run = interp_run,
+    .sync = interp_sync,
+    .state_changed = interp_state_changed,
+    .drop_physical = interp_drop_physical,
+};
