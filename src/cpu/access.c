@@ -2,10 +2,10 @@
 /*
  * The slow path of every guest memory access.
  *
- *   segment rules ──► alignment (#AC) ──► one or two pages translated ──► watchpoints ──► RAM, ROM, LAPIC page or bus
+ *   segment rules ──► alignment ──► one or two pages translated ──► watchpoints ──► RAM, ROM, LAPIC page or bus
  *
- * All pages of an access are translated, and code to be overwritten is found, before the first byte moves: a fault leaves nothing
- * half done.
+ * All pages of an access are translated, and code to be overwritten is found, before the first byte moves: a
+ * fault leaves nothing half done.
  */
 #include "cpu/access.h"
 
@@ -21,26 +21,32 @@ struct piece {
     uint32_t len;
 };
 
-/* --- checks --------------------------------------------------------------------------------------------------------------- */
+/* --- checks --------------------------------------------------------------------------------------------- */
 
 static noreturn_fn void raise_segment(struct vcpu *v, enum seg seg)
 {
     raise_selector(v, seg == SEG_SS ? VEC_SS : VEC_GP, 0);
 }
 
-/* Natural alignment by operand size (SDM 3A Table 6-7): 80-bit numbers count as 8, FPU environments and far pointers as 4. */
+/* Natural alignment by operand size (SDM 3A Table 6-7): 80-bit numbers count as 8, FPU environments and far
+ * pointers as 4. */
 static uint64_t alignment_mask(unsigned size)
 {
     switch (size) {
     case 2: return 1;
-    case 4: case 6: case 14: case 28: return 3;
-    case 8: case 10: return 7;
+    case 4:
+    case 6:
+    case 14:
+    case 28: return 3;
+    case 8:
+    case 10: return 7;
     case 16: return 15;
     default: return 0;
     }
 }
 
-/* The TLB is bypassed exactly while alignment checking is on. Checked before paging, after canonicality, as processors do. */
+/* The TLB is bypassed exactly while alignment checking is on. Checked before paging, after canonicality, as
+ * processors do. */
 static void check_alignment(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index)
 {
     if (unlikely(v->mmu.bypass) && index == MMU_USER && (lin & alignment_mask(size)) && is_canonical(lin))
@@ -67,10 +73,10 @@ uint64_t seg_linear_slow(struct vcpu *v, enum seg seg, uint64_t off, unsigned si
     return (s->base + off) & v->lin_mask;
 }
 
-/* --- translation of a whole access ---------------------------------------------------------------------------------------- */
+/* --- translation of a whole access ---------------------------------------------------------------------- */
 
-static struct piece translate(struct vcpu *v, uint64_t lin, uint32_t len, enum mmu_access access, enum mmu_index index,
-                              enum seg seg)
+static struct piece translate(struct vcpu *v, uint64_t lin, uint32_t len, enum mmu_access access,
+                              enum mmu_index index, enum seg seg)
 {
     struct mmu_result r = mmu_translate(&v->mmu, GVA(lin), access, index);
     if (unlikely(r.fault == MMU_FAULT_PAGE))
@@ -93,8 +99,8 @@ static uint64_t next_page(const struct vcpu *v, uint64_t lin)
 }
 
 /* size <= 4096, so at most two pieces. Returns how many. */
-static unsigned translate_all(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_access access, enum mmu_index index,
-                              enum seg seg, struct piece out[2])
+static unsigned translate_all(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_access access,
+                              enum mmu_index index, enum seg seg, struct piece out[2])
 {
     uint32_t room = PAGE_SIZE - (lin & PAGE_OFFSET_MASK);
     check_alignment(v, lin, size, index);
@@ -105,9 +111,10 @@ static unsigned translate_all(struct vcpu *v, uint64_t lin, unsigned size, enum 
     return 2;
 }
 
-/* --- memory-mapped I/O ---------------------------------------------------------------------------------------------------- */
+/* --- memory-mapped I/O ---------------------------------------------------------------------------------- */
 
-/* The LAPIC's registers are 32 bits wide, 16 bytes apart; parts of one are cut out. Where its page was moved over RAM, RAM answers. */
+/* The LAPIC's registers are 32 bits wide, 16 bytes apart; parts of one are cut out. Where its page was moved
+ * over RAM, RAM answers. */
 static uint64_t lapic_page_read(struct vcpu *v, uint32_t off, unsigned width)
 {
     uint64_t val = lapic_read(v, off & ~3u);
@@ -136,14 +143,12 @@ static void mmio_write(struct vcpu *v, gpa addr, uint64_t val, unsigned width)
 }
 
 /* The widest bus access that fits: 8, 4, 2 or 1. */
-static unsigned mmio_width(uint32_t left)
-{
-    return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-}
+static unsigned mmio_width(uint32_t left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
-/* --- moving bytes --------------------------------------------------------------------------------------------------------- */
+/* --- moving bytes --------------------------------------------------------------------------------------- */
 
-/* Sizes that the architecture reads and writes in one piece are moved in one piece, since other vcpus look on. */
+/* Sizes that the architecture reads and writes in one piece are moved in one piece, since other vcpus look
+ * on. */
 static void copy_piece(void *dst, const void *src, uint32_t len)
 {
     switch (len) {
@@ -188,7 +193,8 @@ static void write_piece(struct vcpu *v, const struct piece *p, const uint8_t *sr
     }
 }
 
-/* The running block may hold the very code that this store changes: it has to be run alone. Event delivery is never inside one. */
+/* The running block may hold the very code that this store changes: it has to be run alone. Event delivery is
+ * never inside one. */
 static void check_code_write(struct vcpu *v, const struct piece *p)
 {
     if (!p->page || v->store_code || v->in_delivery)
@@ -198,7 +204,8 @@ static void check_code_write(struct vcpu *v, const struct piece *p)
         cpu_restart_for_code_write(v);
 }
 
-static void *cached(const struct vcpu *v, uint64_t lin, unsigned size, enum mmu_access access, enum mmu_index index)
+static void *cached(const struct vcpu *v, uint64_t lin, unsigned size, enum mmu_access access,
+                    enum mmu_index index)
 {
     const struct tlb_entry *e = &v->mmu.tlbs[index][(lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
     if (e->tag[access] != (((lin + size - 1) & ~(uint64_t)PAGE_OFFSET_MASK) | v->mmu.gen))
@@ -206,7 +213,7 @@ static void *cached(const struct vcpu *v, uint64_t lin, unsigned size, enum mmu_
     return (void *)(uintptr_t)(lin + e->addend);
 }
 
-/* --- the accesses --------------------------------------------------------------------------------------------------------- */
+/* --- the accesses --------------------------------------------------------------------------------------- */
 
 void access_read(struct vcpu *v, uint64_t lin, void *dst, unsigned size, enum mmu_index index, enum seg seg)
 {
@@ -224,7 +231,8 @@ void access_read(struct vcpu *v, uint64_t lin, void *dst, unsigned size, enum mm
         read_piece(v, &p[1], (uint8_t *)dst + p[0].len);
 }
 
-void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, enum mmu_index index, enum seg seg)
+void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, enum mmu_index index,
+                  enum seg seg)
 {
     void *host = cached(v, lin, size, ACCESS_WRITE, index);
     if (host) {
@@ -266,7 +274,8 @@ void *access_rmw(struct vcpu *v, uint64_t lin, unsigned size, enum seg seg)
     unsigned n = translate_all(v, lin, size, ACCESS_WRITE, index, seg, p);
     for (unsigned i = 0; i < n; i++)
         check_code_write(v, &p[i]);
-    return cached(v, lin, size, ACCESS_WRITE, index); /* there now, if this page may be written without notice */
+    /* It is there now, if this page may be written without notice. */
+    return cached(v, lin, size, ACCESS_WRITE, index);
 }
 
 void mem_read_bytes(struct vcpu *v, enum seg seg, uint64_t off, void *dst, unsigned size)
@@ -281,7 +290,8 @@ void mem_write_bytes(struct vcpu *v, enum seg seg, uint64_t off, const void *src
     access_write(v, lin, src, size, v->mmu.index, seg);
 }
 
-/* Implicit accesses are supervisor ones at any privilege, and EFLAGS.AC does not lift SMAP for them (SDM 3A 4.6). */
+/* Implicit accesses are supervisor ones at any privilege, and EFLAGS.AC does not lift SMAP for them (SDM 3A
+ * 4.6). */
 static enum mmu_index system_index(const struct vcpu *v)
 {
     return v->s.cr4 & CR4_SMAP ? MMU_SUPER : MMU_SUPER_AC;

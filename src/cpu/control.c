@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Control registers and the mode switches made through them (SDM 3A 2.5, 9.8, 9.9), and the privileged odds and ends. */
+/* Control registers and the mode switches made through them (SDM 3A 2.5, 9.8, 9.9), and the privileged odds
+ * and ends. */
 #include "cpu/control.h"
 
 #include "cpu/access.h"
@@ -14,14 +15,15 @@ static void need_cpl0(struct vcpu *v)
         cpu_raise_gp0(v);
 }
 
-/* --- setting control registers -------------------------------------------------------------------------------------------- */
+/* --- setting control registers -------------------------------------------------------------------------- */
 
 static bool pae_paging(const struct paging_regs *r)
 {
     return (r->cr0 & CR0_PG) && (r->cr4 & CR4_PAE) && !(r->efer & EFER_LMA);
 }
 
-/* Takes new paging registers. `reload`: PAE paging reads its four PDPTEs again, which can fail (SDM 3A 4.4.1). */
+/* Takes new paging registers. `reload`: PAE paging reads its four PDPTEs again, which can fail (SDM 3A
+ * 4.4.1). */
 static bool set_paging(struct vcpu *v, const struct paging_regs *r, bool reload, bool flush)
 {
     if (reload && pae_paging(r)) {
@@ -112,7 +114,7 @@ bool control_set_efer(struct vcpu *v, uint64_t val)
     return set_paging(v, &r, false, false);
 }
 
-/* --- MOV CR, LMSW, SMSW, CLTS --------------------------------------------------------------------------------------------- */
+/* --- MOV CR, LMSW, SMSW, CLTS --------------------------------------------------------------------------- */
 
 uint64_t cpu_read_cr(struct vcpu *v, unsigned n)
 {
@@ -179,7 +181,7 @@ uint64_t cpu_smsw(struct vcpu *v)
     return v->s.cr0;
 }
 
-/* --- XCR0 ----------------------------------------------------------------------------------------------------------------- */
+/* --- XCR0 ----------------------------------------------------------------------------------------------- */
 
 void cpu_xgetbv(struct vcpu *v)
 {
@@ -202,7 +204,7 @@ void cpu_xsetbv(struct vcpu *v)
     v->s.fpu.xcr0 = val;
 }
 
-/* --- FS and GS bases ------------------------------------------------------------------------------------------------------ */
+/* --- FS and GS bases ------------------------------------------------------------------------------------ */
 
 void cpu_swapgs(struct vcpu *v)
 {
@@ -234,7 +236,7 @@ void cpu_wrfsgsbase(struct vcpu *v, enum seg seg, uint64_t val)
     v->s.seg[seg].base = v->sf[seg].base = val;
 }
 
-/* --- TLB ------------------------------------------------------------------------------------------------------------------ */
+/* --- TLB ------------------------------------------------------------------------------------------------ */
 
 void cpu_invlpg(struct vcpu *v, uint64_t lin)
 {
@@ -264,7 +266,7 @@ void cpu_invpcid(struct vcpu *v, uint64_t type, enum seg seg, uint64_t off)
         mmu_flush_all(&v->mmu);
 }
 
-/* --- the rest ------------------------------------------------------------------------------------------------------------- */
+/* --- the rest ------------------------------------------------------------------------------------------- */
 
 void cpu_hlt(struct vcpu *v)
 {
@@ -273,16 +275,11 @@ void cpu_hlt(struct vcpu *v)
     v->s.activity = ACTIVITY_HLT;
 }
 
-void cpu_wbinvd(struct vcpu *v)
-{
-    need_cpl0(v); /* guest memory is coherent: nothing to write back */
-}
+/* Guest memory is coherent: there is nothing to write back. */
+void cpu_wbinvd(struct vcpu *v) { need_cpl0(v); }
 
 /* There are no performance counters; CPUID leaf 0xA says so. */
-void cpu_rdpmc(struct vcpu *v)
-{
-    cpu_raise_gp0(v);
-}
+void cpu_rdpmc(struct vcpu *v) { cpu_raise_gp0(v); }
 
 #define KVM_ENOSYS 1000
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The CPUID instruction: the model's table with what differs from processor to processor and from moment to moment. */
+/* The CPUID instruction: the model's table with what differs from processor to processor and from moment to
+ * moment. */
 #include "base/bits.h"
 #include "cpu/model.h"
 #include "cpu/ops.h"
@@ -8,10 +9,7 @@
 #define FEATURE_APIC (1u << 9) /* leaf 1 EDX, AMD 0x80000001 EDX */
 #define APIC_BASE_ENABLED BIT(11)
 
-static void set_bits(uint32_t *word, uint32_t mask, bool on)
-{
-    *word = (*word & ~mask) | (on ? mask : 0);
-}
+static void set_bits(uint32_t *word, uint32_t mask, bool on) { *word = (*word & ~mask) | (on ? mask : 0); }
 
 void cpu_cpuid(struct vcpu *v)
 {
@@ -25,18 +23,13 @@ void cpu_cpuid(struct vcpu *v)
         set_bits(&out[2], LEAF1_ECX_OSXSAVE, v->s.cr4 & CR4_OSXSAVE);
         set_bits(&out[3], FEATURE_APIC, apic);
         break;
-    case 0xb:
-        out[3] = v->index;
-        break;
+    case 0xb: out[3] = v->index; break;
     case 0x80000001:
         if (out[3] & FEATURE_APIC)
             set_bits(&out[3], FEATURE_APIC, apic);
         break;
-    case 0x8000001e:
-        out[0] = out[1] = v->index;
-        break;
-    default:
-        break;
+    case 0x8000001e: out[0] = out[1] = v->index; break;
+    default: break;
     }
     v->s.gpr[RAX] = out[0];
     v->s.gpr[RBX] = out[1];

@@ -10,8 +10,8 @@ void cpu_check_fpu(struct vcpu *v)
         cpu_raise(v, VEC_NM);
 }
 
-/* With CR0.NE clear the exception would leave the processor as FERR# and come back as IRQ 13; this PC has no such wire, so it is
- * as if IGNNE# were held: the instruction goes on, and the loss is counted. */
+/* With CR0.NE clear the exception would leave the processor as FERR# and come back as IRQ 13; this PC has no
+ * such wire, so it is as if IGNNE# were held: the instruction goes on, and the loss is counted. */
 void cpu_check_mf(struct vcpu *v)
 {
     if (likely(!(v->s.fpu.fsw & FSW_ES)))

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The local APIC: registers by page (xAPIC) and by MSR (x2APIC), acceptance, priority and end of interrupt (SDM 3A 10).
+ * The local APIC: registers by page (xAPIC) and by MSR (x2APIC), acceptance, priority and end of interrupt
+ * (SDM 3A 10).
  *
- *   other threads ──► irr_posted ──merge──► IRR ──priority (PPR)──► lapic_pending() ──lapic_ack()──► ISR ──EOI──► I/O APIC
+ *   other threads ──► irr_posted ──► IRR ──(above PPR)──► lapic_pending() ──► lapic_ack() ──► ISR ──EOI──► I/O APIC
  *
- * All registers belong to the vcpu's own thread; others only post. What an I/O APIC needs to route (ID, LDR, DFR) is read from any
- * thread, so it is stored and loaded atomically.
+ * All registers belong to the vcpu's own thread; others only post. What an I/O APIC needs to route (ID, LDR,
+ * DFR) is read from any thread, so it is stored and loaded atomically.
  */
 #include "cpu/lapic.h"
 
@@ -16,27 +17,19 @@
 #define X2APIC_BASE_MSR 0x800u
 #define TSC_DEADLINE_MSR 0x6e0u
 
-static uint32_t load_shared(const uint32_t *p)
-{
-    return __atomic_load_n(p, __ATOMIC_RELAXED);
-}
+static uint32_t load_shared(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 
-static void store_shared(uint32_t *p, uint32_t val)
-{
-    __atomic_store_n(p, val, __ATOMIC_RELAXED);
-}
+static void store_shared(uint32_t *p, uint32_t val) { __atomic_store_n(p, val, __ATOMIC_RELAXED); }
 
-static bool enabled(const struct vcpu *v)
-{
-    return v->s.msr.apic_base & APIC_BASE_ENABLED;
-}
+static bool enabled(const struct vcpu *v) { return v->s.msr.apic_base & APIC_BASE_ENABLED; }
 
 static bool x2apic(const struct vcpu *v)
 {
-    return (v->s.msr.apic_base & (APIC_BASE_ENABLED | APIC_BASE_X2APIC)) == (APIC_BASE_ENABLED | APIC_BASE_X2APIC);
+    return (v->s.msr.apic_base & (APIC_BASE_ENABLED | APIC_BASE_X2APIC)) ==
+           (APIC_BASE_ENABLED | APIC_BASE_X2APIC);
 }
 
-/* --- vectors in the 256-bit registers ------------------------------------------------------------------------------------- */
+/* --- vectors in the 256-bit registers ------------------------------------------------------------------- */
 
 static void set_vector(uint32_t reg[8], unsigned vector) { reg[vector / 32] |= 1u << vector % 32; }
 static void clear_vector(uint32_t reg[8], unsigned vector) { reg[vector / 32] &= ~(1u << vector % 32); }
@@ -50,7 +43,7 @@ static int highest_vector(const uint32_t reg[8])
     return -1;
 }
 
-/* --- accepting and acknowledging ------------------------------------------------------------------------------------------ */
+/* --- accepting and acknowledging ------------------------------------------------------------------------ */
 
 static void accept(struct vcpu *v, unsigned vector, bool level)
 {
@@ -125,11 +118,8 @@ void lapic_fire_lvt(struct vcpu *v, uint32_t lvt)
         else
             accept(v, lvt & LVT_VECTOR, false);
         break;
-    case LVT_MODE_NMI:
-        vcpu_post_nmi(v);
-        break;
-    default: /* SMI, INIT and ExtINT make no sense for these sources */
-        break;
+    case LVT_MODE_NMI: vcpu_post_nmi(v); break;
+    default: /* SMI, INIT and ExtINT make no sense for these sources */ break;
     }
 }
 
@@ -144,13 +134,11 @@ void lapic_error(struct vcpu *v, uint32_t bit)
     cpu_recheck_events(v);
 }
 
-/* --- routing -------------------------------------------------------------------------------------------------------------- */
+/* --- routing -------------------------------------------------------------------------------------------- */
 
-/* x2APIC's logical ID is made from the ID; with less than 16 processors there is one cluster (SDM 3A 10.12.10.2). */
-static uint32_t x2apic_ldr(const struct vcpu *v)
-{
-    return (v->index >> 4) << 16 | 1u << (v->index & 15);
-}
+/* x2APIC's logical ID is made from the ID; with less than 16 processors there is one cluster (SDM 3A
+ * 10.12.10.2). */
+static uint32_t x2apic_ldr(const struct vcpu *v) { return (v->index >> 4) << 16 | 1u << (v->index & 15); }
 
 bool lapic_matches(const struct vcpu *v, uint8_t dest, bool logical)
 {
@@ -185,14 +173,16 @@ static void send_ipi(struct vcpu *v)
         v->cb.ipi(v->cb.ctx, v->index, l->icr_low, l->icr_high);
 }
 
-/* --- registers ------------------------------------------------------------------------------------------------------------ */
+/* --- registers ------------------------------------------------------------------------------------------ */
 
-/* Plain registers: where they are kept, which bits may be written, and whether software-disabling the APIC masks them. */
+/* Plain registers: where they are kept, which bits may be written, and whether software-disabling the APIC
+ * masks them. */
 static const struct plain {
     uint16_t reg, offset;
     uint32_t writable;
     bool lvt;
 } plain[] = {
+/* clang-format off */
 #define PLAIN(reg_, field, writable_, lvt_) { reg_, offsetof(struct lapic_state, field), writable_, lvt_ }
     PLAIN(REG_ID, id, 0xff000000, false),
     PLAIN(REG_LDR, ldr, 0xff000000, false),
@@ -212,6 +202,7 @@ static const struct plain {
     PLAIN(REG_TIMER_DIVIDE, timer_divide, 0x0000000b, false),
 #undef PLAIN
 };
+/* clang-format on */
 
 static const struct plain *find_plain(uint32_t reg)
 {
@@ -267,7 +258,10 @@ static bool read_register(struct vcpu *v, uint32_t reg, uint32_t *val)
     case REG_PPR: *val = processor_priority(v); return true;
     case REG_RRD:
     case REG_EOI: *val = 0; return true;
-    case REG_TIMER_CURRENT: lapic_timer_poll(v); *val = lapic_timer_current(v); return true;
+    case REG_TIMER_CURRENT:
+        lapic_timer_poll(v);
+        *val = lapic_timer_current(v);
+        return true;
     default: break;
     }
     const struct plain *p = find_plain(reg);
@@ -288,12 +282,8 @@ static bool write_register(struct vcpu *v, uint32_t reg, uint32_t val)
     struct lapic_state *l = &v->s.lapic;
     const struct plain *p = find_plain(reg);
     switch (reg) {
-    case REG_EOI:
-        end_of_interrupt(v);
-        return true;
-    case REG_SVR:
-        write_svr(v, p, val);
-        break;
+    case REG_EOI: end_of_interrupt(v); return true;
+    case REG_SVR: write_svr(v, p, val); break;
     case REG_DFR:
         write_plain(v, p, val);
         l->dfr |= 0x0fffffff;
@@ -310,12 +300,8 @@ static bool write_register(struct vcpu *v, uint32_t reg, uint32_t val)
         val &= p->writable;
         lapic_timer_set_lvt(v, l->svr & SVR_ENABLED ? val : val | LVT_MASKED);
         return true;
-    case REG_TIMER_INITIAL:
-        lapic_timer_set_initial(v, val);
-        return true;
-    case REG_TIMER_DIVIDE:
-        lapic_timer_set_divide(v, val);
-        return true;
+    case REG_TIMER_INITIAL: lapic_timer_set_initial(v, val); return true;
+    case REG_TIMER_DIVIDE: lapic_timer_set_divide(v, val); return true;
     default:
         if (!p)
             return false;
@@ -326,7 +312,7 @@ static bool write_register(struct vcpu *v, uint32_t reg, uint32_t val)
     return true;
 }
 
-/* --- the page ------------------------------------------------------------------------------------------------------------- */
+/* --- the page ------------------------------------------------------------------------------------------- */
 
 bool lapic_claims(const struct vcpu *v, gpa addr)
 {
@@ -348,14 +334,12 @@ void lapic_write(struct vcpu *v, uint32_t off, uint32_t val)
         lapic_error(v, ESR_ILLEGAL_REGISTER);
 }
 
-/* --- the MSRs ------------------------------------------------------------------------------------------------------------- */
+/* --- the MSRs ------------------------------------------------------------------------------------------- */
 
-static uint32_t x2apic_reg(uint32_t msr)
-{
-    return (msr - X2APIC_BASE_MSR) << 4;
-}
+static uint32_t x2apic_reg(uint32_t msr) { return (msr - X2APIC_BASE_MSR) << 4; }
 
-/* In x2APIC mode DFR and ICR high are gone, ID and LDR are read-only, ICR is one 64-bit register (SDM 3A Table 10-6). */
+/* In x2APIC mode DFR and ICR high are gone, ID and LDR are read-only, ICR is one 64-bit register (SDM 3A
+ * Table 10-6). */
 static bool x2apic_read(struct vcpu *v, uint32_t reg, uint64_t *val)
 {
     uint32_t low;
@@ -363,7 +347,11 @@ static bool x2apic_read(struct vcpu *v, uint32_t reg, uint64_t *val)
     case REG_ID: *val = v->index; return true;
     case REG_LDR: *val = x2apic_ldr(v); return true;
     case REG_ICR_LOW: *val = v->s.lapic.icr_low | (uint64_t)v->s.lapic.icr_high << 32; return true;
-    case REG_DFR: case REG_ICR_HIGH: case REG_APR: case REG_RRD: case REG_EOI: return false;
+    case REG_DFR:
+    case REG_ICR_HIGH:
+    case REG_APR:
+    case REG_RRD:
+    case REG_EOI: return false;
     default: break;
     }
     if (!read_register(v, reg, &low))
@@ -372,8 +360,8 @@ static bool x2apic_read(struct vcpu *v, uint32_t reg, uint64_t *val)
     return true;
 }
 
-/* Destinations are 32 bits wide here, and go to the routing callback as they are. With so few processors there is nobody above 254
- * but the broadcast. */
+/* Destinations are 32 bits wide here, and go to the routing callback as they are. With so few processors
+ * there is nobody above 254 but the broadcast. */
 static bool x2apic_send(struct vcpu *v, uint64_t val)
 {
     uint32_t low = (uint32_t)val, dest = (uint32_t)(val >> 32);
@@ -401,9 +389,12 @@ static bool x2apic_write(struct vcpu *v, uint32_t reg, uint64_t val)
             accept(v, (unsigned)val, false);
         cpu_recheck_events(v);
         return true;
-    case REG_ID: case REG_LDR: case REG_DFR: case REG_ICR_HIGH: return false;
-    case REG_EOI: case REG_ESR:
-        return val == 0 && write_register(v, reg, 0);
+    case REG_ID:
+    case REG_LDR:
+    case REG_DFR:
+    case REG_ICR_HIGH: return false;
+    case REG_EOI:
+    case REG_ESR: return val == 0 && write_register(v, reg, 0);
     default:
         if (val >> 32 || (p && (val & ~(uint64_t)(p->lvt ? p->writable | 0x1000 : p->writable))))
             return false;
@@ -430,10 +421,7 @@ bool lapic_msr_write(struct vcpu *v, uint32_t msr, uint64_t val)
     return msr - X2APIC_BASE_MSR < 0x100 && x2apic(v) && x2apic_write(v, x2apic_reg(msr), val);
 }
 
-uint8_t lapic_get_cr8(const struct vcpu *v)
-{
-    return (uint8_t)(v->s.lapic.tpr >> 4 & 0xf);
-}
+uint8_t lapic_get_cr8(const struct vcpu *v) { return (uint8_t)(v->s.lapic.tpr >> 4 & 0xf); }
 
 void lapic_set_cr8(struct vcpu *v, uint8_t cr8)
 {
@@ -441,15 +429,12 @@ void lapic_set_cr8(struct vcpu *v, uint8_t cr8)
     cpu_recheck_events(v);
 }
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------------------------------------- */
 
-void lapic_init(struct vcpu *v)
-{
-    lapic_timer_init(v);
-}
+void lapic_init(struct vcpu *v) { lapic_timer_init(v); }
 
-/* SDM 3A 10.4.7.1. LINT0 of the first processor takes the 8259's interrupts, as firmware leaves it ("virtual wire", MP
- * specification 3.6.2.2), so that kernels without APIC support hear them. */
+/* SDM 3A 10.4.7.1. LINT0 of the first processor takes the 8259's interrupts, as firmware leaves it ("virtual
+ * wire", MP specification 3.6.2.2), so that kernels without APIC support hear them. */
 void lapic_reset(struct vcpu *v)
 {
     v->s.lapic = (struct lapic_state){

@@ -8,11 +8,32 @@
 
 /* Register offsets in the page; an x2APIC MSR is 0x800 + offset / 16 (SDM 3A Tables 10-1 and 10-6). */
 enum lapic_reg {
-    REG_ID = 0x20, REG_VERSION = 0x30, REG_TPR = 0x80, REG_APR = 0x90, REG_PPR = 0xa0, REG_EOI = 0xb0, REG_RRD = 0xc0,
-    REG_LDR = 0xd0, REG_DFR = 0xe0, REG_SVR = 0xf0, REG_ISR = 0x100, REG_TMR = 0x180, REG_IRR = 0x200, REG_ESR = 0x280,
-    REG_ICR_LOW = 0x300, REG_ICR_HIGH = 0x310, REG_LVT_TIMER = 0x320, REG_LVT_THERMAL = 0x330, REG_LVT_PERF = 0x340,
-    REG_LVT_LINT0 = 0x350, REG_LVT_LINT1 = 0x360, REG_LVT_ERROR = 0x370, REG_TIMER_INITIAL = 0x380, REG_TIMER_CURRENT = 0x390,
-    REG_TIMER_DIVIDE = 0x3e0, REG_SELF_IPI = 0x3f0,
+    REG_ID = 0x20,
+    REG_VERSION = 0x30,
+    REG_TPR = 0x80,
+    REG_APR = 0x90,
+    REG_PPR = 0xa0,
+    REG_EOI = 0xb0,
+    REG_RRD = 0xc0,
+    REG_LDR = 0xd0,
+    REG_DFR = 0xe0,
+    REG_SVR = 0xf0,
+    REG_ISR = 0x100,
+    REG_TMR = 0x180,
+    REG_IRR = 0x200,
+    REG_ESR = 0x280,
+    REG_ICR_LOW = 0x300,
+    REG_ICR_HIGH = 0x310,
+    REG_LVT_TIMER = 0x320,
+    REG_LVT_THERMAL = 0x330,
+    REG_LVT_PERF = 0x340,
+    REG_LVT_LINT0 = 0x350,
+    REG_LVT_LINT1 = 0x360,
+    REG_LVT_ERROR = 0x370,
+    REG_TIMER_INITIAL = 0x380,
+    REG_TIMER_CURRENT = 0x390,
+    REG_TIMER_DIVIDE = 0x3e0,
+    REG_SELF_IPI = 0x3f0,
 };
 
 #define LVT_VECTOR 0xffu

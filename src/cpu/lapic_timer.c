@@ -2,16 +2,18 @@
 /*
  * The local APIC's timer: one-shot, periodic and TSC-deadline (SDM 3A 10.5.4).
  *
- * The truth is s.lapic.timer_at, the virtual time of the next expiry; the deadline on the clock is only its alarm. The alarm may ring
- * on another vcpu's thread, so it sets a flag and asks the owner to look.
+ * The truth is s.lapic.timer_at, the virtual time of the next expiry; the deadline on the clock is only its
+ * alarm. The alarm may ring on another vcpu's thread, so it sets a flag and asks the owner to look.
  */
 #include "cpu/lapic.h"
 #include "cpu/lapic_internal.h"
 #include "cpu/ops.h"
 
-/* The timer counts virtual nanoseconds (a 1 GHz bus clock, told in CPUID leaf 0x40000010) divided by the divide register. */
+/* The timer counts virtual nanoseconds (a 1 GHz bus clock, told in CPUID leaf 0x40000010) divided by the
+ * divide register. */
 
-/* A periodic timer whose period is shorter than this ticks this often: what no guest can want may not cost the host a core. */
+/* A periodic timer whose period is shorter than this ticks this often: what no guest can want may not cost
+ * the host a core. */
 #define MIN_REARM_NS 5000u
 
 static void ring(void *ctx, uint64_t now)
@@ -22,15 +24,9 @@ static void ring(void *ctx, uint64_t now)
     vcpu_request(v, REQ_EVENT);
 }
 
-void lapic_timer_init(struct vcpu *v)
-{
-    deadline_init(&v->lapic_timer, ring, v);
-}
+void lapic_timer_init(struct vcpu *v) { deadline_init(&v->lapic_timer, ring, v); }
 
-static uint32_t mode_of(const struct vcpu *v)
-{
-    return v->s.lapic.lvt_timer & LVT_TIMER_MODE;
-}
+static uint32_t mode_of(const struct vcpu *v) { return v->s.lapic.lvt_timer & LVT_TIMER_MODE; }
 
 /* Divide configuration 0,1,2,3,8,9,10,11 means 2,4,8,16,32,64,128,1 (SDM 3A Figure 10-10). */
 static unsigned divide_shift(const struct vcpu *v)
@@ -39,10 +35,7 @@ static unsigned divide_shift(const struct vcpu *v)
     return (((d & 3) | (d >> 1 & 4)) + 1) & 7;
 }
 
-static uint64_t period(const struct vcpu *v)
-{
-    return (uint64_t)v->s.lapic.timer_initial << divide_shift(v);
-}
+static uint64_t period(const struct vcpu *v) { return (uint64_t)v->s.lapic.timer_initial << divide_shift(v); }
 
 void lapic_rearm(struct vcpu *v)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The CPU model: an x86-64-v2 processor of the host's vendor, as a table of CPUID leaves (SDM 2A CPUID, APM 3 appendix E).
+ * The CPU model: an x86-64-v2 processor of the host's vendor, as a table of CPUID leaves (SDM 2A CPUID, APM 3
+ * appendix E).
  *
- * A feature is shown only if it is implemented here. Whatever the host has more stays hidden, so that a saved machine can go on
- * elsewhere.
+ * A feature is shown only if it is implemented here. Whatever the host has more stays hidden, so that a saved
+ * machine can go on elsewhere.
  */
 #include "cpu/model.h"
 
@@ -15,10 +16,11 @@
 
 #define F(n) (1u << (n))
 
-/* Leaf 1 EDX: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 */
+/* Leaf 1 EDX: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse
+ * sse2 */
 #define LEAF1_EDX \
-    (F(0) | F(1) | F(2) | F(3) | F(4) | F(5) | F(6) | F(7) | F(8) | F(9) | F(11) | F(12) | F(13) | F(14) | F(15) | F(16) | \
-     F(17) | F(19) | F(23) | F(24) | F(25) | F(26))
+    (F(0) | F(1) | F(2) | F(3) | F(4) | F(5) | F(6) | F(7) | F(8) | F(9) | F(11) | F(12) | F(13) | F(14) | \
+     F(15) | F(16) | F(17) | F(19) | F(23) | F(24) | F(25) | F(26))
 #define LEAF1_EDX_HT F(28)
 /* Leaf 1 ECX: sse3 ssse3 cx16 pcid sse4_1 sse4_2 x2apic popcnt tsc_deadline xsave hypervisor */
 #define LEAF1_ECX (F(0) | F(9) | F(13) | F(17) | F(19) | F(20) | F(21) | F(23) | F(24) | F(26) | F(31))
@@ -28,8 +30,8 @@
 #define LEAF7_EBX (F(0) | F(1) | F(7) | F(9) | F(10) | F(20))
 #define LEAF7_ECX F(2)
 #define LEAF7_EDX F(29)
-/* SPEC_CTRL's IBRS bit exists, so that kernels choose "enhanced IBRS" over return trampolines. Intel shows IBRS and IBPB in one
- * bit, AMD has a bit for each. */
+/* SPEC_CTRL's IBRS bit exists, so that kernels choose "enhanced IBRS" over return trampolines. Intel shows
+ * IBRS and IBPB in one bit, AMD has a bit for each. */
 #define LEAF7_EDX_INTEL F(26)
 /* 0x80000001 EDX: syscall nx pdpe1gb rdtscp lm; AMD repeats leaf 1's old features there. ECX: lahf_lm */
 #define EXT1_EDX (F(11) | F(20) | F(26) | F(27) | F(29))
@@ -40,7 +42,8 @@
 #define EXT1_ECX_AMD (F(4) | F(22))
 /* AMD 0x80000008 EBX: ibrs, ssb_no, btc_no */
 #define EXT8_EBX_AMD (F(14) | F(26) | F(29))
-/* AMD 0x80000021 EAX: no nested data breakpoints, lfence serialises, null selectors clear the base, srso_no; ECX: tsa_sq_no, tsa_l1_no */
+/* AMD 0x80000021 EAX: no nested data breakpoints, lfence serialises, null selectors clear the base, srso_no;
+ * ECX: tsa_sq_no, tsa_l1_no */
 #define EXT21_EAX (F(0) | F(2) | F(6) | F(29))
 #define EXT21_ECX (F(1) | F(2))
 
@@ -56,7 +59,8 @@
 #define LINEAR_BITS 48u
 #define XSAVE_LEGACY_AREA 576u /* x87 and SSE state with the header */
 
-static void add_sub(struct vm_cpu_shared *m, uint32_t leaf, uint32_t subleaf, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+static void add_sub(struct vm_cpu_shared *m, uint32_t leaf, uint32_t subleaf, uint32_t a, uint32_t b,
+                    uint32_t c, uint32_t d)
 {
     if (m->cpuid_count < CPUID_ENTRIES_MAX)
         m->cpuid[m->cpuid_count++] = (struct cpuid_entry){ leaf, subleaf, false, a, b, c, d };
@@ -68,26 +72,17 @@ static void add(struct vm_cpu_shared *m, uint32_t leaf, uint32_t a, uint32_t b, 
     m->cpuid[m->cpuid_count - 1].any_subleaf = true;
 }
 
-static uint32_t word(const char *s, unsigned n)
-{
-    return get_le32(s + 4 * n);
-}
+static uint32_t word(const char *s, unsigned n) { return get_le32(s + 4 * n); }
 
-static bool is_amd(const struct vm_cpu_shared *m)
-{
-    return m->vendor[0] == 'A';
-}
+static bool is_amd(const struct vm_cpu_shared *m) { return m->vendor[0] == 'A'; }
 
 /* Bits needed to number n things. */
-static uint32_t id_bits(uint32_t n)
-{
-    return n <= 1 ? 0 : 32 - (uint32_t)__builtin_clz(n - 1);
-}
+static uint32_t id_bits(uint32_t n) { return n <= 1 ? 0 : 32 - (uint32_t)__builtin_clz(n - 1); }
 
-/* --- topology: n processors are n cores of one package, without hyper-threads ---------------------------------------------- */
+/* --- topology: n processors are n cores of one package, without hyper-threads --------------------------- */
 
-/* Both vendors describe a cache in the same words: type 4:0 and level 7:5 of EAX; Intel adds the number of cores above bit 26.
- * The last level is shared by all, the others by nobody. */
+/* Both vendors describe a cache in the same words: type 4:0 and level 7:5 of EAX; Intel adds the number of
+ * cores above bit 26. The last level is shared by all, the others by nobody. */
 static void add_caches(struct vm_cpu_shared *m, const struct host_cpu_facts *host, uint32_t leaf)
 {
     uint32_t n = 0, room = 1u << id_bits(m->cpus);
@@ -111,7 +106,7 @@ static void add_topology(struct vm_cpu_shared *m)
     add_sub(m, 0xb, 2, 0, 0, 2, 0);
 }
 
-/* --- the leaves ----------------------------------------------------------------------------------------------------------- */
+/* --- the leaves ----------------------------------------------------------------------------------------- */
 
 static void add_basic(struct vm_cpu_shared *m, const struct host_cpu_facts *host)
 {
@@ -119,7 +114,8 @@ static void add_basic(struct vm_cpu_shared *m, const struct host_cpu_facts *host
     uint32_t clflush = 8 << 8, logical = (uint32_t)m->cpus << 16;
     m->max_basic = 0xd;
     add(m, 0, m->max_basic, word(m->vendor, 0), word(m->vendor, 2), word(m->vendor, 1));
-    add(m, 1, host->signature, clflush | logical, LEAF1_ECX | (host->leaf1_ecx & LEAF1_ECX_HOST), LEAF1_EDX | ht);
+    add(m, 1, host->signature, clflush | logical, LEAF1_ECX | (host->leaf1_ecx & LEAF1_ECX_HOST),
+        LEAF1_EDX | ht);
     if (!is_amd(m)) {
         add(m, 2, 0x00feff01, 0, 0, 0); /* "see leaf 4" */
         add_caches(m, host, 4);
@@ -144,7 +140,8 @@ static void add_brand(struct vm_cpu_shared *m)
 {
     static const char brand[48] = "Sundog x86-64-v2 processor";
     for (unsigned i = 0; i < 3; i++)
-        add(m, 0x80000002 + i, word(brand, 4 * i), word(brand, 4 * i + 1), word(brand, 4 * i + 2), word(brand, 4 * i + 3));
+        add(m, 0x80000002 + i, word(brand, 4 * i), word(brand, 4 * i + 1), word(brand, 4 * i + 2),
+            word(brand, 4 * i + 3));
 }
 
 static void add_extended(struct vm_cpu_shared *m, const struct host_cpu_facts *host)
@@ -164,7 +161,8 @@ static void add_extended(struct vm_cpu_shared *m, const struct host_cpu_facts *h
     uint32_t cores = (uint32_t)(m->cpus - 1) | id_bits(m->cpus) << 12;
     m->max_extended = 0x80000021;
     add(m, 0x80000000, m->max_extended, word(m->vendor, 0), word(m->vendor, 2), word(m->vendor, 1));
-    add(m, 0x80000001, host->signature, 0, EXT1_ECX | EXT1_ECX_AMD | legacy, EXT1_EDX | (LEAF1_EDX & EXT1_EDX_AMD_REPEATS));
+    add(m, 0x80000001, host->signature, 0, EXT1_ECX | EXT1_ECX_AMD | legacy,
+        EXT1_EDX | (LEAF1_EDX & EXT1_EDX_AMD_REPEATS));
     add_brand(m);
     add(m, 0x80000005, host->l1[0], host->l1[1], host->l1[2], host->l1[3]);
     add(m, 0x80000006, host->l2[0], host->l2[1], host->l2[2], host->l2[3]);
@@ -175,11 +173,13 @@ static void add_extended(struct vm_cpu_shared *m, const struct host_cpu_facts *h
     add(m, 0x80000021, EXT21_EAX, 0, EXT21_ECX, 0);
 }
 
-void model_init_v2(struct vm_cpu_shared *m, const struct host_cpu_facts *host, unsigned cpus, uint64_t tsc_khz)
+void model_init_v2(struct vm_cpu_shared *m, const struct host_cpu_facts *host, unsigned cpus,
+                   uint64_t tsc_khz)
 {
     *m = (struct vm_cpu_shared){ .tsc_khz = tsc_khz, .cpus = (uint8_t)cpus };
     memcpy(m->vendor, host->vendor, 12);
-    /* TSC ticks a nanosecond, with 40 bits behind the point: off by less than a nanosecond a quarter of an hour. */
+    /* TSC ticks a nanosecond, with 40 bits behind the point: off by less than a nanosecond a quarter of an
+     * hour. */
     m->tsc_shift = 40;
     m->tsc_mul = (uint64_t)(((unsigned __int128)tsc_khz << m->tsc_shift) / 1000000);
     add_basic(m, host);
@@ -187,7 +187,7 @@ void model_init_v2(struct vm_cpu_shared *m, const struct host_cpu_facts *host, u
     add_extended(m, host);
 }
 
-/* --- looking up ----------------------------------------------------------------------------------------------------------- */
+/* --- looking up ----------------------------------------------------------------------------------------- */
 
 static const struct cpuid_entry *find(const struct vm_cpu_shared *m, uint32_t leaf, uint32_t subleaf)
 {

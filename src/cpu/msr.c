@@ -2,8 +2,8 @@
 /*
  * Model-specific registers: one table, a row a register or range (SDM 4, APM 2 appendix A).
  *
- * A row says who has the register, how it is read and how it is written. Bits of `reserved` raise #GP when set. A register without a
- * row, or without the right function, is #GP and counted by number.
+ * A row says who has the register, how it is read and how it is written. Bits of `reserved` raise #GP when
+ * set. A register without a row, or without the right function, is #GP and counted by number.
  */
 #include "cpu/control.h"
 #include "cpu/descriptor.h"
@@ -28,7 +28,7 @@ struct msr_row {
 #define WRITER(name) static bool name(struct vcpu *v, const struct msr_row *row, uint32_t msr, uint64_t val)
 #define UNUSED3(a, b, c) ((void)(a), (void)(b), (void)(c))
 
-/* --- the common kinds ----------------------------------------------------------------------------------------------------- */
+/* --- the common kinds ----------------------------------------------------------------------------------- */
 
 static uint64_t *stored(struct vcpu *v, const struct msr_row *row)
 {
@@ -51,10 +51,7 @@ WRITER(write_stored)
     return true;
 }
 
-WRITER(write_canonical)
-{
-    return is_canonical(val) && write_stored(v, row, msr, val);
-}
+WRITER(write_canonical) { return is_canonical(val) && write_stored(v, row, msr, val); }
 
 READER(read_constant)
 {
@@ -70,7 +67,7 @@ WRITER(write_ignored)
     return !(val & row->reserved);
 }
 
-/* --- registers with a rule of their own ----------------------------------------------------------------------------------- */
+/* --- registers with a rule of their own ----------------------------------------------------------------- */
 
 READER(read_tsc)
 {
@@ -150,10 +147,7 @@ WRITER(write_efer)
     return control_set_efer(v, val);
 }
 
-static enum seg base_seg(uint32_t msr)
-{
-    return msr == 0xc0000100 ? SEG_FS : SEG_GS;
-}
+static enum seg base_seg(uint32_t msr) { return msr == 0xc0000100 ? SEG_FS : SEG_GS; }
 
 READER(read_seg_base)
 {
@@ -171,7 +165,8 @@ WRITER(write_seg_base)
     return true;
 }
 
-/* Last-branch records and branch stepping are not implemented: the bits can be set and do nothing, which is counted. */
+/* Last-branch records and branch stepping are not implemented: the bits can be set and do nothing, which is
+ * counted. */
 WRITER(write_debugctl)
 {
     if (val & ~row->reserved)
@@ -201,15 +196,12 @@ WRITER(write_pvclock)
     return pvclock_write_msr(v, msr, val);
 }
 
-/* --- memory types: kept, and without effect, since guest memory is always coherent (SDM 3A 11.11, 11.12) ------------------ */
+/* --- memory types: kept, and without effect, since guest memory is always coherent (SDM 3A 11.11, 11.12)  */
 
 #define TYPES_MTRR 0x73u /* UC, WC, WT, WP, WB */
 #define TYPES_PAT 0xf3u  /* and UC- */
 
-static bool type_is_one_of(uint64_t type, unsigned set)
-{
-    return type < 8 && (set >> type & 1);
-}
+static bool type_is_one_of(uint64_t type, unsigned set) { return type < 8 && (set >> type & 1); }
 
 static bool eight_types(uint64_t val, unsigned set)
 {
@@ -219,10 +211,7 @@ static bool eight_types(uint64_t val, unsigned set)
     return true;
 }
 
-WRITER(write_pat)
-{
-    return eight_types(val, TYPES_PAT) && write_stored(v, row, msr, val);
-}
+WRITER(write_pat) { return eight_types(val, TYPES_PAT) && write_stored(v, row, msr, val); }
 
 /* 0x250; 0x258, 0x259; 0x268..0x26f */
 static uint64_t *mtrr_fixed(struct vcpu *v, uint32_t msr)
@@ -279,44 +268,68 @@ WRITER(write_mtrr_def_type)
     return type_is_one_of(val & 0xff, TYPES_MTRR) && write_stored(v, row, msr, val);
 }
 
-/* --- the table ------------------------------------------------------------------------------------------------------------ */
+/* --- the table ------------------------------------------------------------------------------------------ */
 
 #define HIGH32 0xffffffff00000000ull
 
 #define STORED(msr, vendor, field, write, reserved) \
-    { msr, msr, vendor, read_stored, write, reserved, offsetof(struct vcpu_state, field), 0 }
-#define CONSTANT(msr, vendor, write, reserved, value) { msr, msr, vendor, read_constant, write, reserved, 0, value }
-#define SPECIAL(first, last, vendor, read, write) { first, last, vendor, read, write, 0, 0, 0 }
+    { \
+        msr, msr, vendor, read_stored, write, reserved, offsetof(struct vcpu_state, field), 0 \
+    }
+#define CONSTANT(msr, vendor, write, reserved, value) \
+    { \
+        msr, msr, vendor, read_constant, write, reserved, 0, value \
+    }
+#define SPECIAL(first, last, vendor, read, write) \
+    { \
+        first, last, vendor, read, write, 0, 0, 0 \
+    }
 
-/* IA32_ARCH_CAPABILITIES: which flaws of real processors this one does not have, so that kernels work around none of them. */
+/* IA32_ARCH_CAPABILITIES: which flaws of real processors this one does not have, so that kernels work around
+ * none of them. */
 enum {
-    RDCL_NO = 0, IBRS_ALL = 1, SKIP_L1DFL_VMENTRY = 3, SSB_NO = 4, MDS_NO = 5, PSCHANGE_MC_NO = 6, TAA_NO = 8,
-    SBDR_SSDP_NO = 13, FBSDP_NO = 14, PSDP_NO = 15, BHI_NO = 20, PBRSB_NO = 24, GDS_NO = 26, RFDS_NO = 27, ITS_NO = 62,
+    RDCL_NO = 0,
+    IBRS_ALL = 1,
+    SKIP_L1DFL_VMENTRY = 3,
+    SSB_NO = 4,
+    MDS_NO = 5,
+    PSCHANGE_MC_NO = 6,
+    TAA_NO = 8,
+    SBDR_SSDP_NO = 13,
+    FBSDP_NO = 14,
+    PSDP_NO = 15,
+    BHI_NO = 20,
+    PBRSB_NO = 24,
+    GDS_NO = 26,
+    RFDS_NO = 27,
+    ITS_NO = 62,
 };
 #define ARCH_CAPABILITIES \
-    (BIT(RDCL_NO) | BIT(IBRS_ALL) | BIT(SKIP_L1DFL_VMENTRY) | BIT(SSB_NO) | BIT(MDS_NO) | BIT(PSCHANGE_MC_NO) | BIT(TAA_NO) | \
-     BIT(SBDR_SSDP_NO) | BIT(FBSDP_NO) | BIT(PSDP_NO) | BIT(BHI_NO) | BIT(PBRSB_NO) | BIT(GDS_NO) | BIT(RFDS_NO) | BIT(ITS_NO))
+    (BIT(RDCL_NO) | BIT(IBRS_ALL) | BIT(SKIP_L1DFL_VMENTRY) | BIT(SSB_NO) | BIT(MDS_NO) | \
+     BIT(PSCHANGE_MC_NO) | BIT(TAA_NO) | BIT(SBDR_SSDP_NO) | BIT(FBSDP_NO) | BIT(PSDP_NO) | BIT(BHI_NO) | \
+     BIT(PBRSB_NO) | BIT(GDS_NO) | BIT(RFDS_NO) | BIT(ITS_NO))
 
 /* 8 variable ranges, fixed ranges, write combining. */
 #define MTRR_CAP (MTRR_VARIABLE | 0x100 | 0x400)
 
-#define HWCR_TSC_FREQ_SEL BIT(24)       /* the TSC counts at the P0 rate, as invariant ones do */
+#define HWCR_TSC_FREQ_SEL BIT(24) /* the TSC counts at the P0 rate, as invariant ones do */
 #define DE_CFG_LFENCE_SERIALIZE BIT(1)
 #define VM_CR_SVMDIS BIT(4)
 
+/* clang-format off */
 static const struct msr_row rows[] = {
     SPECIAL(0x10, 0x10, ANY, read_tsc, write_tsc),
-    CONSTANT(0x17, INTEL, NULL, 0, 0),                                       /* PLATFORM_ID */
+    CONSTANT(0x17, INTEL, NULL, 0, 0),                                   /* PLATFORM_ID */
     STORED(0x1b, ANY, msr.apic_base, write_apic_base, 0),
     STORED(0x3b, ANY, msr.tsc_adjust, write_tsc_adjust, 0),
-    STORED(0x48, ANY, msr.spec_ctrl, write_stored, ~1ull),                   /* SPEC_CTRL: IBRS */
-    STORED(0x8b, ANY, msr.bios_sign_id, write_ignored, 0),                   /* microcode revision */
+    STORED(0x48, ANY, msr.spec_ctrl, write_stored, ~1ull),               /* SPEC_CTRL: IBRS */
+    STORED(0x8b, ANY, msr.bios_sign_id, write_ignored, 0),               /* microcode revision */
     CONSTANT(0xfe, ANY, NULL, 0, MTRR_CAP),
     CONSTANT(0x10a, ANY, NULL, 0, ARCH_CAPABILITIES),
     STORED(0x174, ANY, msr.sysenter_cs, write_stored, HIGH32),
     STORED(0x175, ANY, msr.sysenter_esp, write_canonical, 0),
     STORED(0x176, ANY, msr.sysenter_eip, write_canonical, 0),
-    CONSTANT(0x179, ANY, NULL, 0, 0),                                        /* MCG_CAP: no banks */
+    CONSTANT(0x179, ANY, NULL, 0, 0),                                    /* MCG_CAP: no banks */
     STORED(0x17a, ANY, msr.mcg_status, write_stored, ~7ull),
     STORED(0x1a0, INTEL, msr.misc_enable, write_misc_enable, 0),
     STORED(0x1d9, ANY, msr.debugctl, write_debugctl, ~3ull),
@@ -326,8 +339,8 @@ static const struct msr_row rows[] = {
     SPECIAL(0x268, 0x26f, ANY, read_mtrr_fixed, write_mtrr_fixed),
     STORED(0x277, ANY, msr.pat, write_pat, 0),
     STORED(0x2ff, ANY, msr.mtrr_def_type, write_mtrr_def_type, ~0xcffull),
-    SPECIAL(0x6e0, 0x6e0, ANY, read_lapic, write_lapic),                     /* TSC_DEADLINE */
-    SPECIAL(0x800, 0x8ff, ANY, read_lapic, write_lapic),                     /* x2APIC */
+    SPECIAL(0x6e0, 0x6e0, ANY, read_lapic, write_lapic),                 /* TSC_DEADLINE */
+    SPECIAL(0x800, 0x8ff, ANY, read_lapic, write_lapic),                 /* x2APIC */
     SPECIAL(0x4b564d00, 0x4b564d01, ANY, read_pvclock, write_pvclock),
     SPECIAL(0xc0000080, 0xc0000080, ANY, read_efer, write_efer),
     STORED(0xc0000081, ANY, msr.star, write_stored, 0),
@@ -337,12 +350,13 @@ static const struct msr_row rows[] = {
     SPECIAL(0xc0000100, 0xc0000101, ANY, read_seg_base, write_seg_base),
     STORED(0xc0000102, ANY, msr.kernel_gs_base, write_canonical, 0),
     STORED(0xc0000103, ANY, msr.tsc_aux, write_stored, HIGH32),
-    CONSTANT(0xc0010010, AMD, write_ignored, 0, 0),                          /* SYSCFG */
+    CONSTANT(0xc0010010, AMD, write_ignored, 0, 0),                      /* SYSCFG */
     CONSTANT(0xc0010015, AMD, write_ignored, 0, HWCR_TSC_FREQ_SEL),
-    CONSTANT(0xc001001f, AMD, write_ignored, 0, 0),                          /* NB_CFG */
+    CONSTANT(0xc001001f, AMD, write_ignored, 0, 0),                      /* NB_CFG */
     CONSTANT(0xc0010114, AMD, write_ignored, 0, VM_CR_SVMDIS),
     CONSTANT(0xc0011029, AMD, write_ignored, 0, DE_CFG_LFENCE_SERIALIZE),
 };
+/* clang-format on */
 
 static const struct msr_row *find(const struct vcpu *v, uint32_t msr)
 {

@@ -2,8 +2,8 @@
 /*
  * KVM's paravirtual clock, version 2 (Linux Documentation/virt/kvm/x86/msr.rst).
  *
- * All vcpus publish the same line: virtual time 0 at TSC = offset, and the TSC's rate. It never has to be rewritten while the rate
- * stands, and two vcpus can never disagree, which is what the stable bit promises.
+ * All vcpus publish the same line: virtual time 0 at TSC = offset, and the TSC's rate. It never has to be
+ * rewritten while the rate stands, and two vcpus can never disagree, which is what the stable bit promises.
  */
 #include "cpu/pvclock.h"
 
@@ -60,7 +60,8 @@ static void publish(struct vcpu *v, gpa addr, const void *data, uint32_t size)
     if (ram_write(v->pmap, addr, &version, sizeof(version)))
         return;
     atomic_thread_fence(memory_order_seq_cst);
-    int err = ram_write(v->pmap, GPA(addr.v + sizeof(version)), (const char *)data + sizeof(version), size - sizeof(version));
+    int err = ram_write(v->pmap, GPA(addr.v + sizeof(version)), (const char *)data + sizeof(version),
+                        size - sizeof(version));
     atomic_thread_fence(memory_order_seq_cst);
     version++;
     if (err || ram_write(v->pmap, addr, &version, sizeof(version)))
@@ -99,8 +100,7 @@ bool pvclock_write_msr(struct vcpu *v, uint32_t msr, uint64_t val)
         v->s.msr.kvm_wall_clock = val;
         write_wall_clock(v, val);
         return true;
-    default:
-        return false;
+    default: return false;
     }
 }
 

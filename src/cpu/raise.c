@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Leaving the current instruction: every exception, and the restart before a store to code, unwinds to v->unwind from here. */
+/* Leaving the current instruction: every exception, and the restart before a store to code, unwinds to
+ * v->unwind from here. */
 #include "cpu/vcpu.h"
 
 static noreturn_fn void unwind_with(struct vcpu *v, struct exception x)

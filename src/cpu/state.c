@@ -11,7 +11,10 @@
 #define F(member) STATE_FIELD(S, member)
 #define MAX(member, max) STATE_FIELD_MAX(S, member, max)
 #define A(member) STATE_ARRAY(S, member)
-#define BYTES(member) { #member, offsetof(S, member), sizeof(((S *)0)->member), 1, 0xff }
+#define BYTES(member) \
+    { \
+#member, offsetof(S, member), sizeof(((S *)0)->member), 1, 0xff \
+    }
 
 #define SEGMENT(path) F(path.sel), MAX(path.attr, 0x1f0ff), F(path.limit), F(path.base)
 
@@ -132,20 +135,19 @@ static bool control_valid(const struct vcpu_state *s)
     return long_mode || (!(s->cr4 & CR4_PCIDE) && s->cr3 >> 32 == 0);
 }
 
-static bool canonical(uint64_t lin)
-{
-    return (uint64_t)sext(lin, 48) == lin;
-}
+static bool canonical(uint64_t lin) { return (uint64_t)sext(lin, 48) == lin; }
 
 static bool addresses_valid(const struct vcpu_state *s)
 {
     const struct msr_state *m = &s->msr;
     return canonical(s->seg[SEG_FS].base) && canonical(s->seg[SEG_GS].base) && canonical(s->gdtr.base) &&
-           canonical(s->idtr.base) && canonical(s->ldtr.base) && canonical(s->tr.base) && canonical(m->lstar) &&
-           canonical(m->cstar) && canonical(m->kernel_gs_base) && canonical(m->sysenter_esp) && canonical(m->sysenter_eip);
+           canonical(s->idtr.base) && canonical(s->ldtr.base) && canonical(s->tr.base) &&
+           canonical(m->lstar) && canonical(m->cstar) && canonical(m->kernel_gs_base) &&
+           canonical(m->sysenter_esp) && canonical(m->sysenter_eip);
 }
 
-/* In virtual-8086 mode the segments have the one shape of SDM 3A 20.2; the privilege level is SS.DPL elsewhere. */
+/* In virtual-8086 mode the segments have the one shape of SDM 3A 20.2; the privilege level is SS.DPL
+ * elsewhere. */
 static bool segments_valid(const struct vcpu_state *s)
 {
     for (unsigned i = 0; i < SEG_COUNT; i++)
@@ -158,7 +160,8 @@ static bool segments_valid(const struct vcpu_state *s)
 
 static bool flags_valid(const struct vcpu_state *s)
 {
-    return (s->rflags & ~(RFLAGS_KEPT | FL_STATUS)) == 0 && (s->cc & ~0xd701u) == 0 && s->dr[6] >> 32 == 0 && s->dr[7] >> 32 == 0;
+    return (s->rflags & ~(RFLAGS_KEPT | FL_STATUS)) == 0 && (s->cc & ~0xd701u) == 0 && s->dr[6] >> 32 == 0 &&
+           s->dr[7] >> 32 == 0;
 }
 
 static bool apic_valid(const struct vcpu_state *s)
@@ -170,7 +173,8 @@ static bool apic_valid(const struct vcpu_state *s)
 static bool state_valid(const void *state)
 {
     const struct vcpu_state *s = state;
-    return control_valid(s) && addresses_valid(s) && segments_valid(s) && flags_valid(s) && apic_valid(s) && (s->fpu.xcr0 & 1);
+    return control_valid(s) && addresses_valid(s) && segments_valid(s) && flags_valid(s) && apic_valid(s) &&
+           (s->fpu.xcr0 & 1);
 }
 
 const struct state_class vcpu_state_class = {

@@ -19,10 +19,7 @@ static uint64_t vm_tsc(const struct vm_cpu_shared *m, uint64_t ns)
     return (uint64_t)((u128)ns * m->tsc_mul >> m->tsc_shift);
 }
 
-uint64_t vcpu_tsc(struct vcpu *v)
-{
-    return vm_tsc(v->model, vcpu_now(v)) + v->s.tsc_offset;
-}
+uint64_t vcpu_tsc(struct vcpu *v) { return vm_tsc(v->model, vcpu_now(v)) + v->s.tsc_offset; }
 
 uint64_t vcpu_tsc_to_ns(struct vcpu *v, uint64_t tsc)
 {

@@ -8,18 +8,12 @@
 #include "cpu/lapic.h"
 #include "cpu/model.h"
 
-/* --- the mode key --------------------------------------------------------------------------------------------------------- */
+/* --- the mode key --------------------------------------------------------------------------------------- */
 
 /* Breakpoint n of DR7: enabled locally or globally, and its kind (SDM 3B 17.2.4). */
-static bool breakpoint_enabled(uint64_t dr7, unsigned n)
-{
-    return bits(dr7, 2 * n, 2) != 0;
-}
+static bool breakpoint_enabled(uint64_t dr7, unsigned n) { return bits(dr7, 2 * n, 2) != 0; }
 
-static unsigned breakpoint_kind(uint64_t dr7, unsigned n)
-{
-    return (unsigned)bits(dr7, 16 + 4 * n, 2);
-}
+static unsigned breakpoint_kind(uint64_t dr7, unsigned n) { return (unsigned)bits(dr7, 16 + 4 * n, 2); }
 
 enum { BREAK_EXECUTE = 0, BREAK_WRITE = 1, BREAK_IO = 2, BREAK_ACCESS = 3 };
 
@@ -67,13 +61,14 @@ uint32_t vcpu_mode_key(const struct vcpu_state *s)
     return key | (flat ? MODE_FLAT : 0);
 }
 
-/* --- what is derived ------------------------------------------------------------------------------------------------------ */
+/* --- what is derived ------------------------------------------------------------------------------------ */
 
 static void refresh_segments(struct vcpu *v)
 {
     if (vcpu_long64(v)) {
         for (unsigned i = 0; i < SEG_COUNT; i++)
-            v->sf[i] = (struct seg_fast){ .base = i >= SEG_FS ? v->s.seg[i].base : 0, .flat = { true, true } };
+            v->sf[i] = (struct seg_fast){ .base = i >= SEG_FS ? v->s.seg[i].base : 0,
+                                          .flat = { true, true } };
         return;
     }
     bool typed = vcpu_protected(v);
@@ -137,13 +132,14 @@ void vcpu_request(struct vcpu *v, uint32_t req)
         v->cb.kick(v->cb.ctx, v->index);
 }
 
-/* --- reset (SDM 3A Table 9-1) --------------------------------------------------------------------------------------------- */
+/* --- reset (SDM 3A Table 9-1) --------------------------------------------------------------------------- */
 
 static void reset_segments(struct vcpu_state *s)
 {
     for (unsigned i = 0; i < SEG_COUNT; i++)
         s->seg[i] = (struct segment){ .attr = ATTR_DATA, .limit = 0xffff };
-    s->seg[SEG_CS] = (struct segment){ .sel = 0xf000, .attr = ATTR_DATA, .limit = 0xffff, .base = 0xffff0000 };
+    s->seg[SEG_CS] =
+        (struct segment){ .sel = 0xf000, .attr = ATTR_DATA, .limit = 0xffff, .base = 0xffff0000 };
     s->ldtr = (struct segment){ .attr = SA_P | SYS_LDT, .limit = 0xffff };
     s->tr = (struct segment){ .attr = SA_P | SYS_TSS32_BUSY, .limit = 0xffff };
     s->gdtr = s->idtr = (struct table_reg){ .limit = 0xffff };
@@ -154,8 +150,9 @@ static void reset_fpu(struct fpu_state *f)
     *f = (struct fpu_state){ .fcw = 0x40, .ftw = 0xff, .mxcsr = 0x1f80, .xcr0 = 1 };
 }
 
-/* PAT as in SDM 3A Table 11-12; MISC_ENABLE: fast strings, no BTS, no PEBS. The MTRRs are as firmware leaves them, since kernels are
- * started without one: memory write-back, the fourth GiB (devices) and the video window uncached. */
+/* PAT as in SDM 3A Table 11-12; MISC_ENABLE: fast strings, no BTS, no PEBS. The MTRRs are as firmware leaves
+ * them, since kernels are started without one: memory write-back, the fourth GiB (devices) and the video
+ * window uncached. */
 static void reset_msrs(struct msr_state *m, bool bsp)
 {
     enum { UNCACHED = 0, WRITE_BACK = 6 };
@@ -220,7 +217,8 @@ void vcpu_reset(struct vcpu *v, bool init)
 int vcpu_init(struct vcpu *v, unsigned index, struct error *e)
 {
     if (index >= MAX_VCPUS || !v->pmap || !v->clock)
-        return error_set(e, -EINVAL, "processor %u: no such number, or no memory and clock to work with", index);
+        return error_set(e, -EINVAL, "processor %u: no such number, or no memory and clock to work with",
+                         index);
     v->index = index;
     int err = mmu_init(&v->mmu, v->pmap, v->mmu.consumer);
     if (err)

@@ -14,21 +14,12 @@ static uint64_t read_clock(clockid_t id)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-uint64_t host_monotonic_ns(void)
-{
-    return read_clock(CLOCK_MONOTONIC);
-}
+uint64_t host_monotonic_ns(void) { return read_clock(CLOCK_MONOTONIC); }
 
-uint64_t host_wall_ns(void)
-{
-    return read_clock(CLOCK_REALTIME);
-}
+uint64_t host_wall_ns(void) { return read_clock(CLOCK_REALTIME); }
 
 /* A plausible rate: 100 MHz to 20 GHz. */
-static bool plausible(uint64_t khz)
-{
-    return khz >= 100000 && khz <= 20000000;
-}
+static bool plausible(uint64_t khz) { return khz >= 100000 && khz <= 20000000; }
 
 /* CPUID 0x15: crystal * numerator / denominator (SDM 3B 18.7.3); or what a hypervisor says in 0x40000010. */
 static uint64_t told_khz(void)

@@ -3,13 +3,15 @@
  * The software TLB: three direct-mapped tables of 1024 entries a vcpu, filled by the walk.
  *
  * Invariants:
- * - All non-zero tags of an entry are equal, and `addend` belongs to them: filling with another page, generation or host address
- *   empties the entry first. (A guest may change a page table without INVLPG; a right claimed for the old page must not reach the new.)
- * - A generation is given out once between two sweeps, so dropping an address space is forgetting its generation.
+ * - All non-zero tags of an entry are equal, and `addend` belongs to them: filling with another page,
+ *   generation or host address empties the entry first. (A guest may change a page table without INVLPG; a
+ *   right claimed for the old page must not reach the new.)
+ * - A generation is given out once between two sweeps, so dropping an address space is forgetting its
+ *   generation.
  * - A write tag exists only after pmap_claim_write() said yes; a watched page has no data tags.
  *
- * Global pages are not kept across address spaces: they are cached in each space like any other page, and flushes that must reach
- * them (INVLPG, CR4.PGE) reach every space.
+ * Global pages are not kept across address spaces: they are cached in each space like any other page, and
+ * flushes that must reach them (INVLPG, CR4.PGE) reach every space.
  */
 #include <string.h>
 
@@ -37,12 +39,9 @@ static uint64_t key_of(const struct paging_regs *r)
     return r->cr0 & PG_CR0_PG ? r->cr3 & ~BIT(63) & ~low : 0;
 }
 
-static unsigned pcid_of(const struct mmu_space *s)
-{
-    return s->mode & PG_CR4_PCIDE ? s->cr3 & 0xfff : 0;
-}
+static unsigned pcid_of(const struct mmu_space *s) { return s->mode & PG_CR4_PCIDE ? s->cr3 & 0xfff : 0; }
 
-/* --- address spaces ------------------------------------------------------------------------------------------------------- */
+/* --- address spaces ------------------------------------------------------------------------------------- */
 
 static void forget_spaces(struct mmu *m)
 {
@@ -150,7 +149,7 @@ void mmu_set_watch(struct mmu *m, const uint64_t *pages, unsigned count)
         mmu_flush_all(m);
 }
 
-/* --- flushing ------------------------------------------------------------------------------------------------------------- */
+/* --- flushing ------------------------------------------------------------------------------------------- */
 
 void mmu_flush_all(struct mmu *m)
 {
@@ -173,16 +172,14 @@ static void drop_slots(struct mmu *m, uint64_t base, unsigned shift)
 }
 
 /* A page of 2 MiB (4 MiB without PAE): as many 4 KiB pages as the TLB has slots, at most. */
-static unsigned large_shift(const struct mmu *m)
-{
-    return paging_pae(&m->regs) ? 21 : 22;
-}
+static unsigned large_shift(const struct mmu *m) { return paging_pae(&m->regs) ? 21 : 22; }
 
 /* The large pages of 1 << shift bytes, hashed to a bit each. */
 static uint64_t *large_word(struct mmu *m, uint64_t lin, unsigned shift)
 {
     uint64_t n = (lin >> shift) / 64;
-    return shift == 30 ? &m->large_1g[n % array_size(m->large_1g)] : &m->large_2m[n % array_size(m->large_2m)];
+    return shift == 30 ? &m->large_1g[n % array_size(m->large_1g)]
+                       : &m->large_2m[n % array_size(m->large_2m)];
 }
 
 static void note_large(struct mmu *m, uint64_t lin, unsigned shift)
@@ -254,7 +251,7 @@ void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsig
         m->flush_epoch += EPOCH_STEP;
 }
 
-/* --- translating ---------------------------------------------------------------------------------------------------------- */
+/* --- translating ---------------------------------------------------------------------------------------- */
 
 static bool watched(const struct mmu *m, uint64_t page)
 {
@@ -271,8 +268,8 @@ static void set_tags(struct mmu *m, struct tlb_entry *e, uint64_t tag, uint64_t 
     m->stats.hidden_faults++;
 }
 
-static void fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index, const struct walk_result *walk,
-                 struct page *pg)
+static void fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index,
+                 const struct walk_result *walk, struct page *pg)
 {
     if (m->bypass || !walk->settled || !pg || !pg->host)
         return;

@@ -4,11 +4,13 @@
  *
  *   CR3 ──► level 0 entry ──► level 1 entry ──► ... ──► leaf: page frame + offset
  *
- * A paging mode is a row of facts for each of its levels: which address bits index it, whether an entry may map a large page, and
- * which bits must be zero. One loop walks them all. PAE starts at the four PDPTE registers, which are level 0 with no rights.
+ * A paging mode is a row of facts for each of its levels: which address bits index it, whether an entry may
+ * map a large page, and which bits must be zero. One loop walks them all. PAE starts at the four PDPTE
+ * registers, which are level 0 with no rights.
  *
- * Rights are collected on the way and judged at the end; only a translation that is allowed sets accessed and dirty bits, each by a
- * compare-and-exchange on the entry that was read. If an entry changed meanwhile the walk starts again.
+ * Rights are collected on the way and judged at the end; only a translation that is allowed sets accessed and
+ * dirty bits, each by a compare-and-exchange on the entry that was read. If an entry changed meanwhile the
+ * walk starts again.
  */
 #include "mmu/walk.h"
 
@@ -29,7 +31,7 @@
 #define PHYS_BEYOND BITS(51, MAXPHYADDR) /* address bits that this processor does not have */
 
 struct level {
-    uint8_t shift;           /* lowest linear-address bit that indexes this table */
+    uint8_t shift; /* lowest linear-address bit that indexes this table */
     uint8_t index_bits;
     bool large;              /* PS = 1 maps a page of 1 << shift bytes */
     uint64_t reserved;       /* bits that must be 0 in an entry that points to a table (or a 4 KiB page) */
@@ -42,37 +44,34 @@ struct format {
     struct level level[4];
 };
 
+/* clang-format off */
 /* SDM 3A Table 4-6 */
-static const struct format format_32 = {
-    4, 2, {
-        { 22, 10, false, 0, 0 },
-        { 12, 10, false, 0, 0 },
-    },
-};
+static const struct format format_32 = { 4, 2, {
+    { 22, 10, false, 0, 0 },
+    { 12, 10, false, 0, 0 },
+} };
+
 /* The same with CR4.PSE: bits 20:13 of a 4 MiB entry are address bits 39:32. SDM 3A Table 4-4 */
-static const struct format format_pse = {
-    4, 2, {
-        { 22, 10, true, 0, BIT(21) },
-        { 12, 10, false, 0, 0 },
-    },
-};
+static const struct format format_pse = { 4, 2, {
+    { 22, 10, true,  0, BIT(21) },
+    { 12, 10, false, 0, 0 },
+} };
+
 /* SDM 3A Tables 4-9 to 4-11; level 0 are the PDPTE registers, checked when loaded */
-static const struct format format_pae = {
-    8, 3, {
-        { 30, 2, false, 0, 0 },
-        { 21, 9, true, PHYS_BEYOND | BITS(62, 52), PHYS_BEYOND | BITS(62, 52) | BITS(20, 13) },
-        { 12, 9, false, PHYS_BEYOND | BITS(62, 52), 0 },
-    },
-};
+static const struct format format_pae = { 8, 3, {
+    { 30, 2, false, 0, 0 },
+    { 21, 9, true,  PHYS_BEYOND | BITS(62, 52), PHYS_BEYOND | BITS(62, 52) | BITS(20, 13) },
+    { 12, 9, false, PHYS_BEYOND | BITS(62, 52), 0 },
+} };
+
 /* SDM 3A Tables 4-15 to 4-20 */
-static const struct format format_4level = {
-    8, 4, {
-        { 39, 9, false, PHYS_BEYOND | PTE_PS, 0 },
-        { 30, 9, true, PHYS_BEYOND, PHYS_BEYOND | BITS(29, 13) },
-        { 21, 9, true, PHYS_BEYOND, PHYS_BEYOND | BITS(20, 13) },
-        { 12, 9, false, PHYS_BEYOND, 0 },
-    },
-};
+static const struct format format_4level = { 8, 4, {
+    { 39, 9, false, PHYS_BEYOND | PTE_PS, 0 },
+    { 30, 9, true,  PHYS_BEYOND,          PHYS_BEYOND | BITS(29, 13) },
+    { 21, 9, true,  PHYS_BEYOND,          PHYS_BEYOND | BITS(20, 13) },
+    { 12, 9, false, PHYS_BEYOND,          0 },
+} };
+/* clang-format on */
 
 /* One entry as read, and where it lies, to be changed there. */
 struct entry {
@@ -99,7 +98,8 @@ static struct entry read_entry(struct mmu *m, uint64_t addr, unsigned bytes)
         e.value = mask_bytes(bytes);
         return e;
     }
-    void *host = e.page->host + e.off; /* naturally aligned: tables are page-aligned, PAE's 32-byte root is never read here */
+    /* Naturally aligned: entries lie in page-aligned tables, or in PAE's 32-byte root. */
+    void *host = e.page->host + e.off;
     e.value = bytes == 8 ? __atomic_load_n((uint64_t *)host, __ATOMIC_ACQUIRE)
                          : __atomic_load_n((uint32_t *)host, __ATOMIC_ACQUIRE);
     return e;
@@ -116,10 +116,12 @@ static bool set_entry_bits(struct mmu *m, struct entry *e, unsigned bytes, uint6
     bool done;
     if (bytes == 8) {
         uint64_t old = e->value;
-        done = __atomic_compare_exchange_n((uint64_t *)host, &old, old | set, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        done = __atomic_compare_exchange_n((uint64_t *)host, &old, old | set, false, __ATOMIC_SEQ_CST,
+                                           __ATOMIC_SEQ_CST);
     } else {
         uint32_t old = (uint32_t)e->value;
-        done = __atomic_compare_exchange_n((uint32_t *)host, &old, old | (uint32_t)set, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        done = __atomic_compare_exchange_n((uint32_t *)host, &old, old | (uint32_t)set, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
     if (done)
         pmap_written(m->pmap, e->page, e->off, bytes);
@@ -127,7 +129,8 @@ static bool set_entry_bits(struct mmu *m, struct entry *e, unsigned bytes, uint6
 }
 
 /* Do the collected rights allow it? (SDM 3A 4.6.1) */
-static bool allowed(const struct paging_regs *r, uint64_t rights, enum mmu_access access, enum mmu_index index)
+static bool allowed(const struct paging_regs *r, uint64_t rights, enum mmu_access access,
+                    enum mmu_index index)
 {
     bool user_page = rights & PTE_U;
     if (access == ACCESS_FETCH) {
@@ -163,8 +166,8 @@ static uint64_t large_frame(const struct format *f, uint64_t entry, unsigned shi
 
 enum step { STEP_DONE, STEP_AGAIN };
 
-static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index, bool commit,
-                           struct walk_result *out)
+static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index,
+                           bool commit, struct walk_result *out)
 {
     const struct paging_regs *r = &m->regs;
     const struct format *f = format_of(r);
@@ -180,7 +183,8 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
         uint64_t slot = bits(lin, l->shift, l->index_bits);
         bool is_register = f == &format_pae && depth == 0;
         struct entry *e = &path[depth];
-        *e = is_register ? (struct entry){ .value = m->pdpte[slot] } : read_entry(m, table + slot * f->entry_bytes, f->entry_bytes);
+        *e = is_register ? (struct entry){ .value = m->pdpte[slot] }
+                         : read_entry(m, table + slot * f->entry_bytes, f->entry_bytes);
         if (!(e->value & PTE_P))
             return STEP_DONE;
         shift = l->shift;
@@ -222,11 +226,12 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
     return STEP_DONE;
 }
 
-/* Each restart means that another processor changed an entry within the same nanoseconds; after this many the walk stands without
- * its bits and is not cached, so that no guest can hold a vcpu here. */
+/* Each restart means that another processor changed an entry within the same nanoseconds; after this many the
+ * walk stands without its bits and is not cached, so that no guest can hold a vcpu here. */
 #define WALK_RESTARTS 256
 
-struct walk_result mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index, bool commit)
+struct walk_result mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index,
+                            bool commit)
 {
     struct walk_result res = { .addr = GPA(addr.v & 0xffffffffu), .page_shift = PAGE_SHIFT, .settled = true };
     if (!(m->regs.cr0 & PG_CR0_PG))

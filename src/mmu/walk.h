@@ -6,7 +6,8 @@
 #include "base/bits.h"
 #include "mmu/mmu.h"
 
-/* The control bits that paging looks at, in struct paging_regs. No two of them share a position, whatever their register. */
+/* The control bits that paging looks at, in struct paging_regs. No two of them share a position, whatever
+ * their register. */
 #define PG_CR0_WP BIT(16)
 #define PG_CR0_PG BIT(31)
 #define PG_CR4_PSE BIT(4)
@@ -30,15 +31,13 @@ struct walk_result {
     unsigned page_shift; /* of the translation: 12, 21, 22 or 30; 12 with paging off */
     uint32_t fault;      /* MMU_OK or MMU_FAULT_* */
     uint32_t error_code;
-    bool settled;        /* accessed and dirty bits are as they should be: the translation may be cached */
+    bool settled; /* accessed and dirty bits are as they should be: the translation may be cached */
 };
 
 /* Walks the tables of m->regs for `access` by `index`. `commit` sets accessed and dirty bits. */
-struct walk_result mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index, bool commit);
+struct walk_result mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index,
+                            bool commit);
 
-static inline bool paging_pae(const struct paging_regs *r)
-{
-    return r->cr4 & PG_CR4_PAE;
-}
+static inline bool paging_pae(const struct paging_regs *r) { return r->cr4 & PG_CR4_PAE; }
 
 #endif

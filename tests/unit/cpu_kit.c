@@ -97,15 +97,9 @@ static int setup(void **state, const char *vendor)
     return 0;
 }
 
-int kit_setup(void **state)
-{
-    return setup(state, "GenuineIntel");
-}
+int kit_setup(void **state) { return setup(state, "GenuineIntel"); }
 
-int kit_setup_amd(void **state)
-{
-    return setup(state, "AuthenticAMD");
-}
+int kit_setup_amd(void **state) { return setup(state, "AuthenticAMD"); }
 
 int kit_teardown(void **state)
 {
@@ -136,10 +130,7 @@ uint64_t kit_get64(struct kit *k, uint64_t addr)
     return val;
 }
 
-uint32_t kit_get32(struct kit *k, uint64_t addr)
-{
-    return (uint32_t)kit_get64(k, addr);
-}
+uint32_t kit_get32(struct kit *k, uint64_t addr) { return (uint32_t)kit_get64(k, addr); }
 
 /* One instruction is one nanosecond. */
 void kit_pass_ns(struct kit *k, uint64_t ns)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One processor with memory, a bus and a deterministic clock, and nothing else: for tests of cpu/ and mmu/. */
+/* One processor with memory, a bus and a deterministic clock, and nothing else: for tests of cpu/ and mmu/.
+ */
 #ifndef SUNDOG_TESTS_CPU_KIT_H
 #define SUNDOG_TESTS_CPU_KIT_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Guest memory accesses: segment rules, page crossing, alignment, MMIO, ROM, code pages (SDM 3A 5.3-5.5, 6.15). */
+/* Guest memory accesses: segment rules, page crossing, alignment, MMIO, ROM, code pages (SDM 3A 5.3-5.5,
+ * 6.15). */
 #include "cpu_kit.h"
 
 #include <string.h>
@@ -13,7 +14,8 @@
 #define L2 0x12000u
 #define L3 0x13000u
 
-/* Linear pages 0, 1 and 3 of the first 2 MiB; page 2 is not present, page 3 read-only; page 4 MMIO, 5 ROM, 6 code; 7 user. */
+/* Linear pages 0, 1 and 3 of the first 2 MiB; page 2 is not present, page 3 read-only; page 4 MMIO, 5 ROM, 6
+ * code; 7 user. */
 #define LINEAR(page) ((uint64_t)(page) << 12)
 #define FRAME(page) (0x200000u + ((uint64_t)(page) << 12))
 
@@ -165,13 +167,15 @@ static void rmw(void **state)
     assert_null(host);
     assert_fine(k, host = access_rmw(k->v, LINEAR(5), 4, SEG_DS));
     assert_null(host);
-    assert_raises(k, VEC_PF, 2, access_rmw(k->v, LINEAR(2) - 4, 8, SEG_DS)); /* a write fault, though it reads first */
+    assert_raises(k, VEC_PF, 2,
+                  access_rmw(k->v, LINEAR(2) - 4, 8, SEG_DS)); /* a write fault, though it reads first */
     pmap_claim_code(k->pmap, GPA(FRAME(7)), 4);
     assert_fine(k, host = access_rmw(k->v, LINEAR(7) + 512, 4, SEG_DS));
     assert_null(host);
 }
 
-/* #AC for user accesses under CR0.AM and EFLAGS.AC only, before #PF, after canonicality (seen on hardware). */
+/* #AC for user accesses under CR0.AM and EFLAGS.AC only, before #PF, after canonicality (seen on hardware).
+ */
 static void alignment(void **state)
 {
     struct kit *k = *state;
@@ -224,7 +228,13 @@ static void set_seg(struct kit *k, enum seg seg, uint32_t attr, uint32_t limit, 
 static void segments(void **state)
 {
     struct kit *k = *state;
-    enum { DATA = SA_P | SA_S | 3, READ_ONLY = SA_P | SA_S | 1, DOWN = SA_P | SA_S | 7, CODE = SA_P | SA_S | 0xb, EXEC = SA_P | SA_S | 9 };
+    enum {
+        DATA = SA_P | SA_S | 3,
+        READ_ONLY = SA_P | SA_S | 1,
+        DOWN = SA_P | SA_S | 7,
+        CODE = SA_P | SA_S | 0xb,
+        EXEC = SA_P | SA_S | 9
+    };
     enum { R = ACCESS_READ, WR = ACCESS_WRITE };
     static const struct {
         uint32_t attr, limit;
@@ -233,17 +243,28 @@ static void segments(void **state)
         int access;
         bool fine;
     } rows[] = {
-        { DATA, 0xfff, 0xffc, 4, WR, true },        { DATA, 0xfff, 0xffd, 4, WR, false },
-        { DATA, 0xfff, 0xfff, 1, R, true },         { DATA, 0xfff, 0x1000, 1, R, false },
-        { DATA, 0xfff, 0xffffffff, 2, R, false },   { READ_ONLY, 0xfff, 0, 4, R, true },
-        { READ_ONLY, 0xfff, 0, 4, WR, false },      { CODE, 0xfff, 0, 4, R, true },
-        { CODE, 0xfff, 0, 4, WR, false },           { EXEC, 0xfff, 0, 4, R, false },
-        { SA_UNUSABLE, 0, 0, 1, R, false },         { SA_UNUSABLE | SA_P | SA_S | 3, ~0u, 0, 1, R, false },
-        { DOWN, 0xfff, 0xfff, 1, R, false },        { DOWN, 0xfff, 0x1000, 1, WR, true },
-        { DOWN, 0xfff, 0xffff, 1, R, true },        { DOWN, 0xfff, 0xffff, 2, R, false },
-        { DOWN, 0xfff, 0x10000, 1, R, false },      { DOWN | SA_DB, 0xfff, 0x10000, 1, R, true },
-        { DOWN | SA_DB, 0xfff, 0xffffffff, 1, R, true }, { DOWN | SA_DB, 0xfff, 0xffe, 4, R, false },
-        { DOWN | SA_DB, ~0u, 0xffffffff, 1, R, false }, { DATA, ~0u, 0xfffffffe, 4, R, true /* flat: may wrap */ },
+        { DATA, 0xfff, 0xffc, 4, WR, true },
+        { DATA, 0xfff, 0xffd, 4, WR, false },
+        { DATA, 0xfff, 0xfff, 1, R, true },
+        { DATA, 0xfff, 0x1000, 1, R, false },
+        { DATA, 0xfff, 0xffffffff, 2, R, false },
+        { READ_ONLY, 0xfff, 0, 4, R, true },
+        { READ_ONLY, 0xfff, 0, 4, WR, false },
+        { CODE, 0xfff, 0, 4, R, true },
+        { CODE, 0xfff, 0, 4, WR, false },
+        { EXEC, 0xfff, 0, 4, R, false },
+        { SA_UNUSABLE, 0, 0, 1, R, false },
+        { SA_UNUSABLE | SA_P | SA_S | 3, ~0u, 0, 1, R, false },
+        { DOWN, 0xfff, 0xfff, 1, R, false },
+        { DOWN, 0xfff, 0x1000, 1, WR, true },
+        { DOWN, 0xfff, 0xffff, 1, R, true },
+        { DOWN, 0xfff, 0xffff, 2, R, false },
+        { DOWN, 0xfff, 0x10000, 1, R, false },
+        { DOWN | SA_DB, 0xfff, 0x10000, 1, R, true },
+        { DOWN | SA_DB, 0xfff, 0xffffffff, 1, R, true },
+        { DOWN | SA_DB, 0xfff, 0xffe, 4, R, false },
+        { DOWN | SA_DB, ~0u, 0xffffffff, 1, R, false },
+        { DATA, ~0u, 0xfffffffe, 4, R, true /* flat: may wrap */ },
         { SA_S | 3, ~0u, 0, 1, R, false /* not present */ },
     };
     k->v->s.cr0 |= CR0_PE;
@@ -253,11 +274,13 @@ static void segments(void **state)
             set_seg(k, both[j], rows[i].attr, rows[i].limit, 0x30000);
             volatile uint64_t lin = 0;
             if (rows[i].fine) {
-                assert_fine(k, lin = seg_linear(k->v, both[j], rows[i].off, rows[i].size, (enum mmu_access)rows[i].access));
+                assert_fine(k, lin = seg_linear(k->v, both[j], rows[i].off, rows[i].size,
+                                                (enum mmu_access)rows[i].access));
                 assert_int_equal(lin, (0x30000 + rows[i].off) & 0xffffffff);
             } else {
                 assert_raises(k, j ? VEC_SS : VEC_GP, 0,
-                              lin = seg_linear(k->v, both[j], rows[i].off, rows[i].size, (enum mmu_access)rows[i].access));
+                              lin = seg_linear(k->v, both[j], rows[i].off, rows[i].size,
+                                               (enum mmu_access)rows[i].access));
             }
         }
     }
@@ -321,9 +344,9 @@ static void data_breakpoints(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(crossing_pages), TEST(not_canonical), TEST(probes), TEST(mmio), TEST(mmio_crossing), TEST(lapic_page), TEST(rom),
-        TEST(code_pages), TEST(rmw), TEST(alignment), TEST(implicit_under_smap), TEST(segments), TEST(real_mode), TEST(a20),
-        TEST(data_breakpoints),
+        TEST(crossing_pages),      TEST(not_canonical), TEST(probes),     TEST(mmio), TEST(mmio_crossing),
+        TEST(lapic_page),          TEST(rom),           TEST(code_pages), TEST(rmw),  TEST(alignment),
+        TEST(implicit_under_smap), TEST(segments),      TEST(real_mode),  TEST(a20),  TEST(data_breakpoints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -135,7 +135,8 @@ static void long_mode(void **state)
     assert_raises(k, VEC_GP, 0, cpu_write_cr(v, 4, 1u << 13)); /* VMXE neither */
 }
 
-/* PAE without long mode loads four pointers; reserved bits in them are #GP and nothing changes (SDM 3A 4.4.1). */
+/* PAE without long mode loads four pointers; reserved bits in them are #GP and nothing changes (SDM 3A
+ * 4.4.1). */
 static void pae_pointers(void **state)
 {
     struct kit *k = *state;
@@ -169,7 +170,8 @@ static void xcr0(void **state)
     static const struct {
         uint32_t ecx, eax, edx;
         bool fine;
-    } rows[] = { { 0, 3, 0, true }, { 0, 1, 0, true }, { 0, 2, 0, false }, { 0, 7, 0, false }, { 1, 3, 0, false }, { 0, 3, 1, false } };
+    } rows[] = { { 0, 3, 0, true },  { 0, 1, 0, true },  { 0, 2, 0, false },
+                 { 0, 7, 0, false }, { 1, 3, 0, false }, { 0, 3, 1, false } };
     for (volatile unsigned i = 0; i < array_size(rows); i++) {
         v->s.gpr[RCX] = rows[i].ecx;
         v->s.gpr[RAX] = rows[i].eax;
@@ -245,9 +247,10 @@ static void invpcid(void **state)
         uint64_t type, pcid, lin;
         bool pcide, fine;
     } rows[] = {
-        { 0, 0, 0x1000, false, true }, { 0, 1, 0x1000, false, false }, { 0, 1, 0x1000, true, true },
+        { 0, 0, 0x1000, false, true },      { 0, 1, 0x1000, false, false },    { 0, 1, 0x1000, true, true },
         { 0, 0, 1ull << 47, false, false }, { 1, 0, 1ull << 47, false, true }, { 1, 4096, 0, true, false },
-        { 2, 0, 0, false, true }, { 2, 1ull << 63, 0, true, false }, { 3, 0, 0, true, true }, { 4, 0, 0, true, false },
+        { 2, 0, 0, false, true },           { 2, 1ull << 63, 0, true, false }, { 3, 0, 0, true, true },
+        { 4, 0, 0, true, false },
     };
     for (volatile unsigned i = 0; i < array_size(rows); i++) {
         v->s.cr4 = CR4_PAE | (rows[i].pcide ? CR4_PCIDE : 0);
@@ -303,8 +306,10 @@ static void vmcall(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(reset_state), TEST(cr0_rules), TEST(machine_status_word), TEST(long_mode), TEST(pae_pointers), TEST(xcr0),
-        TEST(segment_bases), TEST(mode_key), TEST(invpcid), TEST(fpu_checks), TEST(vmcall),
+        TEST(reset_state),   TEST(cr0_rules),    TEST(machine_status_word),
+        TEST(long_mode),     TEST(pae_pointers), TEST(xcr0),
+        TEST(segment_bases), TEST(mode_key),     TEST(invpcid),
+        TEST(fpu_checks),    TEST(vmcall),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,10 +4,7 @@
 
 #include "cpu/lapic_internal.h"
 
-static void enable(struct kit *k)
-{
-    lapic_write(k->v, REG_SVR, 0x1ff);
-}
+static void enable(struct kit *k) { lapic_write(k->v, REG_SVR, 0x1ff); }
 
 static void registers(void **state)
 {
@@ -100,7 +97,8 @@ static void one_shot(void **state)
 static void divide_values(void **state)
 {
     struct kit *k = *state;
-    static const unsigned divisor[8][2] = { { 0, 2 }, { 1, 4 }, { 2, 8 }, { 3, 16 }, { 8, 32 }, { 9, 64 }, { 10, 128 }, { 11, 1 } };
+    static const unsigned divisor[8][2] = { { 0, 2 },  { 1, 4 },  { 2, 8 },    { 3, 16 },
+                                            { 8, 32 }, { 9, 64 }, { 10, 128 }, { 11, 1 } };
     enable(k);
     for (unsigned i = 0; i < 8; i++) {
         lapic_write(k->v, REG_TIMER_DIVIDE, divisor[i][0]);
@@ -293,8 +291,8 @@ static void x2apic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(registers), TEST(priorities), TEST(one_shot), TEST(divide_values), TEST(periodic), TEST(tsc_deadline),
-        TEST(timer_from_state), TEST(destinations), TEST(pic_and_ipi), TEST(x2apic),
+        TEST(registers),    TEST(priorities),       TEST(one_shot),     TEST(divide_values), TEST(periodic),
+        TEST(tsc_deadline), TEST(timer_from_state), TEST(destinations), TEST(pic_and_ipi),   TEST(x2apic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The page-table walk against hand-made tables of every mode, error codes by SDM 3A 4.7; and what the TLB may and may not keep. */
+/* The page-table walk against hand-made tables of every mode, error codes by SDM 3A 4.7; and what the TLB may
+ * and may not keep. */
 #include "cpu_kit.h"
 
 #include <string.h>
@@ -37,14 +38,16 @@ static void set_regs(struct kit *k, uint64_t cr0, uint64_t cr3, uint64_t cr4, ui
 
 #define PG_ON (CR0_PE | CR0_PG | CR0_WP)
 
-static void assert_maps(struct kit *k, uint64_t lin, enum mmu_access access, enum mmu_index index, uint64_t to)
+static void assert_maps(struct kit *k, uint64_t lin, enum mmu_access access, enum mmu_index index,
+                        uint64_t to)
 {
     struct mmu_result r = go(k, lin, access, index);
     assert_int_equal(r.fault, MMU_OK);
     assert_int_equal(r.addr.v, to);
 }
 
-static void assert_faults(struct kit *k, uint64_t lin, enum mmu_access access, enum mmu_index index, uint32_t error)
+static void assert_faults(struct kit *k, uint64_t lin, enum mmu_access access, enum mmu_index index,
+                          uint32_t error)
 {
     struct mmu_result r = go(k, lin, access, index);
     assert_int_equal(r.fault, MMU_FAULT_PAGE);
@@ -75,10 +78,12 @@ static void two_levels(void **state)
     assert_int_equal(kit_get32(k, L1 + 5 * 4), PAGE | P | W | U | A | D);
     assert_faults(k, 4u << 22, ACCESS_READ, MMU_SUPER, 0);
     assert_faults(k, 4u << 22, ACCESS_WRITE, MMU_USER, PF_WRITE | PF_USER);
-    assert_faults(k, lin + 0x1000, ACCESS_FETCH, MMU_USER, PF_USER); /* without NX or SMEP a fetch is not told apart */
+    assert_faults(k, lin + 0x1000, ACCESS_FETCH, MMU_USER,
+                  PF_USER); /* without NX or SMEP a fetch is not told apart */
 }
 
-/* A 4 MiB page takes physical bits 39:32 from bits 20:13 (SDM 3A Table 4-4); bit 21 is reserved; without PSE the bit means nothing. */
+/* A 4 MiB page takes physical bits 39:32 from bits 20:13 (SDM 3A Table 4-4); bit 21 is reserved; without PSE
+ * the bit means nothing. */
 static void pse_pages(void **state)
 {
     struct kit *k = *state;
@@ -185,16 +190,19 @@ static void reserved_bits(void **state)
         unsigned level, bit;
         bool large, nxe, faults;
     } rows[] = {
-        { 0, 7, false, true, true },   { 0, 40, false, true, true },  { 0, 51, false, true, true },  { 0, 52, false, true, false },
-        { 0, 63, false, false, true }, { 0, 8, false, true, false },  { 1, 40, false, true, true },  { 1, 13, true, true, true },
-        { 1, 29, true, true, true },   { 1, 12, true, true, false },  { 2, 13, true, true, true },   { 2, 20, true, true, true },
-        { 2, 12, true, true, false },  { 2, 51, true, true, true },   { 2, 63, true, false, true },  { 3, 7, false, true, false },
-        { 3, 40, false, true, true },  { 3, 63, false, false, true }, { 3, 62, false, true, false }, { 3, 59, false, true, false },
+        { 0, 7, false, true, true },   { 0, 40, false, true, true },  { 0, 51, false, true, true },
+        { 0, 52, false, true, false }, { 0, 63, false, false, true }, { 0, 8, false, true, false },
+        { 1, 40, false, true, true },  { 1, 13, true, true, true },   { 1, 29, true, true, true },
+        { 1, 12, true, true, false },  { 2, 13, true, true, true },   { 2, 20, true, true, true },
+        { 2, 12, true, true, false },  { 2, 51, true, true, true },   { 2, 63, true, false, true },
+        { 3, 7, false, true, false },  { 3, 40, false, true, true },  { 3, 63, false, false, true },
+        { 3, 62, false, true, false }, { 3, 59, false, true, false },
     };
     for (unsigned i = 0; i < array_size(rows); i++) {
         build_chain(k);
         uint64_t frame = rows[i].large ? 0 : chain[rows[i].level].next;
-        kit_put64(k, chain[rows[i].level].entry, frame | P | W | U | (rows[i].large ? PS : 0) | BIT(rows[i].bit));
+        kit_put64(k, chain[rows[i].level].entry,
+                  frame | P | W | U | (rows[i].large ? PS : 0) | BIT(rows[i].bit));
         set_regs(k, PG_ON, ROOT, CR4_PAE, rows[i].nxe ? LONG_EFER : LONG_EFER & ~EFER_NXE);
         if (rows[i].faults)
             assert_faults(k, LIN, ACCESS_WRITE, MMU_USER, PF_PRESENT | PF_WRITE | PF_USER | PF_RESERVED);
@@ -258,15 +266,19 @@ static void rights(void **state)
     for (unsigned level = 0; level < 4; level += 3) {
         for (unsigned i = 0; i < array_size(rows); i++) {
             build_chain(k);
-            /* SMEP and SMAP ask whether the page is a user page: all levels say so in the rows where U is set. */
+            /* SMEP and SMAP ask whether the page is a user page: all levels say so in the rows where U is
+             * set. */
             kit_put64(k, chain[level].entry, chain[level].next | P | rows[i].bits);
             set_regs(k, rows[i].cr0, ROOT, CR4_PAE | rows[i].cr4, EFER_LME | EFER_LMA | rows[i].efer);
             uint64_t before = kit_get64(k, chain[3].entry);
             if (rows[i].allowed) {
-                assert_int_equal(go(k, LIN, (enum mmu_access)rows[i].access, (enum mmu_index)rows[i].index).fault, MMU_OK);
+                assert_int_equal(
+                    go(k, LIN, (enum mmu_access)rows[i].access, (enum mmu_index)rows[i].index).fault, MMU_OK);
             } else {
-                assert_faults(k, LIN, (enum mmu_access)rows[i].access, (enum mmu_index)rows[i].index, rows[i].error);
-                assert_int_equal(kit_get64(k, chain[3].entry), before); /* a refused access leaves no A or D */
+                assert_faults(k, LIN, (enum mmu_access)rows[i].access, (enum mmu_index)rows[i].index,
+                              rows[i].error);
+                assert_int_equal(kit_get64(k, chain[3].entry),
+                                 before); /* a refused access leaves no A or D */
             }
         }
     }
@@ -277,13 +289,15 @@ static void not_canonical(void **state)
     struct kit *k = *state;
     build_chain(k);
     set_regs(k, PG_ON, ROOT, CR4_PAE, LONG_EFER);
-    static const uint64_t bad[] = { 0x800000000000ull, 0xffff7fffffffffffull, 0x8000000000000000ull, LIN | 1ull << 62 };
+    static const uint64_t bad[] = { 0x800000000000ull, 0xffff7fffffffffffull, 0x8000000000000000ull,
+                                    LIN | 1ull << 62 };
     for (unsigned i = 0; i < array_size(bad); i++)
         assert_int_equal(go(k, bad[i], ACCESS_READ, MMU_USER).fault, MMU_FAULT_CANONICAL);
     assert_int_equal(go(k, 0xffff800000000000ull, ACCESS_READ, MMU_USER).fault, MMU_FAULT_PAGE);
 }
 
-/* Tables where there is no memory read as all ones: present, with reserved bits. Tables in ROM work and stay as they are. */
+/* Tables where there is no memory read as all ones: present, with reserved bits. Tables in ROM work and stay
+ * as they are. */
 static void tables_elsewhere(void **state)
 {
     struct kit *k = *state;
@@ -322,7 +336,7 @@ static void tables_on_code(void **state)
     assert_int_not_equal(atomic_load(&pmap_page(k->pmap, GPA(L3))->code_version), version);
 }
 
-/* --- the TLB -------------------------------------------------------------------------------------------------------------- */
+/* --- the TLB -------------------------------------------------------------------------------------------- */
 
 static bool hit(struct kit *k, uint64_t lin, enum mmu_access access)
 {
@@ -570,11 +584,30 @@ static void page_zero(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(paging_off), TEST(two_levels), TEST(pse_pages), TEST(pae), TEST(pdpte_reserved_bits), TEST(four_levels),
-        TEST(reserved_bits), TEST(large_pages), TEST(rights), TEST(not_canonical), TEST(tables_elsewhere),
-        TEST(peek_leaves_no_trace), TEST(tables_on_code), TEST(fills_by_right), TEST(remapped_page_keeps_no_rights), TEST(invlpg),
-        TEST(invlpg_large), TEST(cr3_without_pcid_flushes), TEST(pcid_keeps_spaces), TEST(generations_wrap),
-        TEST(mode_change_flushes), TEST(revocation), TEST(watched_pages), TEST(page_zero),
+        TEST(paging_off),
+        TEST(two_levels),
+        TEST(pse_pages),
+        TEST(pae),
+        TEST(pdpte_reserved_bits),
+        TEST(four_levels),
+        TEST(reserved_bits),
+        TEST(large_pages),
+        TEST(rights),
+        TEST(not_canonical),
+        TEST(tables_elsewhere),
+        TEST(peek_leaves_no_trace),
+        TEST(tables_on_code),
+        TEST(fills_by_right),
+        TEST(remapped_page_keeps_no_rights),
+        TEST(invlpg),
+        TEST(invlpg_large),
+        TEST(cr3_without_pcid_flushes),
+        TEST(pcid_keeps_spaces),
+        TEST(generations_wrap),
+        TEST(mode_change_flushes),
+        TEST(revocation),
+        TEST(watched_pages),
+        TEST(page_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

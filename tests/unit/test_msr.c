@@ -236,7 +236,8 @@ static void feature_leaves(void **state)
     cpuid(k, 0x80000007, 0);
     assert_int_equal(r[RDX], BIT(8));
     cpuid(k, 0x80000001, 0);
-    assert_int_equal(r[RDX] & (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29)), BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29));
+    assert_int_equal(r[RDX] & (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29)),
+                     BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29));
     assert_true(k->model.cpuid_count < CPUID_ENTRIES_MAX);
 }
 
@@ -281,8 +282,10 @@ static void saved_state(void **state)
     static const struct {
         uint64_t cr0, cr4, efer, rflags;
     } bad[] = {
-        { CR0_PG, 0, 0, 2 }, { CR0_NW, 0, 0, 2 }, { 0, 0, EFER_LMA, 2 }, { CR0_PE | CR0_PG, 0, EFER_LME | EFER_LMA, 2 },
-        { 0, CR4_PCIDE, 0, 2 }, { 0, 1u << 13, 0, 2 }, { 0, 0, 0, 2 | FL_VM },
+        { CR0_PG, 0, 0, 2 },    { CR0_NW, 0, 0, 2 },
+        { 0, 0, EFER_LMA, 2 },  { CR0_PE | CR0_PG, 0, EFER_LME | EFER_LMA, 2 },
+        { 0, CR4_PCIDE, 0, 2 }, { 0, 1u << 13, 0, 2 },
+        { 0, 0, 0, 2 | FL_VM },
     };
     for (unsigned i = 0; i < array_size(bad); i++) {
         struct vcpu_state s = k->v->s;
@@ -298,7 +301,8 @@ static void saved_state(void **state)
     kit_teardown((void **)&other);
 }
 
-/* Bytes between fields: of 8 segments, of 2 table registers, after `cc`, before the timer's times, before `retired`. */
+/* Bytes between fields: of 8 segments, of 2 table registers, after `cc`, before the timer's times, before
+ * `retired`. */
 #define PADDING (8u * 6 + 2u * 6 + 6 + 4 + 6)
 
 /* Every byte of the struct that is not padding is in the table: flipping any leaves a trace in the hash. */
@@ -322,10 +326,17 @@ static void table_is_complete(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(kept_and_refused), TEST(read_only_and_unknown),
-        cmocka_unit_test_setup_teardown(amd_registers, kit_setup_amd, kit_teardown), TEST(time_stamp_counter),
-        TEST(tsc_does_not_wrap), TEST(paravirtual_clock), TEST(hypervisor_leaves), TEST(feature_leaves), TEST(topology),
-        TEST(saved_state), TEST(table_is_complete),
+        TEST(kept_and_refused),
+        TEST(read_only_and_unknown),
+        cmocka_unit_test_setup_teardown(amd_registers, kit_setup_amd, kit_teardown),
+        TEST(time_stamp_counter),
+        TEST(tsc_does_not_wrap),
+        TEST(paravirtual_clock),
+        TEST(hypervisor_leaves),
+        TEST(feature_leaves),
+        TEST(topology),
+        TEST(saved_state),
+        TEST(table_is_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
