@@ -46,30 +46,41 @@ static const struct state_field fields[] = {
     STATE_FIELD(struct acpi_pm_state, timer_seen),
 };
 
-static const struct state_class class = { "acpi_pm", 1, sizeof(struct acpi_pm_state), fields, array_size(fields), NULL };
+static bool valid(const void *state)
+{
+    const struct acpi_pm_state *s = state;
+    return !(s->status & ~STATUS_MASK) && !(s->enable & ~ENABLE_MASK) && !(s->control & ~CONTROL_KEPT);
+}
+
+static const struct state_class class = { "acpi_pm", 1, sizeof(struct acpi_pm_state), fields, array_size(fields), valid };
 
 static uint64_t timer(const struct acpi_pm *pm)
 {
     return rate_ticks(clock_now(pm->clk), ACPI_PM_HZ);
 }
 
-/* Notes changes of the timer's highest bit, drives the SCI, and waits for the next change if it would interrupt. */
-static void update(struct acpi_pm *pm)
+/* Drives the SCI, and waits for the next change of the timer's highest bit if it would interrupt. */
+static void drive(struct acpi_pm *pm)
 {
-    struct acpi_pm_state *s = &pm->s;
-    uint64_t half_turns = timer(pm) >> 31;
-    if (half_turns != s->timer_seen)
-        s->status |= TMR;
-    s->timer_seen = half_turns;
+    const struct acpi_pm_state *s = &pm->s;
     bool sci = s->control & SCI_EN && s->status & s->enable & ENABLE_MASK;
     if (sci != pm->sci) {
         pm->sci = sci;
         line_set(&pm->cfg.sci, sci);
     }
     if (s->enable & ~s->status & TMR && s->control & SCI_EN)
-        deadline_arm(pm->clk, &pm->half_turn, rate_ns((half_turns + 1) << 31, ACPI_PM_HZ));
+        deadline_arm(pm->clk, &pm->half_turn, rate_ns((s->timer_seen + 1) << 31, ACPI_PM_HZ));
     else
         deadline_cancel(pm->clk, &pm->half_turn);
+}
+
+static void update(struct acpi_pm *pm)
+{
+    uint64_t half_turns = timer(pm) >> 31;
+    if (half_turns != pm->s.timer_seen)
+        pm->s.status |= TMR;
+    pm->s.timer_seen = half_turns;
+    drive(pm);
 }
 
 static void half_turn(void *ctx, uint64_t now)
@@ -200,7 +211,6 @@ struct state_object acpi_pm_state_object(struct acpi_pm *pm)
 
 void acpi_pm_loaded(struct acpi_pm *pm)
 {
-    pm->sci = pm->s.control & SCI_EN && pm->s.status & pm->s.enable & ENABLE_MASK;
+    drive(pm);
     line_set(&pm->cfg.sci, pm->sci);
-    update(pm);
 }

@@ -270,7 +270,8 @@ static void catch_up(struct i8254 *pit, uint64_t t)
     settle(&pit->s.ch[2], t);
 }
 
-/* Waits for the next edge, or for the moment to make up for one that was late: never while nobody could notice it. */
+/* Waits for the next edge, or for the moment to make up for one that was late: never while nobody could notice it. Ends every
+ * handler, so that the deadline follows from the state alone. */
 static void arm(struct i8254 *pit)
 {
     const struct channel *c = &pit->s.ch[0];
@@ -310,12 +311,15 @@ static void tick(void *ctx, uint64_t now)
 
 void i8254_irq_observed(struct i8254 *pit)
 {
-    if (pit->tick.heap_pos || !irq_watch_observed(&pit->watch))
+    bool observed = irq_watch_observed(&pit->watch);
+    if (observed == (pit->tick.heap_pos != 0))
         return;
-    catch_up(pit, ticks_now(pit));
-    if (pit->s.backlog)
-        pit->s.backlog = 1; /* a masked input remembers one edge */
-    deliver(pit, clock_now(pit->clk));
+    if (observed) {
+        catch_up(pit, ticks_now(pit));
+        if (pit->s.backlog)
+            pit->s.backlog = 1; /* a masked input remembers one edge */
+        deliver(pit, clock_now(pit->clk));
+    }
     arm(pit);
 }
 
@@ -418,6 +422,7 @@ static uint64_t timer_read(void *dev, uint32_t off, unsigned width)
     if (off == 3)
         return 0xff; /* the control word cannot be read */
     catch_up(pit, t);
+    arm(pit);
     return read_count(&pit->s.ch[off], t);
 }
 
@@ -440,6 +445,7 @@ static uint64_t port61_read(void *dev, uint32_t off, unsigned width)
     struct i8254 *pit = dev;
     uint64_t now = clock_now(pit->clk), t = rate_ticks(now, I8254_HZ);
     catch_up(pit, t);
+    arm(pit);
     return pit->s.port61 | (now / REFRESH_NS & 1 ? PORT61_REFRESH : 0) | (output(&pit->s.ch[2], t) ? PORT61_OUT2 : 0);
 }
 
@@ -451,6 +457,7 @@ static void port61_write(void *dev, uint32_t off, uint64_t val, unsigned width)
     catch_up(pit, t);
     pit->s.port61 = val & PORT61_WRITABLE;
     set_gate(&pit->s.ch[2], val & PORT61_GATE2, t);
+    arm(pit);
 }
 
 static const struct bus_ops timer_ops = { .read = timer_read, .write = timer_write, .max_width = 1 };

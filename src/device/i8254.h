@@ -18,7 +18,7 @@ struct i8254;
 struct i8254 *i8254_create(struct bus *bus, struct clock *clk, struct line irq, struct irq_watch watch, struct error *e);
 void i8254_destroy(struct i8254 *pit);
 void i8254_reset(struct i8254 *pit);
-/* IRQ 0 may have become observed: delivers a missed tick and ticks on. Device lock held. */
+/* IRQ 0 may have become observed, or no longer: delivers a missed tick and ticks on, or stops. Device lock held. */
 void i8254_irq_observed(struct i8254 *pit);
 struct state_object i8254_state_object(struct i8254 *pit);
 /* After a load: drives the output and arms the deadline from the state. */

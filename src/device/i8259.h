@@ -12,7 +12,7 @@ struct i8259;
 
 struct i8259_config {
     struct line intr; /* INTR of the master, to the processors */
-    /* May be NULL: inputs were unmasked, or the guest is about to look at the requests: sleeping sources catch up now. */
+    /* May be NULL: inputs were masked or unmasked, or the guest is about to look at the requests: sleeping sources catch up. */
     void (*inputs_observed)(void *ctx);
     void *ctx;
 };

@@ -59,7 +59,16 @@ static const struct state_field fields[] = {
     STATE_FIELD(struct ioapic_state, select),
 };
 
-static const struct state_class class = { "ioapic", 1, sizeof(struct ioapic_state), fields, array_size(fields), NULL };
+static bool valid(const void *state)
+{
+    const struct ioapic_state *s = state;
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        if (s->rte[pin] & ~(RTE_WRITABLE | RTE_REMOTE_IRR))
+            return false;
+    return !(s->id & ~ID_MASK);
+}
+
+static const struct state_class class = { "ioapic", 1, sizeof(struct ioapic_state), fields, array_size(fields), valid };
 
 /* --- delivery ------------------------------------------------------------------------------------------------------------- */
 
@@ -121,7 +130,7 @@ static void write_rte(struct ioapic *io, unsigned pin, unsigned shift, uint32_t 
     if (!(*rte & RTE_LEVEL))
         *rte &= ~RTE_REMOTE_IRR; /* kernels end a stuck interrupt by a detour over edge mode */
     service_level(io, pin);
-    if (!(*rte & RTE_MASKED) && io->cfg.inputs_observed)
+    if (io->cfg.inputs_observed)
         io->cfg.inputs_observed(io->cfg.ctx);
 }
 

@@ -6,7 +6,7 @@
 #include "base/types.h"
 
 /* Handed to a source at construction. With `observed` NULL the line always counts as observed. The wiring calls the source's
- * X_irq_observed() when a controller unmasks lines, so that the source catches up and ticks again. */
+ * X_irq_observed() when a controller masks or unmasks lines, so that the source stops, or catches up and ticks again. */
 struct irq_watch {
     bool (*observed)(void *ctx, unsigned irq);
     void *ctx;

@@ -94,7 +94,13 @@ static const struct state_field fields[] = {
     STATE_ARRAY(struct pci_host_state, isa),
 };
 
-static const struct state_class class = { "pci_host", 1, sizeof(struct pci_host_state), fields, array_size(fields), NULL };
+static bool valid(const void *state)
+{
+    const struct pci_host_state *s = state;
+    return !(s->address & ~ADDRESS_WRITABLE) && !(s->reset_control & ~RC_WRITABLE);
+}
+
+static const struct state_class class = { "pci_host", 1, sizeof(struct pci_host_state), fields, array_size(fields), valid };
 
 /* --- the bridges ---------------------------------------------------------------------------------------------------------- */
 

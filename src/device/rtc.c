@@ -52,6 +52,7 @@ struct rtc_state {
     uint64_t offset;     /* ns, modulo 2^64: time of day = wall base + virtual clock + offset */
     uint64_t second_seen; /* flags are accounted for up to this second ... */
     uint64_t tick_seen;  /* ... and up to this periodic tick */
+    uint64_t backlog_at; /* virtual ns at which to make up for the next one */
 };
 
 struct rtc {
@@ -70,6 +71,7 @@ static const struct state_field fields[] = {
     STATE_FIELD(struct rtc_state, offset),
     STATE_FIELD(struct rtc_state, second_seen),
     STATE_FIELD(struct rtc_state, tick_seen),
+    STATE_FIELD(struct rtc_state, backlog_at),
 };
 
 static const struct state_class class = { "rtc", 1, sizeof(struct rtc_state), fields, array_size(fields), NULL };
@@ -239,7 +241,8 @@ static uint64_t when_second(const struct rtc *rtc, uint64_t second)
     return left < TIME_LIMIT ? now + left : now;
 }
 
-/* Waits for the next flag that is enabled and not set yet; for nothing else. */
+/* Waits for the next flag that is enabled and not set yet; for nothing else. Ends every handler, so that the deadline follows from
+ * the state alone. */
 static void arm(struct rtc *rtc)
 {
     const struct rtc_state *s = &rtc->s;
@@ -247,7 +250,7 @@ static void arm(struct rtc *rtc)
     uint64_t at = UINT64_MAX, p = period(s);
     if (wanted & PF && p) {
         uint64_t next = rate_ns((s->tick_seen / p + 1) * p, CRYSTAL_HZ);
-        at = s->backlog ? clock_now(rtc->clk) + rate_ns(p, CRYSTAL_HZ) / 2 : next;
+        at = s->backlog ? s->backlog_at : next;
     }
     if (wanted & UF && running(s))
         at = sooner(at, when_second(rtc, s->second_seen + 1));
@@ -332,6 +335,7 @@ static uint8_t read_register(struct rtc *rtc, unsigned reg)
         val |= A_UIP;
     if (reg == REG_C) {
         s->cmos[REG_C] = 0;
+        s->backlog_at = clock_now(rtc->clk) + rate_ns(period(s), CRYSTAL_HZ) / 2;
     } else if (is_time(reg) && running(s)) {
         show_time(rtc);
         val = s->cmos[reg];
@@ -346,12 +350,10 @@ static uint64_t rtc_read(void *dev, uint32_t off, unsigned width)
     if (off == 0)
         return 0xff; /* the index cannot be read */
     catch_up(rtc);
-    update_irq(rtc);
+    update_irq(rtc); /* so that register C shows IRQF */
     uint8_t val = read_register(rtc, rtc->s.index);
-    if (rtc->s.index == REG_C) {
-        update_irq(rtc);
-        arm(rtc);
-    }
+    update_irq(rtc);
+    arm(rtc);
     return val;
 }
 

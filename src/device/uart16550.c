@@ -89,7 +89,13 @@ static const struct state_field fields[] = {
     STATE_FIELD_MAX(struct uart16550_state, rx_count, FIFO_SIZE),
 };
 
-static const struct state_class class = { "uart16550", 1, sizeof(struct uart16550_state), fields, array_size(fields), NULL };
+static bool valid(const void *state)
+{
+    const struct uart16550_state *s = state;
+    return !(s->errors & ~LSR_ERRORS) && !(s->fcr & ~FCR_KEPT);
+}
+
+static const struct state_class class = { "uart16550", 1, sizeof(struct uart16550_state), fields, array_size(fields), valid };
 
 /* --- interrupts ----------------------------------------------------------------------------------------------------------- */
 
