@@ -57,12 +57,14 @@ void cpu_sysret(struct vcpu *v, unsigned size)
     uint16_t base = (uint16_t)(v->s.msr.star >> 48);
     uint16_t cs = (uint16_t)((size == 8 ? base + 16 : base) | SEL_RPL);
     uint16_t ss = (uint16_t)((base + 8) | SEL_RPL);
-    if (vcpu_lma(v))
-        flags_write(v, v->s.gpr[R11], SYSRET_FLAGS | FL_RF | FL_VM);
-    else
+    if (vcpu_lma(v)) {
+        flags_write(v, v->s.gpr[R11] & SYSRET_FLAGS, SYSRET_FLAGS | FL_RF);
+        /* A trap before the first user instruction, as if SYSCALL had just completed. */
+        if (v->s.rflags & FL_TF)
+            v->s.debug_pending |= (uint16_t)DR6_BS;
+    } else {
         v->s.rflags |= FL_IF;
-    if (vcpu_lma(v))
-        v->s.rflags &= ~(uint64_t)(FL_RF | FL_VM);
+    }
     v->s.rip = rip;
     /* AMD processors leave SS's hidden part as it is; a flat one is what software that runs on both can
      * rely on. */

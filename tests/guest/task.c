@@ -201,8 +201,8 @@ static void refusals(void)
         {"new-cs-rpl", offsetof(struct tss32, cs), SEL_CODE | 3, TS, SEL_CODE},
         {"new-ss-null", offsetof(struct tss32, ss), 0, TS, 0},
         {"new-ss-code", offsetof(struct tss32, ss), SEL_CODE, TS, SEL_CODE},
-        {"new-ss-rpl", offsetof(struct tss32, ss), SEL_USER_DATA, TS, SEL_USER_DATA & ~3},
-        {"new-ss-np", offsetof(struct tss32, ss), PARTS + 8, SS, PARTS + 8},
+        {"new-ss-rpl", offsetof(struct tss32, ss), SEL_DATA, TS, SEL_DATA},
+        {"new-ss-np", offsetof(struct tss32, ss), (PARTS + 24) | 3, SS, PARTS + 24},
         {"new-ds-system", offsetof(struct tss32, ds), SEL_TSS, TS, SEL_TSS},
         {"new-ds-np", offsetof(struct tss32, ds), PARTS + 8, NP, PARTS + 8},
         {"new-es-beyond", offsetof(struct tss32, es), GDT_ENTRIES * 8, TS, GDT_ENTRIES * 8},
@@ -214,12 +214,16 @@ static void refusals(void)
     set_gdt(PARTS, gdt[SEL_CODE / 8] & ~(1ull << 47));
     set_gdt(PARTS + 8, gdt[SEL_DATA / 8] & ~(1ull << 47));
     set_gdt(PARTS + 16, descriptor(0, 0xff, 0x02, 0));
+    set_gdt(PARTS + 24, gdt[SEL_USER_DATA / 8] & ~(1ull << 47));
     for (u32 i = 0; i < ARRAY_LEN(cases); i++) {
         if (is_tcg()) {
             check_skip(cases[i].name, "QEMU loses the new task");
             continue;
         }
         task_init(&task_b, TSS_B, ending, stack_b);
+        bool no_stack = cases[i].field == offsetof(struct tss32, ss) || cases[i].field == offsetof(struct tss32, ldt);
+        if (no_stack) /* no handler could push on that stack: let it be entered from CPL 3, on the stack of ring 0 */
+            task_b.cs = SEL_USER_CODE, task_b.ss = task_b.ds = task_b.es = task_b.fs = task_b.gs = SEL_USER_DATA;
         *(u32 *)((ulong)&task_b + cases[i].field) = cases[i].value;
         if (cases[i].field == offsetof(struct tss32, cs) && (cases[i].value & 3))
             task_b.ss = task_b.ds = task_b.es = task_b.fs = task_b.gs = SEL_USER_DATA; /* nothing wrong but the code segment's DPL */
