@@ -104,10 +104,15 @@ static unsigned translate_all(struct vcpu *v, uint64_t lin, unsigned size, enum 
 {
     uint32_t room = PAGE_SIZE - (lin & PAGE_OFFSET_MASK);
     check_alignment(v, lin, size, index);
-    out[0] = translate(v, lin, size < room ? size : room, access, index, seg);
-    if (likely(size <= room))
+    if (likely(size <= room)) {
+        out[0] = translate(v, lin, size, access, index, seg);
         return 1;
-    out[1] = translate(v, next_page(v, lin), size - room, access, index, seg);
+    }
+    uint64_t next = next_page(v, lin);
+    if (!is_canonical(next)) /* known before any page is looked up */
+        raise_segment(v, seg);
+    out[0] = translate(v, lin, room, access, index, seg);
+    out[1] = translate(v, next, size - room, access, index, seg);
     return 2;
 }
 
