@@ -11,12 +11,15 @@
 #include "cpu/debug.h"
 #include "cpu/interrupt.h"
 #include "cpu/lapic.h"
+#include "cpu/lapic_internal.h"
 
 /* ---- Posting --------------------------------------------------------------------------------- */
 
 void vcpu_set_pic_line(struct vcpu *v, bool level)
 {
-    atomic_store_explicit(&v->pic_line, level, memory_order_release);
+    bool before = atomic_exchange_explicit(&v->pic_line, level, memory_order_acq_rel);
+    if (level && !before)
+        atomic_fetch_or_explicit(&v->signals, SIGNAL_PIC_EDGE, memory_order_release);
     if (level)
         vcpu_request(v, REQ_EVENT);
 }
@@ -59,6 +62,8 @@ static void collect_posted(struct vcpu *v)
     /* The SIPI first: whoever sees it then sees the INIT that was posted before it, and does not drop it
      * as unasked for. */
     uint32_t sipi = 0, signals = 0;
+    if (atomic_load_explicit(&v->lapic_timer_due, memory_order_relaxed))
+        lapic_timer_poll(v); /* it may be set to deliver an NMI */
     if (atomic_load_explicit(&v->sipi_posted, memory_order_relaxed))
         sipi = atomic_exchange_explicit(&v->sipi_posted, 0, memory_order_acquire);
     if (atomic_load_explicit(&v->signals, memory_order_relaxed))
@@ -71,6 +76,8 @@ static void collect_posted(struct vcpu *v)
         v->s.nmi_pending = 1;
     if (signals & SIGNAL_INIT)
         v->s.init_pending = 1;
+    if (signals & SIGNAL_PIC_EDGE)
+        lapic_fire_lvt(v, v->s.lapic.lvt_lint0);
 }
 
 /* ---- Deliverable? ---------------------------------------------------------------------------- */

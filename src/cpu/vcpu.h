@@ -119,6 +119,7 @@ struct vcpu {
 
 #define SIGNAL_NMI 1u
 #define SIGNAL_INIT 2u
+#define SIGNAL_PIC_EDGE 4u /* the 8259 INTR wire went up: an edge for a LINT0 that is not ExtINT */
 
 static inline unsigned vcpu_cpl(const struct vcpu *v) { return mode_cpl(v->mode); }
 static inline bool vcpu_long64(const struct vcpu *v) { return (v->mode & MODE_CODE_MASK) == MODE_CODE64; }

@@ -70,6 +70,13 @@ static void interrupts(void **state)
     lapic_write(v, 0x350, 0x10700); /* masked */
     v->s.rflags |= FL_IF;
     assert_false(cpu_event_deliverable(v));
+    lapic_write(v, 0x350, 0x400); /* NMI: by the edge */
+    v->s.rflags &= ~(uint64_t)FL_IF;
+    assert_false(cpu_event_deliverable(v));
+    vcpu_set_pic_line(v, false);
+    vcpu_set_pic_line(v, true);
+    cpu_take_events(v);
+    assert_true(cpu_event_deliverable(v) || v->s.nmi_blocked);
     v->cb.ctx = k;
 }
 
