@@ -218,7 +218,7 @@ static volatile u32 turn, cross_wrong;
 
 static void other_side(void)
 {
-    for (u32 i = 1; i <= 300; i++) {
+    for (u32 i = 1; i <= 60; i++) {
         while (turn != 2 * i - 1)
             cpu_pause();
         cpuid(0, 0); /* serialise */
@@ -236,7 +236,7 @@ static void cross_modifying(void)
     }
     turn = 0;
     smp_run(1, other_side);
-    for (u32 i = 1; i <= 300; i++) {
+    for (u32 i = 1; i <= 60; i++) {
         put_constant((ulong)code, i);
         turn = 2 * i - 1;
         while (turn != 2 * i)

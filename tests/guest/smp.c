@@ -2,7 +2,7 @@
 /* Several processors: start, LOCK, memory order, IPIs, TLB shoot-down, time. The command line says cpus=N. */
 #include "guest.h"
 
-#define ROUNDS 3000u
+#define ROUNDS 2000u
 static u32 cpus_wanted;
 
 static u32 my_index(void) { return this_cpu()->index; }
@@ -198,7 +198,7 @@ static volatile u32 ALIGNED(64) wrong_order, ALIGNED(64) ready;
 
 static void reader(void)
 {
-    for (u32 i = 1; i <= 2000; i++) {
+    for (u32 i = 1; i <= 400; i++) {
         u32 flag;
         while ((flag = shared_y) < i)
             cpu_pause();
@@ -210,7 +210,7 @@ static void reader(void)
 
 static void store_buffer_side(void)
 {
-    for (u32 i = 1; i <= 1000; i++) {
+    for (u32 i = 1; i <= 200; i++) {
         while (go != i)
             cpu_pause();
         shared_y = 1;
@@ -223,7 +223,7 @@ static void store_buffer_side(void)
 
 static void locked_side(void)
 {
-    for (u32 i = 1; i <= 1000; i++) {
+    for (u32 i = 1; i <= 200; i++) {
         while (go != i)
             cpu_pause();
         u32 one = 1;
@@ -238,7 +238,7 @@ static u32 both_zero(void (*side)(void), bool fence)
     u32 bad = 0;
     go = ready = 0;
     smp_run(1, side);
-    for (u32 i = 1; i <= 1000; i++) {
+    for (u32 i = 1; i <= 200; i++) {
         shared_x = shared_y = 0;
         asm volatile("mfence" : : : "memory");
         go = i;
@@ -262,7 +262,7 @@ static void ordering(void)
 {
     wrong_order = shared_x = shared_y = 0;
     smp_run(1, reader);
-    for (u32 i = 1; i <= 2000; i++) {
+    for (u32 i = 1; i <= 400; i++) {
         shared_x = i;
         barrier();
         shared_y = i;
@@ -359,7 +359,7 @@ static void interrupts(void)
     /* halted ones wake up, many times */
     start_waiting(wait_halted);
     each = true;
-    for (u32 k = 1; k <= 50; k++)
+    for (u32 k = 1; k <= 20; k++)
         for (u32 i = 1; i < cpus_wanted; i++) {
             apic_icr(ids[i], 0x4070);
             while (ipis[i] < k && each)
@@ -431,7 +431,7 @@ static volatile u32 baton, backwards;
 static void tsc_relay(void)
 {
     u32 n = cpus_wanted, me = my_index();
-    for (u32 i = 0; i < 200; i++) {
+    for (u32 i = 0; i < 40; i++) {
         while (baton % n != me)
             cpu_pause();
         asm volatile("lfence" : : : "memory");
@@ -490,7 +490,7 @@ static void shoot_downs(void)
     round_number = 0;
     pages[0][0] = 0;
     start_waiting(keep_reading);
-    for (u32 k = 1; k <= 60; k++) {
+    for (u32 k = 1; k <= 30; k++) {
         u32 *next = pages[k & 1];
         next[0] = 2 * k;
         round_number = 2 * k - 1;
@@ -501,7 +501,7 @@ static void shoot_downs(void)
         while (acknowledged < cpus_wanted - 1)
             cpu_pause();
         round_number = 2 * k;
-        for (u32 i = 0; i < 200; i++)
+        for (u32 i = 0; i < 100; i++)
             cpu_pause();
     }
     stop_waiting();
