@@ -34,10 +34,7 @@ static uint64_t value_get(const struct state_field *f, const void *state, uint32
     }
 }
 
-static size_t field_size(const struct state_field *f)
-{
-    return (size_t)f->count * f->width;
-}
+static size_t field_size(const struct state_field *f) { return (size_t)f->count * f->width; }
 
 static size_t fields_size(const struct state_class *cls)
 {
@@ -63,10 +60,7 @@ static uint32_t crc32_of(const uint8_t *p, size_t len)
     return ~crc;
 }
 
-size_t state_saved_size(const struct state_class *cls)
-{
-    return HEADER_SIZE + fields_size(cls) + CRC_SIZE;
-}
+size_t state_saved_size(const struct state_class *cls) { return HEADER_SIZE + fields_size(cls) + CRC_SIZE; }
 
 size_t state_save(const struct state_object *obj, void *buf)
 {
@@ -95,15 +89,16 @@ static int check_header(const struct state_object *obj, const uint8_t *in, size_
     char name[NAME_SIZE] = { 0 };
     snprintf(name, sizeof(name), "%s", cls->name);
     if (len < want)
-        return error_set(e, -EINVAL, "saved state of %s is truncated: %zu of %zu bytes", cls->name, len, want);
+        return error_set(e, -EINVAL, "saved state of %s is truncated: %zu of %zu bytes", cls->name, len,
+                         want);
     if (get_le32(in) != MAGIC || memcmp(in + 16, name, NAME_SIZE) != 0)
         return error_set(e, -EINVAL, "saved state is not that of %s", cls->name);
     if (get_le32(in + 4) != cls->version)
-        return error_set(e, -EINVAL, "saved state of %s has version %u, this build reads version %u", cls->name,
-                         get_le32(in + 4), cls->version);
+        return error_set(e, -EINVAL, "saved state of %s has version %u, this build reads version %u",
+                         cls->name, get_le32(in + 4), cls->version);
     if (get_le32(in + 8) != obj->instance)
-        return error_set(e, -EINVAL, "saved state of %s is of instance %u, not %u", cls->name, get_le32(in + 8),
-                         obj->instance);
+        return error_set(e, -EINVAL, "saved state of %s is of instance %u, not %u", cls->name,
+                         get_le32(in + 8), obj->instance);
     if (get_le32(in + 12) != fields_size(cls))
         return error_set(e, -EINVAL, "saved state of %s has %u bytes of fields, not %zu", cls->name,
                          get_le32(in + 12), fields_size(cls));
@@ -121,8 +116,9 @@ static int check_ranges(const struct state_class *cls, const void *fresh, struct
         for (uint32_t k = 0; k < f->count; k++) {
             uint64_t v = value_get(f, fresh, k);
             if (v > f->max)
-                return error_set(e, -EINVAL, "saved state of %s: %s[%u] is 0x%" PRIx64 ", at most 0x%" PRIx64
-                                 " is valid", cls->name, f->name, k, v, f->max);
+                return error_set(e, -EINVAL,
+                                 "saved state of %s: %s[%u] is 0x%" PRIx64 ", at most 0x%" PRIx64 " is valid",
+                                 cls->name, f->name, k, v, f->max);
         }
     }
     if (cls->valid && !cls->valid(fresh))
@@ -197,9 +193,11 @@ void state_print(const struct state_object *obj, void (*emit)(void *ctx, const c
             if (!v)
                 continue;
             if (f->count > 1)
-                snprintf(line, sizeof(line), "%s%u.%s[%u] = 0x%" PRIx64, obj->cls->name, obj->instance, f->name, k, v);
+                snprintf(line, sizeof(line), "%s%u.%s[%u] = 0x%" PRIx64, obj->cls->name, obj->instance,
+                         f->name, k, v);
             else
-                snprintf(line, sizeof(line), "%s%u.%s = 0x%" PRIx64, obj->cls->name, obj->instance, f->name, v);
+                snprintf(line, sizeof(line), "%s%u.%s = 0x%" PRIx64, obj->cls->name, obj->instance, f->name,
+                         v);
             emit(ctx, line);
         }
     }

@@ -26,7 +26,8 @@ struct bus {
     uint8_t port_map[PORTS];
     struct window ports[MAX_PORT_WINDOWS];
     unsigned nports;
-    struct window mmio[MAX_MMIO_WINDOWS]; /* by address; changes only with the world stopped, so it is read without a lock */
+    /* By address. Changes only with the world stopped, so it is read without a lock. */
+    struct window mmio[MAX_MMIO_WINDOWS];
     unsigned nmmio;
 };
 
@@ -56,19 +57,14 @@ void bus_lock(struct bus *bus)
     lock_take(&bus->lock);
 }
 
-void bus_unlock(struct bus *bus)
-{
-    lock_drop(&bus->lock);
-}
+void bus_unlock(struct bus *bus) { lock_drop(&bus->lock); }
 
-bool bus_lock_held(struct bus *bus)
-{
-    return lock_held(&bus->lock);
-}
+bool bus_lock_held(struct bus *bus) { return lock_held(&bus->lock); }
 
-/* --- the maps ------------------------------------------------------------------------------------------------------------- */
+/* --- the maps ----------------------------------------------------------------------------------------- */
 
-static struct window make_window(uint64_t base, uint64_t len, const struct bus_ops *ops, void *dev, uint8_t widest)
+static struct window make_window(uint64_t base, uint64_t len, const struct bus_ops *ops, void *dev,
+                                 uint8_t widest)
 {
     struct window w = { base, len, *ops, dev };
     if (!w.ops.min_width)
@@ -78,7 +74,8 @@ static struct window make_window(uint64_t base, uint64_t len, const struct bus_o
     return w;
 }
 
-int bus_map_port(struct bus *bus, uint16_t first, uint32_t len, const struct bus_ops *ops, void *dev, struct error *e)
+int bus_map_port(struct bus *bus, uint16_t first, uint32_t len, const struct bus_ops *ops, void *dev,
+                 struct error *e)
 {
     if (!len || !ck_range(first, len, PORTS))
         return error_set(e, -EINVAL, "ports 0x%x, %u of them: not a range of ports", first, len);
@@ -107,12 +104,13 @@ static unsigned mmio_index(const struct bus *bus, uint64_t addr)
     return low;
 }
 
-int bus_map_mmio(struct bus *bus, gpa base, uint64_t len, const struct bus_ops *ops, void *dev, struct error *e)
+int bus_map_mmio(struct bus *bus, gpa base, uint64_t len, const struct bus_ops *ops, void *dev,
+                 struct error *e)
 {
     uint64_t end;
     if (!len || len > 1ull << 32 || ck_add(base.v, len, &end))
-        return error_set(e, -EINVAL, "device memory 0x%llx, 0x%llx bytes: not a range", (unsigned long long)base.v,
-                         (unsigned long long)len);
+        return error_set(e, -EINVAL, "device memory 0x%llx, 0x%llx bytes: not a range",
+                         (unsigned long long)base.v, (unsigned long long)len);
     if (bus->nmmio == MAX_MMIO_WINDOWS)
         return error_set(e, -ENOSPC, "more than %d windows of device memory", MAX_MMIO_WINDOWS);
     unsigned i = mmio_index(bus, base.v);
@@ -147,7 +145,7 @@ static const struct window *mmio_window(const struct bus *bus, uint64_t addr)
     return i < bus->nmmio && bus->mmio[i].base <= addr ? &bus->mmio[i] : NULL;
 }
 
-/* --- one access ----------------------------------------------------------------------------------------------------------- */
+/* --- one access --------------------------------------------------------------------------------------- */
 
 /* An address space: how to find a window, and under which names to count what nobody claims. */
 struct space {
@@ -206,7 +204,8 @@ static uint64_t access_read(struct bus *bus, const struct space *space, uint64_t
     return value;
 }
 
-static void access_write(struct bus *bus, const struct space *space, uint64_t addr, uint64_t value, unsigned width)
+static void access_write(struct bus *bus, const struct space *space, uint64_t addr, uint64_t value,
+                         unsigned width)
 {
     if (refuse_reentry(bus, addr))
         return;

@@ -9,12 +9,13 @@
 #include "host/thread.h"
 #include "host/time.h"
 
-/* Deadlines are embedded in chips and processors, so their number is fixed when the machine is built: 8 LAPICs and a dozen chips. */
+/* Deadlines are embedded in chips and processors, so their number is fixed when the machine is built: 8
+ * LAPICs and a dozen chips. */
 #define MAX_DEADLINES 64
 
 /*
- * virtual = driver + offset (modulo 2^64), where the driver is the host's monotonic clock or the instruction count in ns. While
- * paused, virtual = frozen. `sequence` is odd while the three words change: readers try again.
+ * virtual = driver + offset (modulo 2^64), where the driver is the host's monotonic clock or the instruction
+ * count in ns. While paused, virtual = frozen. `sequence` is odd while these change: readers try again.
  */
 struct clock {
     enum clock_mode mode;
@@ -25,7 +26,7 @@ struct clock {
     _Atomic uint64_t frozen;
     atomic_bool paused;
     _Atomic uint64_t count; /* deterministic mode: retired instructions */
-    struct host_mutex lock;       /* leaf: the heap, and writers of the words above */
+    struct host_mutex lock; /* leaf: the heap, and writers of the words above */
     struct deadline *heap[MAX_DEADLINES];
     uint32_t heap_size;
     uint64_t running_until; /* while clock_run_due() fires: what is due by then; else 0 */
@@ -60,7 +61,7 @@ void clock_destroy(struct clock *clk)
     free(clk);
 }
 
-/* --- time ----------------------------------------------------------------------------------------------------------------- */
+/* --- time --------------------------------------------------------------------------------------------- */
 
 static uint64_t driver_now(struct clock *clk)
 {
@@ -77,7 +78,8 @@ uint64_t clock_now(struct clock *clk)
         uint64_t now = atomic_load_explicit(&clk->paused, memory_order_relaxed)
                            ? atomic_load_explicit(&clk->frozen, memory_order_relaxed)
                            : driver_now(clk) + atomic_load_explicit(&clk->offset, memory_order_relaxed);
-        atomic_thread_fence(memory_order_acquire); /* the words are read before the sequence is looked at again */
+        atomic_thread_fence(
+            memory_order_acquire); /* the words are read before the sequence is looked at again */
         if (likely(!(before & 1) && before == atomic_load_explicit(&clk->sequence, memory_order_relaxed)))
             return now;
     }
@@ -97,7 +99,8 @@ static void change_end(struct clock *clk)
 
 static uint64_t now_unlocked(struct clock *clk)
 {
-    return atomic_load(&clk->paused) ? atomic_load(&clk->frozen) : driver_now(clk) + atomic_load(&clk->offset);
+    return atomic_load(&clk->paused) ? atomic_load(&clk->frozen)
+                                     : driver_now(clk) + atomic_load(&clk->offset);
 }
 
 void clock_pause(struct clock *clk)
@@ -125,10 +128,7 @@ void clock_set(struct clock *clk, uint64_t ns)
     change_end(clk);
 }
 
-void clock_set_count(struct clock *clk, uint64_t retired)
-{
-    atomic_store(&clk->count, retired);
-}
+void clock_set_count(struct clock *clk, uint64_t retired) { atomic_store(&clk->count, retired); }
 
 void clock_skip_to(struct clock *clk, uint64_t ns)
 {
@@ -141,10 +141,7 @@ void clock_skip_to(struct clock *clk, uint64_t ns)
     change_end(clk);
 }
 
-enum clock_mode clock_get_mode(const struct clock *clk)
-{
-    return clk->mode;
-}
+enum clock_mode clock_get_mode(const struct clock *clk) { return clk->mode; }
 
 uint64_t clock_count_at(struct clock *clk, uint64_t ns)
 {
@@ -159,15 +156,9 @@ uint64_t clock_count_at(struct clock *clk, uint64_t ns)
     return at > UINT64_MAX ? UINT64_MAX : (uint64_t)at;
 }
 
-uint64_t clock_wall_base_ns(const struct clock *clk)
-{
-    return atomic_load(&clk->wall_base);
-}
+uint64_t clock_wall_base_ns(const struct clock *clk) { return atomic_load(&clk->wall_base); }
 
-void clock_set_wall_base_ns(struct clock *clk, uint64_t ns)
-{
-    atomic_store(&clk->wall_base, ns);
-}
+void clock_set_wall_base_ns(struct clock *clk, uint64_t ns) { atomic_store(&clk->wall_base, ns); }
 
 uint64_t clock_host_time_of(struct clock *clk, uint64_t ns)
 {
@@ -179,7 +170,7 @@ uint64_t clock_host_time_of(struct clock *clk, uint64_t ns)
     return host;
 }
 
-/* --- deadlines: a binary heap, earliest on top ---------------------------------------------------------------------------- */
+/* --- deadlines: a binary heap, earliest on top -------------------------------------------------------- */
 
 void deadline_init(struct deadline *d, void (*fire)(void *ctx, uint64_t now), void *ctx)
 {

@@ -61,10 +61,7 @@ int input_add_source(struct input_queue *q, const char *name, input_handler hand
     return q->nsources++;
 }
 
-static uint32_t waiting(const struct input_queue *q)
-{
-    return atomic_load(&q->tail) - atomic_load(&q->head);
-}
+static uint32_t waiting(const struct input_queue *q) { return atomic_load(&q->tail) - atomic_load(&q->head); }
 
 bool input_post(struct input_queue *q, int source, uint64_t value)
 {
@@ -91,10 +88,7 @@ bool input_has_room(struct input_queue *q, unsigned n)
     return room;
 }
 
-bool input_pending(struct input_queue *q)
-{
-    return waiting(q) != 0;
-}
+bool input_pending(struct input_queue *q) { return waiting(q) != 0; }
 
 unsigned input_drain(struct input_queue *q, struct input_stamp stamp)
 {
@@ -120,7 +114,8 @@ void input_set_notify(struct input_queue *q, void (*notify)(void *ctx), void *ct
     q->notify_ctx = ctx;
 }
 
-void input_set_tap(struct input_queue *q, void (*tap)(void *ctx, int source, uint64_t value, const struct input_stamp *s), void *ctx)
+void input_set_tap(struct input_queue *q,
+                   void (*tap)(void *ctx, int source, uint64_t value, const struct input_stamp *s), void *ctx)
 {
     q->tap = tap;
     q->tap_ctx = ctx;

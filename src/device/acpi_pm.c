@@ -26,8 +26,8 @@
 
 struct acpi_pm_state {
     uint16_t status, enable, control;
-    uint8_t smi[2];         /* command and data ports */
-    uint64_t timer_seen;    /* half-turns of the timer accounted for: its highest bit's changes */
+    uint8_t smi[2];      /* command and data ports */
+    uint64_t timer_seen; /* half-turns of the timer accounted for: its highest bit's changes */
 };
 
 struct acpi_pm {
@@ -52,12 +52,10 @@ static bool valid(const void *state)
     return !(s->status & ~STATUS_MASK) && !(s->enable & ~ENABLE_MASK) && !(s->control & ~CONTROL_KEPT);
 }
 
-static const struct state_class class = { "acpi_pm", 1, sizeof(struct acpi_pm_state), fields, array_size(fields), valid };
+static const struct state_class class = { "acpi_pm",          1,    sizeof(struct acpi_pm_state), fields,
+                                          array_size(fields), valid };
 
-static uint64_t timer(const struct acpi_pm *pm)
-{
-    return rate_ticks(clock_now(pm->clk), ACPI_PM_HZ);
-}
+static uint64_t timer(const struct acpi_pm *pm) { return rate_ticks(clock_now(pm->clk), ACPI_PM_HZ); }
 
 /* Drives the SCI, and waits for the next change of the timer's highest bit if it would interrupt. */
 static void drive(struct acpi_pm *pm)
@@ -95,7 +93,7 @@ void acpi_pm_power_button(struct acpi_pm *pm)
     update(pm);
 }
 
-/* --- registers: 16 bits wide, bytes reach their halves -------------------------------------------------------------------- */
+/* --- registers: 16 bits wide, bytes reach their halves ------------------------------------------------ */
 
 static uint16_t *pm1_register(struct acpi_pm *pm, uint32_t off)
 {
@@ -168,9 +166,10 @@ static const struct bus_ops pm1_ops = { .read = pm1_read, .write = pm1_write, .m
 static const struct bus_ops timer_ops = { .read = timer_read };
 static const struct bus_ops smi_ops = { .read = smi_read, .write = smi_write, .max_width = 1 };
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------- */
 
-struct acpi_pm *acpi_pm_create(struct bus *bus, struct clock *clk, const struct acpi_pm_config *cfg, struct error *e)
+struct acpi_pm *acpi_pm_create(struct bus *bus, struct clock *clk, const struct acpi_pm_config *cfg,
+                               struct error *e)
 {
     struct acpi_pm *pm = calloc(1, sizeof(*pm));
     if (!pm) {

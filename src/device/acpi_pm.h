@@ -25,14 +25,15 @@
 struct acpi_pm;
 
 struct acpi_pm_config {
-    uint16_t base;          /* ACPI_PM_PORTS ports */
-    uint8_t s5_sleep_type;  /* SLP_TYPx that means S5 (the DSDT's \_S5) */
+    uint16_t base;         /* ACPI_PM_PORTS ports */
+    uint8_t s5_sleep_type; /* SLP_TYPx that means S5 (the DSDT's \_S5) */
     struct line sci;
     void *ctx;
     void (*power_off)(void *ctx);
 };
 
-struct acpi_pm *acpi_pm_create(struct bus *bus, struct clock *clk, const struct acpi_pm_config *cfg, struct error *e);
+struct acpi_pm *acpi_pm_create(struct bus *bus, struct clock *clk, const struct acpi_pm_config *cfg,
+                               struct error *e);
 void acpi_pm_destroy(struct acpi_pm *pm);
 void acpi_pm_reset(struct acpi_pm *pm);
 /* Presses and releases the power button. Device lock held. */

@@ -5,10 +5,7 @@
 #define DAY 86400
 #define DAYS_TO_1970 719162 /* from 0001-01-01 */
 
-static bool is_leap(int64_t year)
-{
-    return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-}
+static bool is_leap(int64_t year) { return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0); }
 
 /* Days from 0001-01-01 to the first day of this year. */
 static int64_t days_before_year(int64_t year)
@@ -36,8 +33,9 @@ struct date date_of(int64_t seconds)
         day = 0;
     if (day > 3652058) /* 9999-12-31 */
         day = 3652058;
-    struct date d = { .year = day / 366 + 1, .weekday = (unsigned)((day + 1) % 7) }; /* 0001-01-01 is a Monday */
-    while (days_before_year(d.year + 1) <= day) /* at most 7 steps below year 9999 */
+    struct date d = { .year = day / 366 + 1,
+                      .weekday = (unsigned)((day + 1) % 7) }; /* 0001-01-01 is a Monday */
+    while (days_before_year(d.year + 1) <= day)               /* at most 7 steps below year 9999 */
         d.year++;
     int64_t in_year = day - days_before_year(d.year);
     for (d.month = 12; days_before_month(d.year, d.month) > in_year;)
@@ -52,6 +50,7 @@ struct date date_of(int64_t seconds)
 int64_t date_seconds(const struct date *d)
 {
     unsigned month = d->month < 1 ? 1 : d->month > 12 ? 12 : d->month;
-    int64_t day = days_before_year(d->year) + days_before_month(d->year, month) + (int64_t)d->day - 1 - DAYS_TO_1970;
+    int64_t day = days_before_year(d->year) + days_before_month(d->year, month) + (int64_t)d->day - 1 -
+                  DAYS_TO_1970;
     return day * DAY + (int64_t)d->hour * 3600 + (int64_t)d->minute * 60 + d->second;
 }

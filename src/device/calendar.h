@@ -7,9 +7,9 @@
 
 struct date {
     int64_t year;
-    unsigned month, day;           /* from 1 */
+    unsigned month, day; /* from 1 */
     unsigned hour, minute, second;
-    unsigned weekday;              /* Sunday = 0 */
+    unsigned weekday; /* Sunday = 0 */
 };
 
 /* The date of these seconds since 1970-01-01 00:00:00, for years 1..9999. */

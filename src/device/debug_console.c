@@ -26,9 +26,12 @@ static void debug_console_write(void *dev, uint32_t off, uint64_t val, unsigned 
         d->output(d->ctx, (uint8_t)val);
 }
 
-static const struct bus_ops ops = { .read = debug_console_read, .write = debug_console_write, .max_width = 1 };
+static const struct bus_ops ops = { .read = debug_console_read,
+                                    .write = debug_console_write,
+                                    .max_width = 1 };
 
-struct debug_console *debug_console_create(struct bus *bus, uint16_t port, void (*output)(void *ctx, uint8_t byte), void *ctx,
+struct debug_console *debug_console_create(struct bus *bus, uint16_t port,
+                                           void (*output)(void *ctx, uint8_t byte), void *ctx,
                                            struct error *e)
 {
     struct debug_console *d = calloc(1, sizeof(*d));
@@ -45,7 +48,4 @@ struct debug_console *debug_console_create(struct bus *bus, uint16_t port, void 
     return d;
 }
 
-void debug_console_destroy(struct debug_console *d)
-{
-    free(d);
-}
+void debug_console_destroy(struct debug_console *d) { free(d); }

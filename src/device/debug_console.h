@@ -8,7 +8,8 @@
 
 struct debug_console; /* holds no state that a guest could see */
 
-struct debug_console *debug_console_create(struct bus *bus, uint16_t port, void (*output)(void *ctx, uint8_t byte), void *ctx,
+struct debug_console *debug_console_create(struct bus *bus, uint16_t port,
+                                           void (*output)(void *ctx, uint8_t byte), void *ctx,
                                            struct error *e);
 void debug_console_destroy(struct debug_console *d);
 

@@ -28,8 +28,8 @@ static void debug_exit_write(void *dev, uint32_t off, uint64_t val, unsigned wid
 
 static const struct bus_ops ops = { .read = debug_exit_read, .write = debug_exit_write };
 
-struct debug_exit *debug_exit_create(struct bus *bus, uint16_t port, void (*exit_with)(void *ctx, uint32_t value), void *ctx,
-                                     struct error *e)
+struct debug_exit *debug_exit_create(struct bus *bus, uint16_t port,
+                                     void (*exit_with)(void *ctx, uint32_t value), void *ctx, struct error *e)
 {
     struct debug_exit *d = calloc(1, sizeof(*d));
     if (!d) {
@@ -46,7 +46,4 @@ struct debug_exit *debug_exit_create(struct bus *bus, uint16_t port, void (*exit
     return d;
 }
 
-void debug_exit_destroy(struct debug_exit *d)
-{
-    free(d);
-}
+void debug_exit_destroy(struct debug_exit *d) { free(d); }

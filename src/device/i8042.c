@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Controller commands, and two attached devices that answer the commands by which kernels identify them. */
+/* Ports, commands and the output buffer of the controller; the attached devices are in ps2.c. */
 #include "device/i8042.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/bits.h"
+#include "device/ps2.h"
 
 /* Status register, port 0x64. */
 #define ST_OBF 0x01u
@@ -34,30 +34,19 @@
 #define CMD_WRITE_MOUSE_BUFFER 0xd3u
 #define CMD_WRITE_MOUSE 0xd4u
 
-#define ACK 0xfau
-#define RESEND 0xfeu
-#define SELF_TEST_PASSED 0xaau
-
-#define QUEUE_SIZE 16u
-
-enum source { KEYBOARD, MOUSE, CONTROLLER };
-
-/* Answers on their way: of the keyboard, of the mouse, and of the controller itself (which go first). */
 struct i8042_state {
-    uint8_t ram[32];        /* [0]: command byte */
+    uint8_t ram[32]; /* [0]: command byte */
     uint8_t out_port;
-    uint8_t command;        /* awaits its data byte, 0 = none */
+    uint8_t command; /* awaits its data byte, 0 = none */
     uint8_t last_was_command;
-    uint8_t full;           /* OBF */
-    uint8_t data;           /* output buffer */
+    uint8_t full; /* OBF */
+    uint8_t data; /* output buffer */
     uint8_t data_is_mouse;
-    uint8_t queue[3][QUEUE_SIZE];
-    uint8_t queue_mouse;    /* the controller's queued bytes pretend to come from the mouse */
-    uint8_t head[3], count[3];
-    uint8_t device_command[2]; /* keyboard's and mouse's command that awaits its parameter */
-    uint8_t last_sent[2];
-    uint8_t scan_set;
-    uint8_t mouse_status, mouse_resolution, mouse_rate;
+    uint8_t answer; /* the controller's own, not yet in the output buffer */
+    uint8_t answer_waits;
+    uint8_t answer_is_mouse; /* it pretends to come from the mouse */
+    struct ps2_keyboard keyboard;
+    struct ps2_mouse mouse;
 };
 
 struct i8042 {
@@ -75,23 +64,23 @@ static const struct state_field fields[] = {
     STATE_FIELD_MAX(struct i8042_state, full, 1),
     STATE_FIELD(struct i8042_state, data),
     STATE_FIELD_MAX(struct i8042_state, data_is_mouse, 1),
-    STATE_ARRAY(struct i8042_state, queue[KEYBOARD]),
-    STATE_ARRAY(struct i8042_state, queue[MOUSE]),
-    STATE_ARRAY(struct i8042_state, queue[CONTROLLER]),
-    STATE_FIELD_MAX(struct i8042_state, queue_mouse, 1),
-    STATE_ARRAY_MAX(struct i8042_state, head, QUEUE_SIZE - 1),
-    STATE_ARRAY_MAX(struct i8042_state, count, QUEUE_SIZE),
-    STATE_ARRAY(struct i8042_state, device_command),
-    STATE_ARRAY(struct i8042_state, last_sent),
-    STATE_FIELD_MAX(struct i8042_state, scan_set, 3),
-    STATE_FIELD(struct i8042_state, mouse_status),
-    STATE_FIELD(struct i8042_state, mouse_resolution),
-    STATE_FIELD(struct i8042_state, mouse_rate),
+    STATE_FIELD(struct i8042_state, answer),
+    STATE_FIELD_MAX(struct i8042_state, answer_waits, 1),
+    STATE_FIELD_MAX(struct i8042_state, answer_is_mouse, 1),
+    PS2_QUEUE_FIELDS(struct i8042_state, keyboard.out),
+    STATE_FIELD(struct i8042_state, keyboard.command),
+    STATE_FIELD_MAX(struct i8042_state, keyboard.scan_set, 3),
+    PS2_QUEUE_FIELDS(struct i8042_state, mouse.out),
+    STATE_FIELD(struct i8042_state, mouse.command),
+    STATE_FIELD(struct i8042_state, mouse.status),
+    STATE_FIELD(struct i8042_state, mouse.resolution),
+    STATE_FIELD(struct i8042_state, mouse.rate),
 };
 
-static const struct state_class class = { "i8042", 1, sizeof(struct i8042_state), fields, array_size(fields), NULL };
+static const struct state_class class = { "i8042", 1, sizeof(struct i8042_state), fields, array_size(fields),
+                                          NULL };
 
-/* --- the output buffer ---------------------------------------------------------------------------------------------------- */
+/* --- the output buffer -------------------------------------------------------------------------------- */
 
 static void set_irq(struct i8042 *kbc, unsigned n, bool level)
 {
@@ -108,168 +97,40 @@ static void update_irqs(struct i8042 *kbc)
     set_irq(kbc, 1, s->full && s->data_is_mouse && s->ram[0] & CB_IRQ12);
 }
 
-/* Puts the next waiting byte into the empty output buffer; a disabled device keeps its own. */
+static void fill(struct i8042_state *s, uint8_t byte, bool is_mouse)
+{
+    s->data = byte;
+    s->data_is_mouse = is_mouse;
+    s->full = 1;
+}
+
+/* Puts the next waiting byte into the empty output buffer, the controller's own first; a disabled device
+ * keeps its own. */
 static void refill(struct i8042 *kbc)
 {
-    static const struct {
-        enum source source;
-        uint8_t disable;
-    } order[] = { { CONTROLLER, 0 }, { KEYBOARD, CB_NO_KEYBOARD }, { MOUSE, CB_NO_MOUSE } };
     struct i8042_state *s = &kbc->s;
-    for (unsigned i = 0; i < array_size(order) && !s->full; i++) {
-        enum source from = order[i].source;
-        if (!s->count[from] || s->ram[0] & order[i].disable)
-            continue;
-        s->data = s->queue[from][s->head[from]];
-        s->head[from] = (s->head[from] + 1) % QUEUE_SIZE;
-        s->count[from]--;
-        s->data_is_mouse = from == MOUSE || (from == CONTROLLER && s->queue_mouse);
-        s->full = 1;
+    if (s->full) {
+        /* Taken first. */
+    } else if (s->answer_waits) {
+        fill(s, s->answer, s->answer_is_mouse);
+        s->answer_waits = 0;
+    } else if (s->keyboard.out.count && !(s->ram[0] & CB_NO_KEYBOARD)) {
+        fill(s, ps2_take(&s->keyboard.out), false);
+    } else if (s->mouse.out.count && !(s->ram[0] & CB_NO_MOUSE)) {
+        fill(s, ps2_take(&s->mouse.out), true);
     }
     update_irqs(kbc);
 }
 
-static void answer(struct i8042 *kbc, enum source from, uint8_t byte)
+/* Replaces an answer that did not reach the output buffer yet, as the controller's single register does. */
+static void answer(struct i8042 *kbc, uint8_t byte, bool as_mouse)
 {
-    struct i8042_state *s = &kbc->s;
-    if (from != CONTROLLER)
-        s->last_sent[from] = byte;
-    if (s->count[from] == QUEUE_SIZE)
-        return; /* nobody reads: devices drop what they cannot hold */
-    s->queue[from][(s->head[from] + s->count[from]) % QUEUE_SIZE] = byte;
-    s->count[from]++;
+    kbc->s.answer = byte;
+    kbc->s.answer_is_mouse = as_mouse;
+    kbc->s.answer_waits = 1;
 }
 
-/* The controller's own answer replaces one that was not read yet, as its single register does. */
-static void controller_answer(struct i8042 *kbc, uint8_t byte, bool as_mouse)
-{
-    kbc->s.count[CONTROLLER] = 0;
-    kbc->s.queue_mouse = as_mouse;
-    answer(kbc, CONTROLLER, byte);
-}
-
-/* --- keyboard ------------------------------------------------------------------------------------------------------------- */
-
-static void keyboard_defaults(struct i8042_state *s)
-{
-    s->scan_set = 2;
-    s->device_command[KEYBOARD] = 0;
-}
-
-static void keyboard_parameter(struct i8042 *kbc, uint8_t command, uint8_t val)
-{
-    struct i8042_state *s = &kbc->s;
-    answer(kbc, KEYBOARD, ACK);
-    if (command != 0xf0)
-        return; /* LEDs (0xed) and typematic rate (0xf3): nobody would see them */
-    if (val == 0)
-        answer(kbc, KEYBOARD, s->scan_set);
-    else if (val <= 3)
-        s->scan_set = val;
-}
-
-static void keyboard_write(struct i8042 *kbc, uint8_t val)
-{
-    struct i8042_state *s = &kbc->s;
-    uint8_t awaiting = s->device_command[KEYBOARD];
-    s->device_command[KEYBOARD] = 0;
-    if (awaiting && val < 0xed) {
-        keyboard_parameter(kbc, awaiting, val);
-        return;
-    }
-    switch (val) {
-    case 0xed: /* set LEDs */
-    case 0xf0: /* scan code set */
-    case 0xf3: /* typematic rate */
-        answer(kbc, KEYBOARD, ACK);
-        s->device_command[KEYBOARD] = val;
-        break;
-    case 0xee: answer(kbc, KEYBOARD, 0xee); break; /* echo */
-    case 0xf2: /* identify: an MF2 keyboard; translation changes the second byte as it would a scan code */
-        answer(kbc, KEYBOARD, ACK);
-        answer(kbc, KEYBOARD, 0xab);
-        answer(kbc, KEYBOARD, s->ram[0] & CB_TRANSLATE ? 0x41 : 0x83);
-        break;
-    case 0xf4: /* scanning on; there are no keys to scan, so it is the same as off */
-    case 0xf7: case 0xf8: case 0xf9: case 0xfa: answer(kbc, KEYBOARD, ACK); break;
-    case 0xf5: /* scanning off, defaults */
-    case 0xf6: /* defaults */
-        keyboard_defaults(s);
-        answer(kbc, KEYBOARD, ACK);
-        break;
-    case 0xfe: answer(kbc, KEYBOARD, s->last_sent[KEYBOARD]); break;
-    case 0xff:
-        keyboard_defaults(s);
-        s->count[KEYBOARD] = 0;
-        answer(kbc, KEYBOARD, ACK);
-        answer(kbc, KEYBOARD, SELF_TEST_PASSED);
-        break;
-    default: answer(kbc, KEYBOARD, RESEND); break;
-    }
-}
-
-/* --- mouse ---------------------------------------------------------------------------------------------------------------- */
-
-/* Status byte of the mouse. */
-#define MOUSE_SCALING 0x10u
-#define MOUSE_ENABLED 0x20u
-#define MOUSE_REMOTE 0x40u
-
-static void mouse_defaults(struct i8042_state *s)
-{
-    s->mouse_status = 0;
-    s->mouse_resolution = 2;
-    s->mouse_rate = 100;
-    s->device_command[MOUSE] = 0;
-}
-
-static void mouse_write(struct i8042 *kbc, uint8_t val)
-{
-    struct i8042_state *s = &kbc->s;
-    uint8_t awaiting = s->device_command[MOUSE];
-    s->device_command[MOUSE] = 0;
-    if (awaiting) {
-        *(awaiting == 0xe8 ? &s->mouse_resolution : &s->mouse_rate) = val;
-        answer(kbc, MOUSE, ACK);
-        return;
-    }
-    if (val != 0xfe)
-        answer(kbc, MOUSE, val == 0xff || (val >= 0xe6 && val <= 0xf6 && val != 0xed && val != 0xef && val != 0xf1)
-                               ? ACK : RESEND);
-    switch (val) {
-    case 0xe6: s->mouse_status &= ~MOUSE_SCALING; break;
-    case 0xe7: s->mouse_status |= MOUSE_SCALING; break;
-    case 0xe8: /* resolution */
-    case 0xf3: /* sample rate */
-        s->device_command[MOUSE] = val;
-        break;
-    case 0xe9: /* status */
-        answer(kbc, MOUSE, s->mouse_status);
-        answer(kbc, MOUSE, s->mouse_resolution);
-        answer(kbc, MOUSE, s->mouse_rate);
-        break;
-    case 0xea: s->mouse_status &= ~MOUSE_REMOTE; break;
-    case 0xeb: /* read data: it does not move */
-        answer(kbc, MOUSE, 0x08);
-        answer(kbc, MOUSE, 0);
-        answer(kbc, MOUSE, 0);
-        break;
-    case 0xf0: s->mouse_status |= MOUSE_REMOTE; break;
-    case 0xf2: answer(kbc, MOUSE, 0); break; /* a standard mouse */
-    case 0xf4: s->mouse_status |= MOUSE_ENABLED; break;
-    case 0xf5: s->mouse_status &= ~MOUSE_ENABLED; break;
-    case 0xf6: mouse_defaults(s); break;
-    case 0xfe: answer(kbc, MOUSE, s->last_sent[MOUSE]); break;
-    case 0xff:
-        mouse_defaults(s);
-        answer(kbc, MOUSE, SELF_TEST_PASSED);
-        answer(kbc, MOUSE, 0);
-        break;
-    default: break;
-    }
-}
-
-/* --- controller ----------------------------------------------------------------------------------------------------------- */
+/* --- controller --------------------------------------------------------------------------------------- */
 
 static void write_output_port(struct i8042 *kbc, uint8_t val)
 {
@@ -295,25 +156,25 @@ static void command_write(struct i8042 *kbc, uint8_t val)
     struct i8042_state *s = &kbc->s;
     s->command = 0;
     switch (val) {
-    case 0x20 ... 0x3f: controller_answer(kbc, s->ram[val & 31], false); break;
+    case 0x20 ... 0x3f: answer(kbc, s->ram[val & 31], false); break;
     case 0x60 ... 0x7f:
     case CMD_WRITE_OUTPUT ... CMD_WRITE_MOUSE: s->command = val; break;
-    case 0xa4: controller_answer(kbc, 0xf1, false); break; /* no password */
+    case 0xa4: answer(kbc, 0xf1, false); break; /* no password */
     case 0xa7: s->ram[0] |= CB_NO_MOUSE; break;
     case 0xa8: s->ram[0] &= ~CB_NO_MOUSE; break;
-    case 0xa9: /* test of the mouse's wires */
-    case 0xab: controller_answer(kbc, 0x00, false); break; /* and of the keyboard's */
+    case 0xa9:                                  /* test of the mouse's wires */
+    case 0xab: answer(kbc, 0x00, false); break; /* and of the keyboard's */
     case 0xaa:
         s->ram[0] |= CB_SYSTEM;
-        controller_answer(kbc, 0x55, false);
+        answer(kbc, 0x55, false);
         break;
     case 0xad: s->ram[0] |= CB_NO_KEYBOARD; break;
     case 0xae: s->ram[0] &= ~CB_NO_KEYBOARD; break;
-    case 0xc0: controller_answer(kbc, 0x80, false); break; /* input port: keyboard not locked */
-    case 0xd0: controller_answer(kbc, read_output_port(s), false); break;
+    case 0xc0: answer(kbc, 0x80, false); break; /* input port: keyboard not locked */
+    case 0xd0: answer(kbc, read_output_port(s), false); break;
     case 0xdd: set_a20(kbc, false); break;
     case 0xdf: set_a20(kbc, true); break;
-    case 0xe0: controller_answer(kbc, 0x00, false); break; /* test inputs */
+    case 0xe0: answer(kbc, 0x00, false); break; /* test inputs */
     case 0xf0 ... 0xff: /* pulses the output lines whose bit is 0; only the reset line is wired */
         if (!(val & OUT_RUN))
             line_pulse(&kbc->reset);
@@ -330,14 +191,14 @@ static void data_write(struct i8042 *kbc, uint8_t val)
     switch (command) {
     case 0:
         s->ram[0] &= ~CB_NO_KEYBOARD; /* talking to the keyboard turns its clock on */
-        keyboard_write(kbc, val);
+        ps2_keyboard_write(&s->keyboard, val, s->ram[0] & CB_TRANSLATE);
         break;
     case CMD_WRITE_OUTPUT: write_output_port(kbc, val); break;
-    case CMD_WRITE_KEYBOARD_BUFFER: controller_answer(kbc, val, false); break;
-    case CMD_WRITE_MOUSE_BUFFER: controller_answer(kbc, val, true); break;
+    case CMD_WRITE_KEYBOARD_BUFFER: answer(kbc, val, false); break;
+    case CMD_WRITE_MOUSE_BUFFER: answer(kbc, val, true); break;
     case CMD_WRITE_MOUSE:
         s->ram[0] &= ~CB_NO_MOUSE;
-        mouse_write(kbc, val);
+        ps2_mouse_write(&s->mouse, val);
         break;
     default: s->ram[command & 31] = val; break; /* 0x60 and following: memory */
     }
@@ -346,7 +207,8 @@ static void data_write(struct i8042 *kbc, uint8_t val)
 static uint8_t status(const struct i8042_state *s)
 {
     return (uint8_t)((s->full ? ST_OBF | (s->data_is_mouse ? ST_AUX_OBF : 0) : 0) |
-                     (s->ram[0] & CB_SYSTEM ? ST_SYSTEM : 0) | (s->last_was_command ? ST_COMMAND : 0) | ST_UNLOCKED);
+                     (s->ram[0] & CB_SYSTEM ? ST_SYSTEM : 0) | (s->last_was_command ? ST_COMMAND : 0) |
+                     ST_UNLOCKED);
 }
 
 static uint64_t data_port_read(void *dev, uint32_t off, unsigned width)
@@ -385,12 +247,14 @@ static void command_port_write(void *dev, uint32_t off, uint64_t val, unsigned w
 }
 
 static const struct bus_ops data_ops = { .read = data_port_read, .write = data_port_write, .max_width = 1 };
-static const struct bus_ops command_ops = { .read = command_port_read, .write = command_port_write, .max_width = 1 };
+static const struct bus_ops command_ops = { .read = command_port_read,
+                                            .write = command_port_write,
+                                            .max_width = 1 };
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------- */
 
-struct i8042 *i8042_create(struct bus *bus, struct line keyboard_irq, struct line mouse_irq, struct line a20, struct line reset,
-                           struct error *e)
+struct i8042 *i8042_create(struct bus *bus, struct line keyboard_irq, struct line mouse_irq, struct line a20,
+                           struct line reset, struct error *e)
 {
     struct i8042 *kbc = calloc(1, sizeof(*kbc));
     if (!kbc) {
@@ -409,17 +273,15 @@ struct i8042 *i8042_create(struct bus *bus, struct line keyboard_irq, struct lin
     return kbc;
 }
 
-void i8042_destroy(struct i8042 *kbc)
-{
-    free(kbc);
-}
+void i8042_destroy(struct i8042 *kbc) { free(kbc); }
 
 void i8042_reset(struct i8042 *kbc)
 {
     /* As firmware leaves it: self test passed, keyboard interrupt and translation on, mouse off. */
-    kbc->s = (struct i8042_state){ .ram = { CB_IRQ1 | CB_SYSTEM | CB_NO_MOUSE | CB_TRANSLATE }, .out_port = 0xcf };
-    keyboard_defaults(&kbc->s);
-    mouse_defaults(&kbc->s);
+    kbc->s = (struct i8042_state){ .ram = { CB_IRQ1 | CB_SYSTEM | CB_NO_MOUSE | CB_TRANSLATE },
+                                   .out_port = 0xcf };
+    ps2_keyboard_reset(&kbc->s.keyboard);
+    ps2_mouse_reset(&kbc->s.mouse);
     update_irqs(kbc);
 }
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Three counters that are formulas over the time since they were started; only channel 0's next edge is ever waited for. */
+/* Registers of the three counters, and channel 0's interrupt: only its next edge is ever waited for. */
 #include "device/i8254.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 #include "base/bits.h"
+#include "device/i8254_counter.h"
 #include "device/rate.h"
 
 /* Control word and status (data sheet, figures 7 and 12). */
-enum rw { RW_LATCH, RW_LSB, RW_MSB, RW_BOTH };
 #define STATUS_OUT 0x80u
 #define STATUS_NULL 0x40u
 #define READ_BACK_NO_COUNT 0x20u
@@ -27,24 +27,8 @@ enum rw { RW_LATCH, RW_LSB, RW_MSB, RW_BOTH };
 /* Faster than this the interrupt is not delivered, whatever the guest programs. */
 #define SPACING_MIN_NS 10000u
 
-struct channel {
-    uint8_t mode, bcd, rw;
-    uint8_t loaded;       /* a count was written since the control word */
-    uint8_t running;
-    uint8_t gate;
-    uint8_t write_low, low_pending; /* RW_BOTH: least significant byte came, the other is awaited */
-    uint8_t read_high;    /* RW_BOTH: the next unlatched read gives the most significant byte */
-    uint8_t latched;      /* latched count bytes still to be read */
-    uint8_t status, status_latched;
-    uint16_t latch;
-    uint32_t reload;      /* 1..65536 */
-    uint32_t next_reload; /* takes effect at the end of the period or at the next trigger; 0 = none */
-    uint64_t start;       /* oscillator tick of the (virtual) begin of counting */
-    uint64_t held;        /* ticks counted when counting stopped */
-};
-
 struct i8254_state {
-    struct channel ch[3];
+    struct counter ch[3];
     uint8_t port61;
     uint8_t irq_level;
     uint8_t backlog;    /* channel 0's edges that came but were not delivered */
@@ -62,14 +46,20 @@ struct i8254 {
 
 #define CHANNEL_FIELDS(n) \
     STATE_FIELD_MAX(struct i8254_state, ch[n].mode, 5), STATE_FIELD_MAX(struct i8254_state, ch[n].bcd, 1), \
-    STATE_FIELD_MAX(struct i8254_state, ch[n].rw, 3), STATE_FIELD_MAX(struct i8254_state, ch[n].loaded, 1), \
-    STATE_FIELD_MAX(struct i8254_state, ch[n].running, 1), STATE_FIELD_MAX(struct i8254_state, ch[n].gate, 1), \
-    STATE_FIELD(struct i8254_state, ch[n].write_low), STATE_FIELD_MAX(struct i8254_state, ch[n].low_pending, 1), \
-    STATE_FIELD_MAX(struct i8254_state, ch[n].read_high, 1), STATE_FIELD_MAX(struct i8254_state, ch[n].latched, 2), \
-    STATE_FIELD(struct i8254_state, ch[n].status), STATE_FIELD_MAX(struct i8254_state, ch[n].status_latched, 1), \
-    STATE_FIELD(struct i8254_state, ch[n].latch), STATE_FIELD_MAX(struct i8254_state, ch[n].reload, 65536), \
-    STATE_FIELD_MAX(struct i8254_state, ch[n].next_reload, 65536), STATE_FIELD(struct i8254_state, ch[n].start), \
-    STATE_FIELD(struct i8254_state, ch[n].held)
+        STATE_FIELD_MAX(struct i8254_state, ch[n].rw, 3), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].loaded, 1), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].running, 1), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].gate, 1), \
+        STATE_FIELD(struct i8254_state, ch[n].write_low), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].low_pending, 1), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].read_high, 1), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].latched, 2), \
+        STATE_FIELD(struct i8254_state, ch[n].status), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].status_latched, 1), \
+        STATE_FIELD(struct i8254_state, ch[n].latch), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].reload, 65536), \
+        STATE_FIELD_MAX(struct i8254_state, ch[n].next_reload, 65536), \
+        STATE_FIELD(struct i8254_state, ch[n].start), STATE_FIELD(struct i8254_state, ch[n].held)
 
 static const struct state_field fields[] = {
     CHANNEL_FIELDS(0),
@@ -88,161 +78,12 @@ static bool valid(const void *state)
     return s->ch[0].reload && s->ch[1].reload && s->ch[2].reload;
 }
 
-static const struct state_class class = { "i8254", 1, sizeof(struct i8254_state), fields, array_size(fields), valid };
+static const struct state_class class = { "i8254", 1, sizeof(struct i8254_state), fields, array_size(fields),
+                                          valid };
 
-/* --- one counter ---------------------------------------------------------------------------------------------------------- */
+/* --- channel 0's interrupt ---------------------------------------------------------------------------- */
 
-static bool periodic(const struct channel *c)
-{
-    return c->mode == 2 || c->mode == 3;
-}
-
-/* Modes 1 and 5 start at the gate's rising edge; the others count while the gate is high. */
-static bool triggered(const struct channel *c)
-{
-    return c->mode == 1 || c->mode == 5;
-}
-
-static uint64_t elapsed(const struct channel *c, uint64_t t)
-{
-    if (!c->running)
-        return c->held;
-    return t > c->start ? t - c->start : 0;
-}
-
-/* A count written while a periodic counter runs takes its place at the end of the period (data sheet, modes 2 and 3). */
-static void settle(struct channel *c, uint64_t t)
-{
-    if (!c->next_reload || !c->running || !periodic(c) || elapsed(c, t) < c->reload)
-        return;
-    c->start += c->reload;
-    c->reload = c->next_reload;
-    c->next_reload = 0;
-}
-
-static bool output(const struct channel *c, uint64_t t)
-{
-    uint64_t e = elapsed(c, t);
-    switch (c->mode) {
-    case 0: return c->loaded && e >= c->reload;
-    case 1: return !c->running || e >= c->reload;
-    case 2: return !c->running || e % c->reload != c->reload - 1;
-    case 3: return !c->running || e % c->reload < (c->reload + 1) / 2;
-    default: return !c->running || e != c->reload;
-    }
-}
-
-/* The counting element, 0 standing for 65536 (or 10000). */
-static uint16_t counter(const struct channel *c, uint64_t t)
-{
-    uint64_t e = elapsed(c, t), modulus = c->bcd ? 10000 : 65536, v;
-    if (c->mode == 3) {
-        uint64_t phase = e % c->reload, half = (c->reload + 1) / 2;
-        v = (c->reload & ~1u) - 2 * (phase < half ? phase : phase - half);
-    } else if (c->mode == 2) {
-        v = c->reload - e % c->reload;
-    } else {
-        v = c->reload + modulus - e % modulus;
-    }
-    v %= modulus;
-    if (c->bcd)
-        v = v % 10 | v / 10 % 10 << 4 | v / 100 % 10 << 8 | v / 1000 << 12;
-    return (uint16_t)v;
-}
-
-static uint32_t count_from_register(const struct channel *c, uint16_t raw)
-{
-    if (!c->bcd)
-        return raw ? raw : 65536;
-    uint32_t v = (raw & 15u) + (raw >> 4 & 15u) * 10 + (raw >> 8 & 15u) * 100 + (raw >> 12) * 1000u;
-    return v ? v : 10000;
-}
-
-static void start(struct channel *c, uint64_t t)
-{
-    c->start = t;
-    c->held = 0;
-    if (c->next_reload)
-        c->reload = c->next_reload;
-    c->next_reload = 0;
-    c->running = 1;
-}
-
-static void load_count(struct channel *c, uint16_t raw, uint64_t t)
-{
-    uint32_t count = count_from_register(c, raw);
-    if (c->loaded && (triggered(c) || (periodic(c) && c->running))) {
-        c->next_reload = count;
-        if (periodic(c))
-            c->start += elapsed(c, t) / c->reload * c->reload; /* settle() looks at the current period only */
-        return;
-    }
-    c->reload = count;
-    c->next_reload = 0;
-    c->loaded = 1;
-    c->held = 0;
-    c->running = 0;
-    if (!triggered(c) && c->gate)
-        start(c, t);
-}
-
-static void set_gate(struct channel *c, bool gate, uint64_t t)
-{
-    if (gate == c->gate)
-        return;
-    c->gate = gate;
-    if (!c->loaded)
-        return;
-    if (!gate && !triggered(c)) {
-        c->held = elapsed(c, t);
-        c->running = 0;
-    } else if (gate && (triggered(c) || periodic(c))) {
-        start(c, t);
-    } else if (gate) {
-        c->start = t - c->held;
-        c->running = 1;
-    }
-}
-
-/* Rising edges of OUT, by formula: the first at tick `first`, then every `period` (0 = never again). False: there is none. */
-static bool edges(const struct channel *c, uint64_t *first, uint64_t *period)
-{
-    if (!c->running || !c->loaded)
-        return false;
-    *first = c->start + c->reload + (c->mode >= 4);
-    *period = periodic(c) ? c->reload : 0;
-    return true;
-}
-
-/* Number of edges in (after, until]. */
-static uint64_t edges_between(const struct channel *c, uint64_t after, uint64_t until)
-{
-    uint64_t first, period;
-    if (!edges(c, &first, &period) || first > until)
-        return 0;
-    if (!period)
-        return first > after;
-    uint64_t upto = (until - first) / period + 1, before = after < first ? 0 : (after - first) / period + 1;
-    return upto > before ? upto - before : 0;
-}
-
-static bool next_edge(const struct channel *c, uint64_t after, uint64_t *edge)
-{
-    uint64_t first, period;
-    if (!edges(c, &first, &period))
-        return false;
-    if (first <= after && !period)
-        return false;
-    *edge = first > after ? first : first + ((after - first) / period + 1) * period;
-    return true;
-}
-
-/* --- channel 0's interrupt ------------------------------------------------------------------------------------------------ */
-
-static uint64_t ticks_now(const struct i8254 *pit)
-{
-    return rate_ticks(clock_now(pit->clk), I8254_HZ);
-}
+static uint64_t ticks_now(const struct i8254 *pit) { return rate_ticks(clock_now(pit->clk), I8254_HZ); }
 
 static void set_irq(struct i8254 *pit, bool level)
 {
@@ -250,31 +91,29 @@ static void set_irq(struct i8254 *pit, bool level)
     line_set(&pit->irq, level);
 }
 
-/* Brings all counters to tick `t` and notes channel 0's edges. */
+/* Brings all counters to tick `t` and notes channel 0's edges: those of the old period apart, when a new
+ * count takes over. */
 static void catch_up(struct i8254 *pit, uint64_t t)
 {
-    struct channel *c = &pit->s.ch[0];
-    uint64_t n = 0;
-    if (c->next_reload && c->running && periodic(c) && elapsed(c, t) >= c->reload) {
-        uint64_t boundary = c->start + c->reload;
-        n = edges_between(c, pit->s.edge_seen, boundary);
-        settle(c, t);
+    struct counter before = pit->s.ch[0];
+    uint64_t boundary, n = pit->s.backlog;
+    if (counter_settle(&pit->s.ch[0], t, &boundary)) {
+        n += counter_edges(&before, pit->s.edge_seen, boundary);
         pit->s.edge_seen = boundary;
     }
-    n += edges_between(c, pit->s.edge_seen, t);
+    n += counter_edges(&pit->s.ch[0], pit->s.edge_seen, t);
     if (t > pit->s.edge_seen)
         pit->s.edge_seen = t;
-    n += pit->s.backlog;
     pit->s.backlog = (uint8_t)(n < BACKLOG_MAX ? n : BACKLOG_MAX);
-    settle(&pit->s.ch[1], t);
-    settle(&pit->s.ch[2], t);
+    counter_settle(&pit->s.ch[1], t, &boundary);
+    counter_settle(&pit->s.ch[2], t, &boundary);
 }
 
-/* Waits for the next edge, or for the moment to make up for one that was late: never while nobody could notice it. Ends every
- * handler, so that the deadline follows from the state alone. */
+/* Waits for the next edge, or for the moment to make up for one that was late: never while nobody could
+ * notice it. Ends every handler, so that the deadline follows from the state alone. */
 static void arm(struct i8254 *pit)
 {
-    const struct channel *c = &pit->s.ch[0];
+    const struct counter *c = &pit->s.ch[0];
     uint64_t edge, at, earliest = pit->s.pulsed_at + SPACING_MIN_NS;
     if (!irq_watch_observed(&pit->watch)) {
         deadline_cancel(pit->clk, &pit->tick);
@@ -282,7 +121,7 @@ static void arm(struct i8254 *pit)
     }
     if (pit->s.backlog) {
         at = pit->s.pulsed_at + rate_ns(c->reload, I8254_HZ) / 2;
-    } else if (next_edge(c, pit->s.edge_seen, &edge)) {
+    } else if (counter_next_edge(c, pit->s.edge_seen, &edge)) {
         at = rate_ns(edge, I8254_HZ);
     } else {
         deadline_cancel(pit->clk, &pit->tick);
@@ -323,22 +162,23 @@ void i8254_irq_observed(struct i8254 *pit)
     arm(pit);
 }
 
-/* --- registers ------------------------------------------------------------------------------------------------------------ */
+/* --- registers ---------------------------------------------------------------------------------------- */
 
-static void latch_count(struct channel *c, uint64_t t)
+static void latch_count(struct counter *c, uint64_t t)
 {
     if (c->latched)
         return;
-    c->latch = counter(c, t);
+    c->latch = counter_value(c, t);
     c->latched = c->rw == RW_BOTH ? 2 : 1;
 }
 
-static void latch_status(struct channel *c, uint64_t t)
+static void latch_status(struct counter *c, uint64_t t)
 {
     if (c->status_latched)
         return;
     bool null = !c->loaded || c->next_reload;
-    c->status = (uint8_t)((output(c, t) ? STATUS_OUT : 0) | (null ? STATUS_NULL : 0) | c->rw << 4 | c->mode << 1 | c->bcd);
+    c->status = (uint8_t)((counter_output(c, t) ? STATUS_OUT : 0) | (null ? STATUS_NULL : 0) | c->rw << 4 |
+                          c->mode << 1 | c->bcd);
     c->status_latched = 1;
 }
 
@@ -361,14 +201,17 @@ static void write_control(struct i8254 *pit, uint8_t val, uint64_t t)
         read_back(pit, val, t);
         return;
     }
-    struct channel *c = &pit->s.ch[n];
+    struct counter *c = &pit->s.ch[n];
     if ((val >> 4 & 3) == RW_LATCH) {
         latch_count(c, t);
         return;
     }
     /* Modes 6 and 7 are 2 and 3. Everything pending is forgotten. */
-    *c = (struct channel){ .mode = (uint8_t)(mode > 5 ? mode - 4 : mode), .bcd = val & 1, .rw = val >> 4 & 3,
-                           .gate = c->gate, .reload = c->reload };
+    *c = (struct counter){ .mode = (uint8_t)(mode > 5 ? mode - 4 : mode),
+                           .bcd = val & 1,
+                           .rw = val >> 4 & 3,
+                           .gate = c->gate,
+                           .reload = c->reload };
     if (n == 0) {
         pit->s.backlog = 0;
         set_irq(pit, false);
@@ -377,7 +220,7 @@ static void write_control(struct i8254 *pit, uint8_t val, uint64_t t)
 
 static void write_count(struct i8254 *pit, unsigned n, uint8_t val, uint64_t t)
 {
-    struct channel *c = &pit->s.ch[n];
+    struct counter *c = &pit->s.ch[n];
     if (c->rw == RW_BOTH && !c->low_pending) {
         c->write_low = val;
         c->low_pending = 1;
@@ -389,14 +232,14 @@ static void write_count(struct i8254 *pit, unsigned n, uint8_t val, uint64_t t)
     if (c->low_pending)
         raw |= c->write_low;
     c->low_pending = 0;
-    load_count(c, raw, t);
-    if (n == 0 && !periodic(c)) {
+    counter_load(c, raw, t);
+    if (n == 0 && !counter_periodic(c)) {
         pit->s.backlog = 0;
         set_irq(pit, false);
     }
 }
 
-static uint8_t read_count(struct channel *c, uint64_t t)
+static uint8_t read_count(struct counter *c, uint64_t t)
 {
     if (c->status_latched) {
         c->status_latched = 0;
@@ -407,7 +250,7 @@ static uint8_t read_count(struct channel *c, uint64_t t)
         c->latched--;
         return (uint8_t)(high ? c->latch >> 8 : c->latch);
     }
-    uint16_t v = counter(c, t);
+    uint16_t v = counter_value(c, t);
     bool high = c->rw == RW_MSB || (c->rw == RW_BOTH && c->read_high);
     if (c->rw == RW_BOTH)
         c->read_high ^= 1;
@@ -446,7 +289,8 @@ static uint64_t port61_read(void *dev, uint32_t off, unsigned width)
     uint64_t now = clock_now(pit->clk), t = rate_ticks(now, I8254_HZ);
     catch_up(pit, t);
     arm(pit);
-    return pit->s.port61 | (now / REFRESH_NS & 1 ? PORT61_REFRESH : 0) | (output(&pit->s.ch[2], t) ? PORT61_OUT2 : 0);
+    return pit->s.port61 | (now / REFRESH_NS & 1 ? PORT61_REFRESH : 0) |
+           (counter_output(&pit->s.ch[2], t) ? PORT61_OUT2 : 0);
 }
 
 static void port61_write(void *dev, uint32_t off, uint64_t val, unsigned width)
@@ -456,16 +300,17 @@ static void port61_write(void *dev, uint32_t off, uint64_t val, unsigned width)
     uint64_t t = ticks_now(pit);
     catch_up(pit, t);
     pit->s.port61 = val & PORT61_WRITABLE;
-    set_gate(&pit->s.ch[2], val & PORT61_GATE2, t);
+    counter_set_gate(&pit->s.ch[2], val & PORT61_GATE2, t);
     arm(pit);
 }
 
 static const struct bus_ops timer_ops = { .read = timer_read, .write = timer_write, .max_width = 1 };
 static const struct bus_ops port61_ops = { .read = port61_read, .write = port61_write, .max_width = 1 };
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------- */
 
-struct i8254 *i8254_create(struct bus *bus, struct clock *clk, struct line irq, struct irq_watch watch, struct error *e)
+struct i8254 *i8254_create(struct bus *bus, struct clock *clk, struct line irq, struct irq_watch watch,
+                           struct error *e)
 {
     struct i8254 *pit = calloc(1, sizeof(*pit));
     if (!pit) {
@@ -498,10 +343,10 @@ void i8254_reset(struct i8254 *pit)
     pit->s = (struct i8254_state){ .edge_seen = t };
     /* As firmware leaves them: square waves of the longest period. Channel 2 waits for its gate. */
     for (unsigned n = 0; n < 3; n++) {
-        struct channel *c = &pit->s.ch[n];
-        *c = (struct channel){ .mode = 3, .rw = RW_BOTH, .gate = n != 2, .loaded = 1, .reload = 65536 };
+        struct counter *c = &pit->s.ch[n];
+        *c = (struct counter){ .mode = 3, .rw = RW_BOTH, .gate = n != 2, .loaded = 1, .reload = 65536 };
         if (c->gate)
-            start(c, t);
+            counter_start(c, t);
     }
     set_irq(pit, false);
     arm(pit);

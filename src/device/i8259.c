@@ -25,22 +25,31 @@
 #define OCW3_SMM 0x20u
 #define OCW3_SET_SMM 0x40u
 
-enum ocw2 { ROTATE_AEOI_OFF, EOI, NO_OPERATION, EOI_SPECIFIC, ROTATE_AEOI_ON, ROTATE_EOI, SET_PRIORITY, ROTATE_EOI_SPECIFIC };
+enum ocw2 {
+    ROTATE_AEOI_OFF,
+    EOI,
+    NO_OPERATION,
+    EOI_SPECIFIC,
+    ROTATE_AEOI_ON,
+    ROTATE_EOI,
+    SET_PRIORITY,
+    ROTATE_EOI_SPECIFIC
+};
 
 /* Inputs that may be level-triggered by ELCR: not the timer, keyboard, cascade, clock and coprocessor. */
 static const uint8_t elcr_writable[2] = { 0xf8, 0xde };
 
 struct i8259_state {
-    uint8_t irr[2];         /* edge requests latched; level inputs are taken from `lines` */
+    uint8_t irr[2]; /* edge requests latched; level inputs are taken from `lines` */
     uint8_t isr[2];
     uint8_t imr[2];
     uint8_t lines[2];
     uint8_t elcr[2];
     uint8_t vector_base[2];
-    uint8_t init_step[2];   /* next initialisation word: 2, 3, 4; 0 = done */
+    uint8_t init_step[2]; /* next initialisation word: 2, 3, 4; 0 = done */
     uint8_t icw1[2];
     uint8_t icw4[2];
-    uint8_t top[2];         /* input of highest priority */
+    uint8_t top[2]; /* input of highest priority */
     uint8_t rotate_aeoi[2];
     uint8_t special_mask[2];
     uint8_t poll[2];
@@ -70,9 +79,10 @@ static const struct state_field fields[] = {
     STATE_ARRAY_MAX(struct i8259_state, read_isr, 1),
 };
 
-static const struct state_class class = { "i8259", 1, sizeof(struct i8259_state), fields, array_size(fields), NULL };
+static const struct state_class class = { "i8259", 1, sizeof(struct i8259_state), fields, array_size(fields),
+                                          NULL };
 
-/* --- priorities ----------------------------------------------------------------------------------------------------------- */
+/* --- priorities --------------------------------------------------------------------------------------- */
 
 static int pending(const struct i8259_state *s, unsigned chip);
 
@@ -149,7 +159,7 @@ static void observe(struct i8259 *pic)
         pic->cfg.inputs_observed(pic->cfg.ctx);
 }
 
-/* --- acknowledge and end -------------------------------------------------------------------------------------------------- */
+/* --- acknowledge and end ------------------------------------------------------------------------------ */
 
 static void acknowledge(struct i8259_state *s, unsigned chip, unsigned input)
 {
@@ -175,7 +185,8 @@ uint8_t i8259_ack(struct i8259 *pic)
 {
     struct i8259_state *s = &pic->s;
     bool spurious;
-    /* Both chips decide in the same INTA cycle: the slave's answer is taken before the master's acknowledge changes anything. */
+    /* Both chips decide in the same INTA cycle: the slave's answer is taken before the master's acknowledge
+     * changes anything. */
     unsigned chip = pending(s, MASTER) == CASCADE ? SLAVE : MASTER;
     unsigned input = take(s, chip, &spurious);
     if (chip == SLAVE)
@@ -188,7 +199,7 @@ static void end_of_interrupt(struct i8259_state *s, unsigned chip, unsigned ocw2
 {
     bool specific = ocw2_ == EOI_SPECIFIC || ocw2_ == ROTATE_EOI_SPECIFIC;
     if (!specific) {
-        /* Non-specific: the one of highest priority; masked ones are out of its sight in special mask mode. */
+        /* Non-specific: the highest priority; in special mask mode masked ones are out of its sight. */
         uint8_t seen = s->isr[chip] & (s->special_mask[chip] ? ~s->imr[chip] : 0xff);
         unsigned rank = first_rank(s, chip, seen);
         if (rank == 8)
@@ -200,7 +211,7 @@ static void end_of_interrupt(struct i8259_state *s, unsigned chip, unsigned ocw2
         s->top[chip] = (input + 1) & 7;
 }
 
-/* --- registers ------------------------------------------------------------------------------------------------------------ */
+/* --- registers ---------------------------------------------------------------------------------------- */
 
 static void write_icw1(struct i8259_state *s, unsigned chip, uint8_t val)
 {
@@ -295,8 +306,16 @@ static uint8_t read_port(struct i8259 *pic, unsigned chip, uint32_t a0)
     return requests(s, chip);
 }
 
-static uint64_t master_read(void *dev, uint32_t off, unsigned width) { (void)width; return read_port(dev, MASTER, off); }
-static uint64_t slave_read(void *dev, uint32_t off, unsigned width) { (void)width; return read_port(dev, SLAVE, off); }
+static uint64_t master_read(void *dev, uint32_t off, unsigned width)
+{
+    (void)width;
+    return read_port(dev, MASTER, off);
+}
+static uint64_t slave_read(void *dev, uint32_t off, unsigned width)
+{
+    (void)width;
+    return read_port(dev, SLAVE, off);
+}
 
 static void master_write(void *dev, uint32_t off, uint64_t val, unsigned width)
 {
@@ -328,7 +347,7 @@ static const struct bus_ops master_ops = { .read = master_read, .write = master_
 static const struct bus_ops slave_ops = { .read = slave_read, .write = slave_write, .max_width = 1 };
 static const struct bus_ops elcr_ops = { .read = elcr_read, .write = elcr_write, .max_width = 1 };
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------- */
 
 struct i8259 *i8259_create(struct bus *bus, const struct i8259_config *cfg, struct error *e)
 {
@@ -347,14 +366,11 @@ struct i8259 *i8259_create(struct bus *bus, const struct i8259_config *cfg, stru
     return pic;
 }
 
-void i8259_destroy(struct i8259 *pic)
-{
-    free(pic);
-}
+void i8259_destroy(struct i8259 *pic) { free(pic); }
 
 void i8259_reset(struct i8259 *pic)
 {
-    /* As firmware leaves them, with everything masked. Input levels belong to the devices, not to the chip. */
+    /* As firmware leaves them, all masked. Input levels belong to the devices, not to the chip. */
     pic->s = (struct i8259_state){
         .imr = { 0xff, 0xff },
         .vector_base = { 0x08, 0x70 },

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The pair of 8259A interrupt controllers of a PC/AT, with the edge/level registers of EISA (Intel 8259A data sheet 231468). */
+/* The pair of 8259A interrupt controllers of a PC/AT, with the edge/level registers of EISA (Intel 8259A data
+ * sheet 231468). */
 #ifndef SUNDOG_DEVICE_I8259_H
 #define SUNDOG_DEVICE_I8259_H
 
@@ -12,7 +13,8 @@ struct i8259;
 
 struct i8259_config {
     struct line intr; /* INTR of the master, to the processors */
-    /* May be NULL: inputs were masked or unmasked, or the guest is about to look at the requests: sleeping sources catch up. */
+    /* May be NULL: inputs were masked or unmasked, or the guest is about to look at the requests: sleeping
+     * sources catch up. */
     void (*inputs_observed)(void *ctx);
     void *ctx;
 };
@@ -21,7 +23,8 @@ struct i8259_config {
 struct i8259 *i8259_create(struct bus *bus, const struct i8259_config *cfg, struct error *e);
 void i8259_destroy(struct i8259 *pic);
 void i8259_reset(struct i8259 *pic);
-/* Input `irq` (0..15; 2 is the cascade and does nothing) to this level. A line's handler: ctx is the struct i8259. */
+/* Input `irq` (0..15; 2 is the cascade and does nothing) to this level. A line's handler: ctx is the struct
+ * i8259. */
 void i8259_set_irq(void *pic, unsigned irq, bool level);
 /* The processor's INTA cycle: the vector to take; IRQ 7's or 15's when the request went away (spurious). */
 uint8_t i8259_ack(struct i8259 *pic);

@@ -30,7 +30,8 @@
 #define RTE_LEVEL BIT(15)
 #define RTE_MASKED BIT(16)
 #define RTE_DEST_SHIFT 56
-/* Status bits are read-only. The polarity bit is kept but has no effect: lines here say "asserted", not volts. */
+/* Status bits are read-only. The polarity bit is kept but has no effect: lines here say "asserted", not
+ * volts. */
 #define RTE_WRITABLE (0xff00000000000000ull | 0x1afffull)
 
 /* Message format (SDM 3A 10.11). */
@@ -68,19 +69,22 @@ static bool valid(const void *state)
     return !(s->id & ~ID_MASK);
 }
 
-static const struct state_class class = { "ioapic", 1, sizeof(struct ioapic_state), fields, array_size(fields), valid };
+static const struct state_class class = { "ioapic",           1,    sizeof(struct ioapic_state), fields,
+                                          array_size(fields), valid };
 
-/* --- delivery ------------------------------------------------------------------------------------------------------------- */
+/* --- delivery ----------------------------------------------------------------------------------------- */
 
 static void send(struct ioapic *io, uint64_t rte)
 {
-    uint64_t addr = MSI_BASE | (rte >> RTE_DEST_SHIFT) << MSI_DEST_SHIFT | (rte & RTE_LOGICAL ? MSI_LOGICAL : 0);
-    uint32_t data = (uint32_t)(rte & RTE_VECTOR) | (uint32_t)(rte >> RTE_DELIVERY_SHIFT & 7) << 8 | MSI_ASSERT |
-                    (rte & RTE_LEVEL ? MSI_LEVEL : 0);
+    uint64_t addr = MSI_BASE | (rte >> RTE_DEST_SHIFT) << MSI_DEST_SHIFT |
+                    (rte & RTE_LOGICAL ? MSI_LOGICAL : 0);
+    uint32_t data = (uint32_t)(rte & RTE_VECTOR) | (uint32_t)(rte >> RTE_DELIVERY_SHIFT & 7) << 8 |
+                    MSI_ASSERT | (rte & RTE_LEVEL ? MSI_LEVEL : 0);
     io->cfg.send(io->cfg.ctx, addr, data);
 }
 
-/* A level-triggered input that is asserted interrupts again and again, but each time only after the EOI of the last. */
+/* A level-triggered input that is asserted interrupts again and again, but each time only after the EOI of
+ * the last. */
 static void service_level(struct ioapic *io, unsigned pin)
 {
     uint64_t *rte = &io->s.rte[pin];
@@ -120,7 +124,7 @@ bool ioapic_unmasked(const struct ioapic *io, unsigned pin)
     return pin < IOAPIC_PINS && !(io->s.rte[pin] & RTE_MASKED);
 }
 
-/* --- registers ------------------------------------------------------------------------------------------------------------ */
+/* --- registers ---------------------------------------------------------------------------------------- */
 
 static void write_rte(struct ioapic *io, unsigned pin, unsigned shift, uint32_t val)
 {
@@ -141,7 +145,9 @@ static uint32_t read_indirect(const struct ioapic *io)
     case IOAPICID:
     case IOAPICARB: return io->s.id;
     case IOAPICVER: return VERSION;
-    default: return io->s.select >= IOREDTBL && n < 2 * IOAPIC_PINS ? (uint32_t)(io->s.rte[n / 2] >> n % 2 * 32) : ~0u;
+    default:
+        return io->s.select >= IOREDTBL && n < 2 * IOAPIC_PINS ? (uint32_t)(io->s.rte[n / 2] >> n % 2 * 32)
+                                                               : ~0u;
     }
 }
 
@@ -178,7 +184,7 @@ static void ioapic_write(void *dev, uint32_t off, uint64_t val, unsigned width)
 
 static const struct bus_ops ops = { .read = ioapic_read, .write = ioapic_write, .max_width = 4 };
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------- */
 
 struct ioapic *ioapic_create(struct bus *bus, const struct ioapic_config *cfg, struct error *e)
 {
@@ -196,10 +202,7 @@ struct ioapic *ioapic_create(struct bus *bus, const struct ioapic_config *cfg, s
     return io;
 }
 
-void ioapic_destroy(struct ioapic *io)
-{
-    free(io);
-}
+void ioapic_destroy(struct ioapic *io) { free(io); }
 
 void ioapic_reset(struct ioapic *io)
 {

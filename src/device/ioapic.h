@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The I/O APIC: 24 inputs, each with a redirection entry that makes it a message (Intel 82093AA data sheet 290566). */
+/* The I/O APIC: 24 inputs, each with a redirection entry that makes it a message (Intel 82093AA data sheet
+ * 290566). */
 #ifndef SUNDOG_DEVICE_IOAPIC_H
 #define SUNDOG_DEVICE_IOAPIC_H
 
@@ -15,8 +16,8 @@ struct ioapic_config {
     gpa base; /* usually 0xfec00000, 4 KiB */
     uint8_t id;
     void *ctx;
-    /* An interrupt as a message in the MSI format (SDM 3A 10.11): address with destination and mode, data with vector, delivery
-     * mode, level and trigger mode. */
+    /* An interrupt as a message in the MSI format (SDM 3A 10.11): address with destination and mode, data
+     * with vector, delivery mode, level and trigger mode. */
     void (*send)(void *ctx, uint64_t addr, uint32_t data);
     void (*inputs_observed)(void *ctx); /* as in struct i8259_config */
 };

@@ -40,11 +40,10 @@ static const struct config_range host_writable[] = {
 };
 
 static const struct config_init isa_init[] = {
-    { 0x00, 0x70008086 }, /* Intel PIIX3 */
-    { 0x04, 0x02800007 },
-    { 0x08, 0x06010000 }, /* ISA bridge */
-    { 0x0c, 0x00800000 }, /* multifunction */
-    { 0x60, 0x80808080 }, /* PIRQ routes: off */
+    { 0x00, 0x70008086 },                       /* Intel PIIX3 */
+    { 0x04, 0x02800007 }, { 0x08, 0x06010000 }, /* ISA bridge */
+    { 0x0c, 0x00800000 },                       /* multifunction */
+    { 0x60, 0x80808080 },                       /* PIRQ routes: off */
 };
 static const struct config_range isa_writable[] = {
     { 0x4c, 0x4e, 0xff }, /* ISA recovery, X-bus chip select */
@@ -100,9 +99,10 @@ static bool valid(const void *state)
     return !(s->address & ~ADDRESS_WRITABLE) && !(s->reset_control & ~RC_WRITABLE);
 }
 
-static const struct state_class class = { "pci_host", 1, sizeof(struct pci_host_state), fields, array_size(fields), valid };
+static const struct state_class class = { "pci_host",         1,    sizeof(struct pci_host_state), fields,
+                                          array_size(fields), valid };
 
-/* --- the bridges ---------------------------------------------------------------------------------------------------------- */
+/* --- the bridges -------------------------------------------------------------------------------------- */
 
 static uint32_t bridge_read(void *dev, unsigned off, unsigned width)
 {
@@ -140,7 +140,7 @@ static void bridge_reset(struct bridge *b)
 
 static const struct pci_function_ops bridge_ops = { bridge_read, bridge_write };
 
-/* --- mechanism 1 ---------------------------------------------------------------------------------------------------------- */
+/* --- mechanism 1 -------------------------------------------------------------------------------------- */
 
 /* The function addressed, or -1: only bus 0 exists. */
 static int addressed(const struct pci_host *host)
@@ -187,7 +187,8 @@ static void host_write(void *dev, uint32_t off, uint64_t val, unsigned width)
     if (off >= CONFIG_DATA) {
         int devfn = addressed(host);
         if (devfn >= 0)
-            host->functions[devfn].ops->write(host->functions[devfn].dev, register_of(host, off), (uint32_t)val, width);
+            host->functions[devfn].ops->write(host->functions[devfn].dev, register_of(host, off),
+                                              (uint32_t)val, width);
     } else if (off == CONFIG_ADDRESS && width == 4) {
         host->s.address = (uint32_t)val & ADDRESS_WRITABLE;
     } else if (off == RESET_CONTROL && width == 1) {
@@ -197,7 +198,7 @@ static void host_write(void *dev, uint32_t off, uint64_t val, unsigned width)
 
 static const struct bus_ops ops = { .read = host_read, .write = host_write };
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------- */
 
 struct pci_host *pci_host_create(struct bus *bus, struct line reset, struct error *e)
 {
@@ -221,10 +222,7 @@ struct pci_host *pci_host_create(struct bus *bus, struct line reset, struct erro
     return host;
 }
 
-void pci_host_destroy(struct pci_host *host)
-{
-    free(host);
-}
+void pci_host_destroy(struct pci_host *host) { free(host); }
 
 void pci_host_reset(struct pci_host *host)
 {
@@ -234,7 +232,8 @@ void pci_host_reset(struct pci_host *host)
         bridge_reset(&host->bridges[n]);
 }
 
-int pci_host_add(struct pci_host *host, unsigned devfn, const struct pci_function_ops *fn_ops, void *dev, struct error *e)
+int pci_host_add(struct pci_host *host, unsigned devfn, const struct pci_function_ops *fn_ops, void *dev,
+                 struct error *e)
 {
     if (devfn >= array_size(host->functions))
         return error_set(e, -EINVAL, "there is no PCI function %u", devfn);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* PCI configuration mechanism 1, the host bridge and ISA bridge behind it, and the bridge's reset control register
- * (PCI Local Bus 3.0, 3.2.2.3; Intel 440FX and PIIX3 data sheets for the registers that guests look for). */
+/* PCI configuration mechanism 1, the host bridge and ISA bridge behind it, and the bridge's reset control
+ * register (PCI Local Bus 3.0, 3.2.2.3; Intel 440FX and PIIX3 data sheets for the registers that guests look
+ * for). */
 #ifndef SUNDOG_DEVICE_PCI_HOST_H
 #define SUNDOG_DEVICE_PCI_HOST_H
 
@@ -24,7 +25,8 @@ struct pci_host *pci_host_create(struct bus *bus, struct line reset, struct erro
 void pci_host_destroy(struct pci_host *host);
 void pci_host_reset(struct pci_host *host);
 /* Puts a function at `devfn` of bus 0. -EBUSY when one is there. Before the machine runs. */
-int pci_host_add(struct pci_host *host, unsigned devfn, const struct pci_function_ops *ops, void *dev, struct error *e);
+int pci_host_add(struct pci_host *host, unsigned devfn, const struct pci_function_ops *ops, void *dev,
+                 struct error *e);
 struct state_object pci_host_state_object(struct pci_host *host);
 
 #endif

@@ -18,7 +18,8 @@ struct port92 {
 };
 
 static const struct state_field fields[] = { STATE_FIELD(struct port92_state, reg) };
-static const struct state_class class = { "port92", 1, sizeof(struct port92_state), fields, array_size(fields), NULL };
+static const struct state_class class = { "port92",           1,   sizeof(struct port92_state), fields,
+                                          array_size(fields), NULL };
 
 static uint64_t port92_read(void *dev, uint32_t off, unsigned width)
 {
@@ -57,10 +58,7 @@ struct port92 *port92_create(struct bus *bus, struct line a20, struct line reset
     return p;
 }
 
-void port92_destroy(struct port92 *p)
-{
-    free(p);
-}
+void port92_destroy(struct port92 *p) { free(p); }
 
 void port92_reset(struct port92 *p)
 {
@@ -81,7 +79,4 @@ struct state_object port92_state_object(struct port92 *p)
     return (struct state_object){ &class, &p->s, 0 };
 }
 
-void port92_loaded(struct port92 *p)
-{
-    line_set(&p->a20, p->s.reg & A20);
-}
+void port92_loaded(struct port92 *p) { line_set(&p->a20, p->s.reg & A20); }

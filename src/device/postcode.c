@@ -19,7 +19,8 @@ static const struct state_field fields[] = {
     STATE_FIELD(struct postcode_state, delay),
 };
 
-static const struct state_class class = { "postcode", 1, sizeof(struct postcode_state), fields, array_size(fields), NULL };
+static const struct state_class class = { "postcode",         1,   sizeof(struct postcode_state), fields,
+                                          array_size(fields), NULL };
 
 static uint64_t byte_read(void *dev, uint32_t off, unsigned width)
 {
@@ -49,20 +50,11 @@ struct postcode *postcode_create(struct bus *bus, struct error *e)
     return p;
 }
 
-void postcode_destroy(struct postcode *p)
-{
-    free(p);
-}
+void postcode_destroy(struct postcode *p) { free(p); }
 
-void postcode_reset(struct postcode *p)
-{
-    p->s = (struct postcode_state){ 0 };
-}
+void postcode_reset(struct postcode *p) { p->s = (struct postcode_state){ 0 }; }
 
-uint8_t postcode_last(const struct postcode *p)
-{
-    return p->s.code;
-}
+uint8_t postcode_last(const struct postcode *p) { return p->s.code; }
 
 struct state_object postcode_state_object(struct postcode *p)
 {

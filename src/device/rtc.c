@@ -1,34 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The clock as an offset to the virtual clock; flags are found out when someone looks or is to be interrupted. */
+/* The clock as an offset to the virtual clock; flags are found out when someone looks or waits for them. */
 #include "device/rtc.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/bits.h"
-#include "device/calendar.h"
 #include "device/rate.h"
-
-/* Registers (data sheet, figure 11); from 0x0e on it is memory whose use is the PC's. */
-enum reg { SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR, REG_A, REG_B, REG_C, REG_D };
-#define CENTURY 0x32u
-#define EQUIPMENT 0x14u
-#define BASE_MEMORY 0x15u      /* KiB below 640K, 2 bytes */
-#define EXTENDED_MEMORY 0x17u  /* KiB above 1M, up to 64M */
-#define CHECKSUM_FIRST 0x10u
-#define CHECKSUM_LAST 0x2du
-#define CHECKSUM 0x2eu         /* high byte first */
-#define EXTENDED_MEMORY_2 0x30u
-#define MEMORY_ABOVE_16M 0x34u /* in 64 KiB */
-#define MEMORY_ABOVE_4G 0x5bu  /* in 64 KiB, 3 bytes */
+#include "device/rtc_registers.h"
 
 #define A_UIP 0x80u
 #define A_DIVIDER 0x70u
 #define A_DIVIDER_32K 0x20u
 #define A_RATE 0x0fu
 #define B_SET 0x80u
-#define B_BINARY 0x04u
-#define B_24H 0x02u
 /* Interrupt flags of register C; register B enables them at the same places. */
 #define IRQF 0x80u
 #define PF 0x40u
@@ -36,23 +20,20 @@ enum reg { SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, W
 #define UF 0x10u
 #define FLAGS (PF | AF | UF)
 #define D_VALID 0x80u
-#define HOUR_PM 0x80u
-#define DONT_CARE 0xc0u
 
-#define UIP_NS 244000u       /* UIP comes so long before the update */
+#define UIP_NS 244000u /* UIP comes so long before the update */
 #define CRYSTAL_HZ 32768u
-#define BACKLOG_MAX 8u       /* late periodic ticks to make up for */
-#define DAY_SECONDS 86400
+#define BACKLOG_MAX 8u /* late periodic ticks to make up for */
 #define TIME_LIMIT (1ull << 63)
 
 struct rtc_state {
-    uint8_t cmos[128];   /* time registers are current only while the clock is stopped */
+    uint8_t cmos[RTC_SIZE]; /* time registers are current only while the clock is stopped */
     uint8_t index;
-    uint8_t backlog;     /* periodic ticks that came while PF was still set */
-    uint64_t offset;     /* ns, modulo 2^64: time of day = wall base + virtual clock + offset */
+    uint8_t backlog;      /* periodic ticks that came while PF was still set */
+    uint64_t offset;      /* ns, modulo 2^64: time of day = wall base + virtual clock + offset */
     uint64_t second_seen; /* flags are accounted for up to this second ... */
-    uint64_t tick_seen;  /* ... and up to this periodic tick */
-    uint64_t backlog_at; /* virtual ns at which to make up for the next one */
+    uint64_t tick_seen;   /* ... and up to this periodic tick */
+    uint64_t backlog_at;  /* virtual ns at which to make up for the next one */
 };
 
 struct rtc {
@@ -74,13 +55,15 @@ static const struct state_field fields[] = {
     STATE_FIELD(struct rtc_state, backlog_at),
 };
 
-static const struct state_class class = { "rtc", 1, sizeof(struct rtc_state), fields, array_size(fields), NULL };
+static const struct state_class class = {
+    "rtc", 1, sizeof(struct rtc_state), fields, array_size(fields), NULL
+};
 
-/* --- time of day ---------------------------------------------------------------------------------------------------------- */
+/* --- time of day -------------------------------------------------------------------------------------- */
 
 static bool running(const struct rtc_state *s)
 {
-    return !(s->cmos[REG_B] & B_SET) && (s->cmos[REG_A] & A_DIVIDER) == A_DIVIDER_32K;
+    return !(s->cmos[RTC_B] & B_SET) && (s->cmos[RTC_A] & A_DIVIDER) == A_DIVIDER_32K;
 }
 
 static uint64_t wall_ns(const struct rtc *rtc)
@@ -88,107 +71,36 @@ static uint64_t wall_ns(const struct rtc *rtc)
     return clock_wall_base_ns(rtc->clk) + clock_now(rtc->clk) + rtc->s.offset;
 }
 
-static unsigned from_register(const struct rtc_state *s, uint8_t v)
-{
-    return s->cmos[REG_B] & B_BINARY ? v : (v >> 4) * 10u + (v & 15u);
-}
-
-static uint8_t to_register(const struct rtc_state *s, unsigned v)
-{
-    return (uint8_t)(s->cmos[REG_B] & B_BINARY ? v : (v / 10) << 4 | v % 10);
-}
-
-static unsigned hour_from_register(const struct rtc_state *s, uint8_t v)
-{
-    if (s->cmos[REG_B] & B_24H)
-        return from_register(s, v);
-    unsigned hour = from_register(s, v & ~HOUR_PM) % 12;
-    return v & HOUR_PM ? hour + 12 : hour;
-}
-
-static uint8_t hour_to_register(const struct rtc_state *s, unsigned hour)
-{
-    if (s->cmos[REG_B] & B_24H)
-        return to_register(s, hour);
-    return to_register(s, hour % 12 ? hour % 12 : 12) | (hour >= 12 ? HOUR_PM : 0);
-}
-
 /* Copies the time into its registers. */
 static void show_time(struct rtc *rtc)
 {
-    struct rtc_state *s = &rtc->s;
     struct date d = date_of((int64_t)(wall_ns(rtc) / NS_PER_SECOND));
-    s->cmos[SECONDS] = to_register(s, d.second);
-    s->cmos[MINUTES] = to_register(s, d.minute);
-    s->cmos[HOURS] = hour_to_register(s, d.hour);
-    s->cmos[WEEKDAY] = to_register(s, d.weekday + 1);
-    s->cmos[DAY] = to_register(s, d.day);
-    s->cmos[MONTH] = to_register(s, d.month);
-    s->cmos[YEAR] = to_register(s, (unsigned)(d.year % 100));
-    s->cmos[CENTURY] = to_register(s, (unsigned)(d.year / 100));
+    rtc_put_date(rtc->s.cmos, &d);
 }
 
-/* Makes the registers the time; the fraction of the second stays, or is given. */
+/* Makes the registers the time, with this fraction of the second. */
 static void take_time(struct rtc *rtc, uint64_t fraction)
 {
-    struct rtc_state *s = &rtc->s;
-    struct date d = {
-        .year = from_register(s, s->cmos[CENTURY]) * 100 + from_register(s, s->cmos[YEAR]),
-        .month = from_register(s, s->cmos[MONTH]),
-        .day = from_register(s, s->cmos[DAY]),
-        .hour = hour_from_register(s, s->cmos[HOURS]),
-        .minute = from_register(s, s->cmos[MINUTES]),
-        .second = from_register(s, s->cmos[SECONDS]),
-    };
+    struct date d = rtc_get_date(rtc->s.cmos);
     int64_t seconds = date_seconds(&d);
     if (seconds < 0)
         seconds = 0; /* before 1970: outside of what this clock counts */
-    s->offset += (uint64_t)seconds * NS_PER_SECOND + fraction - wall_ns(rtc);
-    s->second_seen = (uint64_t)seconds;
+    rtc->s.offset += (uint64_t)seconds * NS_PER_SECOND + fraction - wall_ns(rtc);
+    rtc->s.second_seen = (uint64_t)seconds;
 }
 
-/* --- flags and the interrupt ---------------------------------------------------------------------------------------------- */
-
-static bool alarm_field(const struct rtc_state *s, unsigned reg, unsigned now)
-{
-    uint8_t v = s->cmos[reg];
-    if ((v & DONT_CARE) == DONT_CARE)
-        return true;
-    return (reg == HOURS_ALARM ? hour_from_register(s, v) : from_register(s, v)) == now;
-}
-
-/* Seconds from `second` to the next alarm after it, at most a day; 0 = the registers never match. */
-static unsigned seconds_to_alarm(const struct rtc_state *s, uint64_t second)
-{
-    unsigned from = (unsigned)((second + 1) % DAY_SECONDS);
-    /* 25 hours: the first one may match only before `from`. */
-    for (unsigned h = from / 3600; h <= from / 3600 + 24; h++) {
-        if (!alarm_field(s, HOURS_ALARM, h % 24))
-            continue;
-        for (unsigned m = 0; m < 60; m++) {
-            if (!alarm_field(s, MINUTES_ALARM, m) || h * 3600 + m * 60 + 59 < from)
-                continue;
-            for (unsigned sec = 0; sec < 60; sec++)
-                if (alarm_field(s, SECONDS_ALARM, sec) && h * 3600 + m * 60 + sec >= from)
-                    return h * 3600 + m * 60 + sec - from + 1;
-        }
-    }
-    return 0;
-}
+/* --- flags and the interrupt -------------------------------------------------------------------------- */
 
 /* Crystal ticks in a period of the rate selected, 0 = off (data sheet, table 5). */
 static uint64_t period(const struct rtc_state *s)
 {
-    unsigned rate = s->cmos[REG_A] & A_RATE;
-    if (!rate || (s->cmos[REG_A] & A_DIVIDER) != A_DIVIDER_32K)
+    unsigned rate = s->cmos[RTC_A] & A_RATE;
+    if (!rate || (s->cmos[RTC_A] & A_DIVIDER) != A_DIVIDER_32K)
         return 0;
     return 1ull << (rate <= 2 ? rate + 6 : rate - 1);
 }
 
-static uint64_t crystal_now(const struct rtc *rtc)
-{
-    return rate_ticks(clock_now(rtc->clk), CRYSTAL_HZ);
-}
+static uint64_t crystal_now(const struct rtc *rtc) { return rate_ticks(clock_now(rtc->clk), CRYSTAL_HZ); }
 
 static void catch_up_periodic(struct rtc *rtc)
 {
@@ -199,8 +111,8 @@ static void catch_up_periodic(struct rtc *rtc)
     if (!n)
         return;
     /* Only ticks that interrupt are worth making up for. */
-    uint64_t late = s->cmos[REG_B] & PF ? n - !(s->cmos[REG_C] & PF) + s->backlog : 0;
-    s->cmos[REG_C] |= PF;
+    uint64_t late = s->cmos[RTC_B] & PF ? n - !(s->cmos[RTC_C] & PF) + s->backlog : 0;
+    s->cmos[RTC_C] |= PF;
     s->backlog = (uint8_t)(late < BACKLOG_MAX ? late : BACKLOG_MAX);
 }
 
@@ -211,28 +123,25 @@ static void catch_up_seconds(struct rtc *rtc)
     if (!running(s))
         return;
     if (second > s->second_seen) {
-        s->cmos[REG_C] |= UF;
-        unsigned to_alarm = s->cmos[REG_C] & AF ? 0 : seconds_to_alarm(s, s->second_seen);
+        s->cmos[RTC_C] |= UF;
+        unsigned to_alarm = s->cmos[RTC_C] & AF ? 0 : rtc_seconds_to_alarm(s->cmos, s->second_seen);
         if (to_alarm && to_alarm <= second - s->second_seen)
-            s->cmos[REG_C] |= AF;
+            s->cmos[RTC_C] |= AF;
     }
     s->second_seen = second;
 }
 
 static void update_irq(struct rtc *rtc)
 {
-    bool level = rtc->s.cmos[REG_B] & rtc->s.cmos[REG_C] & FLAGS;
-    rtc->s.cmos[REG_C] = level ? rtc->s.cmos[REG_C] | IRQF : rtc->s.cmos[REG_C] & ~IRQF;
+    bool level = rtc->s.cmos[RTC_B] & rtc->s.cmos[RTC_C] & FLAGS;
+    rtc->s.cmos[RTC_C] = level ? rtc->s.cmos[RTC_C] | IRQF : rtc->s.cmos[RTC_C] & ~IRQF;
     if (level == rtc->irq_level)
         return;
     rtc->irq_level = level;
     line_set(&rtc->irq, level);
 }
 
-static uint64_t sooner(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
+static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* Virtual time at which the time of day reaches this second. */
 static uint64_t when_second(const struct rtc *rtc, uint64_t second)
@@ -241,12 +150,12 @@ static uint64_t when_second(const struct rtc *rtc, uint64_t second)
     return left < TIME_LIMIT ? now + left : now;
 }
 
-/* Waits for the next flag that is enabled and not set yet; for nothing else. Ends every handler, so that the deadline follows from
- * the state alone. */
+/* Waits for the next flag that is enabled and not set yet; for nothing else. Ends every handler, so that the
+ * deadline follows from the state alone. */
 static void arm(struct rtc *rtc)
 {
     const struct rtc_state *s = &rtc->s;
-    uint8_t wanted = s->cmos[REG_B] & ~s->cmos[REG_C] & FLAGS;
+    uint8_t wanted = s->cmos[RTC_B] & ~s->cmos[RTC_C] & FLAGS;
     uint64_t at = UINT64_MAX, p = period(s);
     if (wanted & PF && p) {
         uint64_t next = rate_ns((s->tick_seen / p + 1) * p, CRYSTAL_HZ);
@@ -255,7 +164,7 @@ static void arm(struct rtc *rtc)
     if (wanted & UF && running(s))
         at = sooner(at, when_second(rtc, s->second_seen + 1));
     if (wanted & AF && running(s)) {
-        unsigned to_alarm = seconds_to_alarm(s, s->second_seen);
+        unsigned to_alarm = rtc_seconds_to_alarm(s->cmos, s->second_seen);
         if (to_alarm)
             at = sooner(at, when_second(rtc, s->second_seen + to_alarm));
     }
@@ -277,31 +186,26 @@ static void due(void *ctx, uint64_t now)
     struct rtc *rtc = ctx;
     struct rtc_state *s = &rtc->s;
     catch_up(rtc);
-    if (s->backlog && !(s->cmos[REG_C] & PF)) {
+    if (s->backlog && !(s->cmos[RTC_C] & PF)) {
         s->backlog--;
-        s->cmos[REG_C] |= PF;
+        s->cmos[RTC_C] |= PF;
     }
     update_irq(rtc);
     arm(rtc);
 }
 
-/* --- registers ------------------------------------------------------------------------------------------------------------ */
-
-static bool is_time(unsigned reg)
-{
-    return reg == CENTURY || (reg <= YEAR && reg != SECONDS_ALARM && reg != MINUTES_ALARM && reg != HOURS_ALARM);
-}
+/* --- registers ---------------------------------------------------------------------------------------- */
 
 /* Registers A and B decide whether the clock runs and how it is written down. */
 static void write_control(struct rtc *rtc, unsigned reg, uint8_t val)
 {
     struct rtc_state *s = &rtc->s;
-    bool ran = running(s), divided = (s->cmos[REG_A] & A_DIVIDER) == A_DIVIDER_32K;
+    bool ran = running(s), divided = (s->cmos[RTC_A] & A_DIVIDER) == A_DIVIDER_32K;
     if (ran)
         show_time(rtc);
-    s->cmos[reg] = reg == REG_A ? val & ~A_UIP : val;
-    if (reg == REG_B && val & B_SET)
-        s->cmos[REG_B] &= ~UF; /* SET clears the update interrupt's enable (data sheet, register B) */
+    s->cmos[reg] = reg == RTC_A ? val & ~A_UIP : val;
+    if (reg == RTC_B && val & B_SET)
+        s->cmos[RTC_B] &= ~UF; /* SET clears the update interrupt's enable (data sheet, register B) */
     if (ran && running(s)) {
         show_time(rtc); /* in the new notation */
     } else if (running(s)) {
@@ -314,15 +218,15 @@ static void write_control(struct rtc *rtc, unsigned reg, uint8_t val)
 static void write_register(struct rtc *rtc, unsigned reg, uint8_t val)
 {
     struct rtc_state *s = &rtc->s;
-    if (reg == REG_A || reg == REG_B) {
+    if (reg == RTC_A || reg == RTC_B) {
         write_control(rtc, reg, val);
-    } else if (is_time(reg)) {
+    } else if (rtc_is_time(reg)) {
         if (running(s))
             show_time(rtc);
         s->cmos[reg] = val;
         if (running(s))
             take_time(rtc, wall_ns(rtc) % NS_PER_SECOND);
-    } else if (reg != REG_C && reg != REG_D) {
+    } else if (reg != RTC_C && reg != RTC_D) {
         s->cmos[reg] = val;
     }
 }
@@ -331,12 +235,12 @@ static uint8_t read_register(struct rtc *rtc, unsigned reg)
 {
     struct rtc_state *s = &rtc->s;
     uint8_t val = s->cmos[reg];
-    if (reg == REG_A && running(s) && wall_ns(rtc) % NS_PER_SECOND >= NS_PER_SECOND - UIP_NS)
+    if (reg == RTC_A && running(s) && wall_ns(rtc) % NS_PER_SECOND >= NS_PER_SECOND - UIP_NS)
         val |= A_UIP;
-    if (reg == REG_C) {
-        s->cmos[REG_C] = 0;
+    if (reg == RTC_C) {
+        s->cmos[RTC_C] = 0;
         s->backlog_at = clock_now(rtc->clk) + rate_ns(period(s), CRYSTAL_HZ) / 2;
-    } else if (is_time(reg) && running(s)) {
+    } else if (rtc_is_time(reg) && running(s)) {
         show_time(rtc);
         val = s->cmos[reg];
     }
@@ -373,10 +277,10 @@ static void rtc_write(void *dev, uint32_t off, uint64_t val, unsigned width)
 
 static const struct bus_ops ops = { .read = rtc_read, .write = rtc_write, .max_width = 1 };
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------- */
 
-struct rtc *rtc_create(struct bus *bus, struct clock *clk, struct line irq, uint64_t ram_below_4g, uint64_t ram_above_4g,
-                       struct error *e)
+struct rtc *rtc_create(struct bus *bus, struct clock *clk, struct line irq, uint64_t ram_below_4g,
+                       uint64_t ram_above_4g, struct error *e)
 {
     struct rtc *rtc = calloc(1, sizeof(*rtc));
     if (!rtc) {
@@ -404,57 +308,25 @@ void rtc_destroy(struct rtc *rtc)
     free(rtc);
 }
 
-static uint16_t clamp16(uint64_t v)
-{
-    return v > 0xffff ? 0xffff : (uint16_t)v;
-}
-
-static uint64_t above(uint64_t size, uint64_t limit)
-{
-    return size > limit ? size - limit : 0;
-}
-
-/* What firmware would have found out about the machine. */
-static void set_memory_size(struct rtc *rtc)
-{
-    uint8_t *cmos = rtc->s.cmos;
-    uint16_t extended = clamp16(above(rtc->ram_below_4g, 1 << 20) >> 10);
-    put_le16(cmos + BASE_MEMORY, 640);
-    put_le16(cmos + EXTENDED_MEMORY, extended);
-    put_le16(cmos + EXTENDED_MEMORY_2, extended);
-    put_le16(cmos + MEMORY_ABOVE_16M, clamp16(above(rtc->ram_below_4g, 16 << 20) >> 16));
-    uint32_t high = (uint32_t)(rtc->ram_above_4g >> 16);
-    put_le16(cmos + MEMORY_ABOVE_4G, (uint16_t)high);
-    cmos[MEMORY_ABOVE_4G + 2] = (uint8_t)(high >> 16);
-    cmos[EQUIPMENT] = 0x06; /* coprocessor, PS/2 mouse */
-    uint16_t sum = 0;
-    for (unsigned i = CHECKSUM_FIRST; i <= CHECKSUM_LAST; i++)
-        sum += cmos[i];
-    cmos[CHECKSUM] = (uint8_t)(sum >> 8);
-    cmos[CHECKSUM + 1] = (uint8_t)sum;
-}
-
 void rtc_reset(struct rtc *rtc)
 {
-    /* The battery keeps the time; the memory is as firmware leaves it: 24 hours, BCD, 1024 Hz selected and disabled. */
+    /* The battery keeps the time; the memory is as firmware leaves it: 24 hours, BCD, 1024 Hz selected and
+     * disabled. */
     rtc->s = (struct rtc_state){ .offset = rtc->s.offset, .tick_seen = crystal_now(rtc) };
-    rtc->s.cmos[REG_A] = A_DIVIDER_32K | 6;
-    rtc->s.cmos[REG_B] = B_24H;
-    rtc->s.cmos[REG_D] = D_VALID;
+    rtc->s.cmos[RTC_A] = A_DIVIDER_32K | 6;
+    rtc->s.cmos[RTC_B] = RTC_B_24H;
+    rtc->s.cmos[RTC_D] = D_VALID;
     rtc->s.second_seen = wall_ns(rtc) / NS_PER_SECOND;
-    set_memory_size(rtc);
+    rtc_put_memory_size(rtc->s.cmos, rtc->ram_below_4g, rtc->ram_above_4g);
     update_irq(rtc);
     arm(rtc);
 }
 
-struct state_object rtc_state_object(struct rtc *rtc)
-{
-    return (struct state_object){ &class, &rtc->s, 0 };
-}
+struct state_object rtc_state_object(struct rtc *rtc) { return (struct state_object){ &class, &rtc->s, 0 }; }
 
 void rtc_loaded(struct rtc *rtc)
 {
-    rtc->irq_level = rtc->s.cmos[REG_C] & IRQF;
+    rtc->irq_level = rtc->s.cmos[RTC_C] & IRQF;
     line_set(&rtc->irq, rtc->irq_level);
     arm(rtc);
 }

@@ -11,9 +11,10 @@
 
 struct rtc;
 
-/* Claims ports 0x70-71. `irq` is IRQ 8. The memory sizes, in bytes, go to the CMOS bytes where firmware and kernels look. */
-struct rtc *rtc_create(struct bus *bus, struct clock *clk, struct line irq, uint64_t ram_below_4g, uint64_t ram_above_4g,
-                       struct error *e);
+/* Claims ports 0x70-71. `irq` is IRQ 8. The memory sizes, in bytes, go to the CMOS bytes where firmware and
+ * kernels look. */
+struct rtc *rtc_create(struct bus *bus, struct clock *clk, struct line irq, uint64_t ram_below_4g,
+                       uint64_t ram_above_4g, struct error *e);
 void rtc_destroy(struct rtc *rtc);
 void rtc_reset(struct rtc *rtc);
 struct state_object rtc_state_object(struct rtc *rtc);

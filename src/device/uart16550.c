@@ -95,9 +95,10 @@ static bool valid(const void *state)
     return !(s->errors & ~LSR_ERRORS) && !(s->fcr & ~FCR_KEPT);
 }
 
-static const struct state_class class = { "uart16550", 1, sizeof(struct uart16550_state), fields, array_size(fields), valid };
+static const struct state_class class = { "uart16550",        1,    sizeof(struct uart16550_state), fields,
+                                          array_size(fields), valid };
 
-/* --- interrupts ----------------------------------------------------------------------------------------------------------- */
+/* --- interrupts --------------------------------------------------------------------------------------- */
 
 static unsigned trigger_level(const struct uart16550_state *s)
 {
@@ -111,7 +112,7 @@ static uint8_t interrupt_id(const struct uart16550_state *s)
         return IIR_RLS;
     if (s->ier & IER_RDA && s->rx_count >= trigger_level(s))
         return IIR_RDA;
-    /* The four character times of silence that the timeout waits for have always passed: input takes no time. */
+    /* The four character times that the timeout waits for have always passed: input takes no time. */
     if (s->ier & IER_RDA && s->rx_count)
         return IIR_TIMEOUT;
     if (s->ier & IER_THRE && s->thre_pending)
@@ -131,7 +132,7 @@ static void update(struct uart16550 *u)
     line_set(&u->cfg.irq, irq);
 }
 
-/* --- receiver ------------------------------------------------------------------------------------------------------------- */
+/* --- receiver ----------------------------------------------------------------------------------------- */
 
 static bool take_room(struct uart16550 *u)
 {
@@ -147,10 +148,7 @@ static void give_room(struct uart16550 *u, uint32_t n)
         u->cfg.room(u->cfg.ctx);
 }
 
-bool uart16550_reserve(struct uart16550 *u)
-{
-    return !atomic_load(&u->loopback) && take_room(u);
-}
+bool uart16550_reserve(struct uart16550 *u) { return !atomic_load(&u->loopback) && take_room(u); }
 
 static void push(struct uart16550 *u, uint8_t byte)
 {
@@ -198,7 +196,7 @@ static void clear_receiver(struct uart16550 *u)
     give_room(u, n);
 }
 
-/* --- registers ------------------------------------------------------------------------------------------------------------ */
+/* --- registers ---------------------------------------------------------------------------------------- */
 
 static void transmit(struct uart16550 *u, uint8_t byte)
 {
@@ -209,7 +207,7 @@ static void transmit(struct uart16550 *u, uint8_t byte)
     u->s.thre_pending = 1; /* gone already */
 }
 
-/* Modem inputs: a connected terminal that is always ready, or our own outputs in loopback (data sheet 8.6). */
+/* Modem inputs: a terminal that is always ready, or our own outputs in loopback (data sheet 8.6). */
 static void update_modem(struct uart16550 *u)
 {
     struct uart16550_state *s = &u->s;
@@ -312,9 +310,10 @@ static void uart_write(void *dev, uint32_t off, uint64_t val64, unsigned width)
 
 static const struct bus_ops ops = { .read = uart_read, .write = uart_write, .max_width = 1 };
 
-/* --- life ----------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------- */
 
-struct uart16550 *uart16550_create(struct bus *bus, const struct uart16550_config *cfg, uint32_t instance, struct error *e)
+struct uart16550 *uart16550_create(struct bus *bus, const struct uart16550_config *cfg, uint32_t instance,
+                                   struct error *e)
 {
     struct uart16550 *u = calloc(1, sizeof(*u));
     if (!u) {
@@ -332,10 +331,7 @@ struct uart16550 *uart16550_create(struct bus *bus, const struct uart16550_confi
     return u;
 }
 
-void uart16550_destroy(struct uart16550 *u)
-{
-    free(u);
-}
+void uart16550_destroy(struct uart16550 *u) { free(u); }
 
 void uart16550_reset(struct uart16550 *u)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The 16550A serial port (National Semiconductor PC16550D data sheet). Transmission takes no time; reception never overruns. */
+/* The 16550A serial port (National Semiconductor PC16550D data sheet). Transmission takes no time; reception
+ * never overruns. */
 #ifndef SUNDOG_DEVICE_UART16550_H
 #define SUNDOG_DEVICE_UART16550_H
 
@@ -18,15 +19,18 @@ struct uart16550_config {
     void (*room)(void *ctx);                   /* may be NULL: the receiver was full and has room again */
 };
 
-struct uart16550 *uart16550_create(struct bus *bus, const struct uart16550_config *cfg, uint32_t instance, struct error *e);
+struct uart16550 *uart16550_create(struct bus *bus, const struct uart16550_config *cfg, uint32_t instance,
+                                   struct error *e);
 void uart16550_destroy(struct uart16550 *u);
 void uart16550_reset(struct uart16550 *u);
-/* Takes one place in the receiver; the byte follows through uart16550_receive(). False: full, keep the byte. Any thread. */
+/* Takes one place in the receiver; the byte follows through uart16550_receive(). False: full, keep the byte.
+ * Any thread. */
 must_use bool uart16550_reserve(struct uart16550 *u);
 /* A byte for which a place was reserved. Device lock held. */
 void uart16550_receive(struct uart16550 *u, uint8_t byte);
 struct state_object uart16550_state_object(struct uart16550 *u);
-/* After a load: drives the interrupt and recomputes the receiver's room from the state. No reservation is outstanding then. */
+/* After a load: drives the interrupt and recomputes the receiver's room from the state. No reservation is
+ * outstanding then. */
 void uart16550_loaded(struct uart16550 *u);
 
 #endif

@@ -7,7 +7,8 @@
 
 struct lock {
     struct host_mutex mutex;
-    _Atomic(pthread_t) owner; /* 0 = nobody; means something only to the thread that asks about itself, so relaxed will do */
+    _Atomic(pthread_t)
+        owner; /* 0 = nobody; means something only to the thread that asks about itself, so relaxed will do */
 };
 
 static inline void lock_init(struct lock *l)
@@ -16,10 +17,7 @@ static inline void lock_init(struct lock *l)
     atomic_init(&l->owner, (pthread_t)0);
 }
 
-static inline void lock_destroy(struct lock *l)
-{
-    host_mutex_destroy(&l->mutex);
-}
+static inline void lock_destroy(struct lock *l) { host_mutex_destroy(&l->mutex); }
 
 static inline bool lock_held(struct lock *l)
 {

@@ -42,7 +42,7 @@ void pmap_destroy(struct pmap *pm)
     free(pm);
 }
 
-/* --- regions -------------------------------------------------------------------------------------------------------------- */
+/* --- regions ------------------------------------------------------------------------------------------ */
 
 /* Index of the first region that ends above `page`. */
 static unsigned region_index(const struct pmap *pm, uint64_t page)
@@ -111,18 +111,19 @@ int pmap_add_alias(struct pmap *pm, gpa base, uint64_t len, gpa target, struct e
     const struct region *t = pmap_region_of(pm, target.v >> PAGE_SHIFT);
     if (target.v & PAGE_OFFSET_MASK || !t || t->kind == REGION_ALIAS ||
         !ck_range((target.v >> PAGE_SHIFT) - t->first, len >> PAGE_SHIFT, t->count))
-        return error_set(e, -EINVAL, "alias region 0x%llx: its target 0x%llx is not inside one RAM or ROM region",
+        return error_set(e, -EINVAL,
+                         "alias region 0x%llx: its target 0x%llx is not inside one RAM or ROM region",
                          (unsigned long long)base.v, (unsigned long long)target.v);
-    struct region r = { .kind = REGION_ALIAS, .first = base.v >> PAGE_SHIFT, .count = len >> PAGE_SHIFT, .fd = -1,
+    struct region r = { .kind = REGION_ALIAS,
+                        .first = base.v >> PAGE_SHIFT,
+                        .count = len >> PAGE_SHIFT,
+                        .fd = -1,
                         .target = target.v >> PAGE_SHIFT };
     insert_region(pm, &r);
     return 0;
 }
 
-uint64_t pmap_ram_size(const struct pmap *pm)
-{
-    return pm->ram_size;
-}
+uint64_t pmap_ram_size(const struct pmap *pm) { return pm->ram_size; }
 
 void pmap_each_region(struct pmap *pm, void (*visit)(void *ctx, const struct region_info *r), void *ctx)
 {
@@ -135,7 +136,7 @@ void pmap_each_region(struct pmap *pm, void (*visit)(void *ctx, const struct reg
     }
 }
 
-/* --- the page table ------------------------------------------------------------------------------------------------------- */
+/* --- the page table ----------------------------------------------------------------------------------- */
 
 /* The host pointer is published last: who sees it (acquire) sees a complete entry. */
 static inline uint8_t *page_host(const struct page *pg)
@@ -203,7 +204,7 @@ uint64_t pmap_canonical_page(const struct pmap *pm, gpa addr)
     return r && r->kind == REGION_ALIAS ? r->target + (page - r->first) : page;
 }
 
-/* --- A20 ------------------------------------------------------------------------------------------------------------------ */
+/* --- A20 ---------------------------------------------------------------------------------------------- */
 
 void pmap_set_a20(struct pmap *pm, bool enabled)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What pmap.c (regions and the page table), rights.c (consumers, code, dirty log) and ram.c (accessors) share. */
+/* What pmap.c (regions, page table), rights.c (consumers, code, dirty log) and ram.c (accessors) share. */
 #ifndef SUNDOG_MEMORY_PMAP_INTERNAL_H
 #define SUNDOG_MEMORY_PMAP_INTERNAL_H
 
@@ -7,8 +7,9 @@
 #include "memory/pmap.h"
 
 /*
- * The page table has two levels: top[gpa 39..24] ──► leaf of 4096 pages. A leaf is allocated at the first use of its 16 MiB, a page
- * entry is filled at the first use of its page, so that a guest costs host memory only for what it touches.
+ * The page table has two levels: top[gpa 39..24] ──► leaf of 4096 pages. A leaf is allocated at the
+ * first use of its 16 MiB, a page entry is filled at the first use of its page, so that a guest costs host
+ * memory only for what it touches.
  */
 #define LEAF_BITS 12
 #define LEAF_PAGES (1u << LEAF_BITS)
@@ -22,7 +23,7 @@ struct region {
     uint64_t first, count; /* pages */
     uint8_t *host;         /* of RAM and ROM */
     int fd;
-    uint64_t target;       /* REGION_ALIAS: first page shown here instead */
+    uint64_t target; /* REGION_ALIAS: first page shown here instead */
 };
 
 struct leaf {
@@ -31,7 +32,7 @@ struct leaf {
 
 struct pmap {
     _Atomic(struct leaf *) *top;
-    _Atomic uint64_t a20_mask;     /* address bits that reach the memory */
+    _Atomic uint64_t a20_mask;          /* address bits that reach the memory */
     struct region regions[MAX_REGIONS]; /* by address; fixed before the machine runs */
     unsigned nregions;
     uint64_t ram_size;

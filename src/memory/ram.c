@@ -12,7 +12,8 @@ static size_t page_part(gpa addr, size_t len)
     return len < room ? len : room;
 }
 
-/* All pages of the range are backed, and none of them forbids what is asked: nothing is moved before that is sure. */
+/* All pages of the range are backed, and none of them forbids what is asked: nothing is moved before that is
+ * sure. */
 static int check_backed(struct pmap *pm, gpa addr, size_t len, uint32_t forbidden)
 {
     if (!ck_range(addr.v, len, 1ull << MAXPHYADDR))

@@ -6,17 +6,18 @@
 #include "memory/pmap_internal.h"
 
 /*
- * Two races are decided here, both by a store followed by a load of the other side's word (sequentially consistent):
+ * Two races are decided here, each by a store, then a load of the other's word (sequentially consistent):
  *
- *   claim_write:  set my bit in writers;  read state          claim_code:  set PAGE_CODE;  read writers (then revoke)
- *   a writer:     store bytes;            read state          claim_code:  set PAGE_CODE;  caller reads the bytes
+ *   claim_write: set my bit in writers; read state   claim_code:  set PAGE_CODE;  read writers (then revoke)
+ *   a writer:    store bytes;           read state   claim_code:  set PAGE_CODE;  caller reads the bytes
  *
  * So either the writer learns of the code, or the decoder learns of the writer (sees the bytes).
  */
 
 #define ALL_RIGHTS (RIGHT_READ | RIGHT_WRITE | RIGHT_EXEC)
 
-/* A write through a cached right must not happen while one of these stands. PAGE_DIRTY_LOG is taken off by the claim itself. */
+/* A write through a cached right must not happen while one of these stands. PAGE_DIRTY_LOG is taken off by
+ * the claim itself. */
 #define NO_WRITE_CLAIM (PAGE_CODE | PAGE_ROM | PAGE_SHARED | PAGE_TRACED | PAGE_BALLOONED | PAGE_SWAPPED)
 
 unsigned page_rights(const struct page *pg)
@@ -29,7 +30,7 @@ unsigned page_rights(const struct page *pg)
     return ALL_RIGHTS;
 }
 
-/* --- consumers ------------------------------------------------------------------------------------------------------------ */
+/* --- consumers ---------------------------------------------------------------------------------------- */
 
 int pmap_add_consumer(struct pmap *pm, const struct pmap_consumer *c)
 {
@@ -85,14 +86,14 @@ bool pmap_claim_write(struct pmap *pm, struct page *pg, int n)
     (void)pm;
     if (atomic_load_explicit(&pg->state, memory_order_relaxed) & NO_WRITE_CLAIM)
         return false;
-    /* The bit stays when the second look refuses: it costs one needless revocation and needs no reasoning about rights that
-     * this consumer cached earlier under another address. */
+    /* The bit stays when the second look refuses: it costs one needless revocation and needs no reasoning
+     * about rights that this consumer cached earlier under another address. */
     atomic_fetch_or(&pg->writers, (uint32_t)BIT((unsigned)n));
     page_mark_dirty(pg);
     return !(atomic_load(&pg->state) & NO_WRITE_CLAIM);
 }
 
-/* --- code ----------------------------------------------------------------------------------------------------------------- */
+/* --- code --------------------------------------------------------------------------------------------- */
 
 uint32_t pmap_claim_code(struct pmap *pm, gpa addr, unsigned len)
 {
@@ -112,7 +113,8 @@ uint32_t pmap_claim_code(struct pmap *pm, gpa addr, unsigned len)
     return version;
 }
 
-/* The version moves before PAGE_CODE goes: a store through a right claimed after that is a store to a page without code. */
+/* The version moves before PAGE_CODE goes: a store through a right claimed after that is a store to a page
+ * without code. */
 static void drop_code(struct pmap *pm, struct page *pg, unsigned off, unsigned len)
 {
     host_mutex_lock(&pm->lock);
@@ -128,16 +130,20 @@ void pmap_written(struct pmap *pm, struct page *pg, unsigned off, unsigned len)
 {
     if (!len)
         return;
-    atomic_thread_fence(memory_order_seq_cst); /* the store before, the look at PAGE_CODE after: see the top of the file */
+    atomic_thread_fence(
+        memory_order_seq_cst); /* the store before, the look at PAGE_CODE after: see the top of the file */
     page_mark_dirty(pg);
     if (unlikely(page_has_code(pg, off, len)))
         drop_code(pm, pg, off, len);
 }
 
-/* --- dirty log ------------------------------------------------------------------------------------------------------------ */
+/* --- dirty log ---------------------------------------------------------------------------------------- */
 
-/* A page is dirty when it lacks PAGE_DIRTY_LOG while the log is on. Pages without an entry yet were never touched. */
-static void each_used_page(struct pmap *pm, void (*visit)(struct pmap *pm, struct page *pg, uint64_t page, void *ctx), void *ctx)
+/* A page is dirty when it lacks PAGE_DIRTY_LOG while the log is on. Pages without an entry yet were never
+ * touched. */
+static void each_used_page(struct pmap *pm,
+                           void (*visit)(struct pmap *pm, struct page *pg, uint64_t page, void *ctx),
+                           void *ctx)
 {
     for (uint64_t t = 0; t < TOP_ENTRIES; t++) {
         if (!atomic_load_explicit(&pm->top[t], memory_order_acquire))
@@ -192,7 +198,8 @@ int pmap_dirty_log_fetch(struct pmap *pm, uint64_t *bitmap, size_t pages)
         bitmap[i] = 0;
     struct fetch f = { .bitmap = bitmap };
     each_used_page(pm, fetch_page, &f);
-    /* Whoever still holds a right from before loses it now: the copy that follows sees all stores made under it. */
+    /* Whoever still holds a right from before loses it now: the copy that follows sees all stores made under
+     * it. */
     if (f.whom)
         take_back(pm, f.whom, 0, 0, RIGHT_WRITE);
     return 0;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hostile guests at the chips: all of them behind one bus, driven by bytes. What must hold, whatever the bytes are:
+ * Hostile guests at the chips: all behind one bus, driven by bytes. What must hold, whatever the bytes are:
  *
  * - no crash, no endless loop, no storm of deadlines;
  * - each chip's state stays inside its own ranges (it can be saved and loaded again);
  * - a machine copied by save and load goes on exactly as the one it was copied from.
  *
- * With -fsanitize=fuzzer and -DSUNDOG_LIBFUZZER the fuzzer drives; else main() does:  fuzz_device [-runs=N] [-seed=N] [FILE...]
+ * With -fsanitize=fuzzer and -DSUNDOG_LIBFUZZER the fuzzer drives; else main() does:
+ *     fuzz_device [-runs=N] [-seed=N] [FILE...]
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -64,7 +65,7 @@ static noreturn_fn void fail(const char *what, const char *detail)
     abort();
 }
 
-/* --- the machine ------------------------------------------------------------------------------------------ */
+/* --- the machine -------------------------------------------------------------------------------------- */
 
 static void say(struct machine *m, uint64_t what) { m->said = (m->said ^ what) * 0x9e3779b97f4a7c15ull; }
 
@@ -115,7 +116,8 @@ static struct machine *machine_create(void)
     const struct acpi_pm_config pm = { 0x600, 5, { set_isa, m, 9 }, m, said_power_off };
     m->pic = i8259_create(m->bus, &pic, &e);
     m->ioapic = ioapic_create(m->bus, &ioapic, &e);
-    m->pit = i8254_create(m->bus, m->clk, (struct line){ set_isa, m, 0 }, (struct irq_watch){ timer_observed, m, 0 }, &e);
+    m->pit = i8254_create(m->bus, m->clk, (struct line){ set_isa, m, 0 },
+                          (struct irq_watch){ timer_observed, m, 0 }, &e);
     m->rtc = rtc_create(m->bus, m->clk, (struct line){ set_isa, m, 8 }, 512u << 20, 0, &e);
     m->uart = uart16550_create(m->bus, &uart, 0, &e);
     m->port92 = port92_create(m->bus, (struct line){ set_line, m, 2 }, (struct line){ set_line, m, 3 }, &e);
@@ -156,9 +158,9 @@ static void machine_destroy(struct machine *m)
 static void state_objects(struct machine *m, struct state_object out[CHIPS])
 {
     const struct state_object all[CHIPS] = {
-        i8259_state_object(m->pic),      ioapic_state_object(m->ioapic), i8254_state_object(m->pit),
-        rtc_state_object(m->rtc),        uart16550_state_object(m->uart), port92_state_object(m->port92),
-        i8042_state_object(m->kbc),      acpi_pm_state_object(m->pm),    pci_host_state_object(m->pci),
+        i8259_state_object(m->pic),     ioapic_state_object(m->ioapic),  i8254_state_object(m->pit),
+        rtc_state_object(m->rtc),       uart16550_state_object(m->uart), port92_state_object(m->port92),
+        i8042_state_object(m->kbc),     acpi_pm_state_object(m->pm),     pci_host_state_object(m->pci),
         postcode_state_object(m->post),
     };
     memcpy(out, all, sizeof(all));
@@ -189,7 +191,7 @@ static void reset(struct machine *m)
     postcode_reset(m->post);
 }
 
-/* --- what must hold --------------------------------------------------------------------------------------- */
+/* --- what must hold ----------------------------------------------------------------------------------- */
 
 static void copy_object(const struct state_object *from, const struct state_object *to)
 {
@@ -245,7 +247,7 @@ static void check_equal(struct machine *a, struct machine *b)
         fail("a copied machine said something else", "");
 }
 
-/* --- one step --------------------------------------------------------------------------------------------- */
+/* --- one step ----------------------------------------------------------------------------------------- */
 
 struct input {
     const uint8_t *p, *end;
@@ -259,7 +261,22 @@ static uint64_t take(struct input *in, unsigned bytes)
     return v;
 }
 
-enum step_kind { PORT_READ, PORT_WRITE, MMIO_READ, MMIO_WRITE, PASS, OVERSLEEP, TYPE, ACK, END, LINE, BUTTON, RESET, LOAD, STEP_KINDS };
+enum step_kind {
+    PORT_READ,
+    PORT_WRITE,
+    MMIO_READ,
+    MMIO_WRITE,
+    PASS,
+    OVERSLEEP,
+    TYPE,
+    ACK,
+    END,
+    LINE,
+    BUTTON,
+    RESET,
+    LOAD,
+    STEP_KINDS
+};
 
 struct step {
     enum step_kind kind;
@@ -269,9 +286,10 @@ struct step {
 };
 
 static const uint16_t ports[] = {
-    0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0x40,  0x41,  0x42,  0x43,  0x61,  0x70,  0x71,  0x92,  0x80,  0xed,
-    0x60,  0x64,  0xb2,  0xb3,  0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x600, 0x602, 0x604, 0x608,
-    0xcf8, 0xcf9, 0xcfc, 0xcfe, 0xf4,  0xe9,  0x601, 0x605, 0x60a, 0xcfb, 0x21,  0x43,  0x40,  0x71,  0x70,  0x64,
+    0x20,  0x21,  0xa0,  0xa1,  0x4d0, 0x4d1, 0x40,  0x41,  0x42,  0x43,  0x61,  0x70,
+    0x71,  0x92,  0x80,  0xed,  0x60,  0x64,  0xb2,  0xb3,  0x3f8, 0x3f9, 0x3fa, 0x3fb,
+    0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x600, 0x602, 0x604, 0x608, 0xcf8, 0xcf9, 0xcfc, 0xcfe,
+    0xf4,  0xe9,  0x601, 0x605, 0x60a, 0xcfb, 0x21,  0x43,  0x40,  0x71,  0x70,  0x64,
 };
 
 /* Inputs that no chip here drives. */
@@ -280,10 +298,12 @@ static const uint8_t free_lines[] = { 3, 5, 6, 7, 10, 11, 13, 14, 15, 16, 19, 23
 static struct step decode(struct input *in)
 {
     /* Port accesses are the commonest thing guests do. */
-    static const uint8_t kinds[32] = { PORT_READ, PORT_READ, PORT_READ, PORT_READ, PORT_READ, PORT_WRITE, PORT_WRITE, PORT_WRITE,
-                                       PORT_WRITE, PORT_WRITE, PORT_WRITE, PORT_WRITE, PORT_WRITE, PORT_WRITE, MMIO_READ, MMIO_READ,
-                                       MMIO_WRITE, MMIO_WRITE, MMIO_WRITE, PASS, PASS, PASS, OVERSLEEP, TYPE,
-                                       TYPE, ACK, ACK, END, LINE, BUTTON, RESET, LOAD };
+    static const uint8_t kinds[32] = { PORT_READ,  PORT_READ,  PORT_READ,  PORT_READ,  PORT_READ,  PORT_WRITE,
+                                       PORT_WRITE, PORT_WRITE, PORT_WRITE, PORT_WRITE, PORT_WRITE, PORT_WRITE,
+                                       PORT_WRITE, PORT_WRITE, MMIO_READ,  MMIO_READ,  MMIO_WRITE, MMIO_WRITE,
+                                       MMIO_WRITE, PASS,       PASS,       PASS,       OVERSLEEP,  TYPE,
+                                       TYPE,       ACK,        ACK,        END,        LINE,       BUTTON,
+                                       RESET,      LOAD };
     struct step s = { .kind = kinds[take(in, 1) & 31] };
     uint8_t how = (uint8_t)take(in, 1);
     switch (s.kind) {
@@ -333,7 +353,7 @@ static void pass(struct machine *m, uint64_t ns)
     clock_skip_to(m->clk, end);
 }
 
-/* A saved state from an enemy: the present one with some fields changed to any values that the table admits. */
+/* A saved state from an enemy: the present one, some fields changed to any values that the table admits. */
 static void load(struct machine *m, const struct step *s)
 {
     struct state_object objs[CHIPS];
@@ -458,8 +478,8 @@ static void run_random(uint64_t runs, uint64_t seed)
         size_t len = next(&rng) % LEN_MAX;
         for (size_t k = 0; k < len; k++)
             data[k] = (uint8_t)(next(&rng) >> 32);
-        if (i % 256 == 0) { /* what to run again should this one end badly */
-            fprintf(stderr, "\rfuzz_device: -runs=256 -seed=%" PRIu64 " ", seed + i);
+        if (i % 2048 == 0) { /* what to run again should this one end badly */
+            fprintf(stderr, "\rfuzz_device: -runs=2048 -seed=%" PRIu64 " ", seed + i);
             fflush(stderr);
         }
         LLVMFuzzerTestOneInput(data, len);

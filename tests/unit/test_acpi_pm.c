@@ -36,8 +36,14 @@ static int teardown(void **s)
     return 0;
 }
 
-static uint16_t get(struct bench *b, unsigned off) { return (uint16_t)bus_port_read(b->k.bus, (uint16_t)(BASE + off), 2); }
-static void set(struct bench *b, unsigned off, uint16_t v) { bus_port_write(b->k.bus, (uint16_t)(BASE + off), v, 2); }
+static uint16_t get(struct bench *b, unsigned off)
+{
+    return (uint16_t)bus_port_read(b->k.bus, (uint16_t)(BASE + off), 2);
+}
+static void set(struct bench *b, unsigned off, uint16_t v)
+{
+    bus_port_write(b->k.bus, (uint16_t)(BASE + off), v, 2);
+}
 
 static void the_timer_runs(void **s)
 {
@@ -79,7 +85,7 @@ static void sleeping(void **s)
     set(b, 4, 5 << 10 | 1 << 13);
     assert_int_equal(b->power_offs, 1);
     assert_int_equal(get(b, 4), 5 << 10); /* SLP_EN reads 0 */
-    out8(&b->k, BASE + 5, 0x34); /* by its byte */
+    out8(&b->k, BASE + 5, 0x34);          /* by its byte */
     assert_int_equal(b->power_offs, 2);
 }
 
@@ -105,7 +111,7 @@ static void the_timer_interrupts(void **s)
 {
     struct bench *b = *s;
     assert_true(clock_next_deadline(b->k.clk) == UINT64_MAX); /* nobody asked */
-    pass(&b->k, 600 * SEC); /* bit 31 changes after 599.93 s */
+    pass(&b->k, 600 * SEC);                                   /* bit 31 changes after 599.93 s */
     assert_int_equal(get(b, 0), 1);
     set(b, 0, 1);
     assert_int_equal(get(b, 0), 0);
@@ -145,7 +151,8 @@ static void state_moves(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(the_timer_runs), T(acpi_mode), T(sleeping), T(power_button), T(the_timer_interrupts), T(state_moves),
+        T(the_timer_runs),       T(acpi_mode),   T(sleeping), T(power_button),
+        T(the_timer_interrupts), T(state_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,6 +74,7 @@ static void postcode(void **s)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(debug_exit), cmocka_unit_test(debug_console), cmocka_unit_test(postcode) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(debug_exit), cmocka_unit_test(debug_console),
+                                        cmocka_unit_test(postcode) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

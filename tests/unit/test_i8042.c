@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The keyboard controller and its devices, as kernels probe them (IBM PS/2 Hardware Interface Technical Reference). */
+/* The keyboard controller and its devices, as kernels probe them (IBM PS/2 Hardware Interface Technical
+ * Reference). */
 #include "chip_kit.h"
 
 #include "device/i8042.h"
@@ -19,8 +20,8 @@ static int setup(void **s)
     b = (struct bench){ 0 };
     chip_kit_open(&b.k);
     b.p92 = port92_create(b.k.bus, probe_line(&b.a20), probe_line(&b.reset), &e);
-    b.kbc = i8042_create(b.k.bus, probe_line(&b.k.irq), probe_line(&b.k.other), (struct line){ port92_set_a20, b.p92, 0 },
-                         probe_line(&b.reset), &e);
+    b.kbc = i8042_create(b.k.bus, probe_line(&b.k.irq), probe_line(&b.k.other),
+                         (struct line){ port92_set_a20, b.p92, 0 }, probe_line(&b.reset), &e);
     assert_non_null(b.kbc);
     *s = &b;
     return 0;
@@ -209,6 +210,7 @@ static void state_moves(void **s)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { T(controller), T(keyboard), T(a_mouse), T(a20_and_reset), T(state_moves) };
+    const struct CMUnitTest tests[] = { T(controller), T(keyboard), T(a_mouse), T(a20_and_reset),
+                                        T(state_moves) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

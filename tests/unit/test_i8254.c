@@ -23,7 +23,8 @@ static int setup(void **s)
     struct error e = { 0 };
     b = (struct bench){ 0 };
     chip_kit_open(&b.k);
-    b.pit = i8254_create(b.k.bus, b.k.clk, probe_line(&b.k.irq), (struct irq_watch){ is_observed, &b, 0 }, &e);
+    b.pit = i8254_create(b.k.bus, b.k.clk, probe_line(&b.k.irq), (struct irq_watch){ is_observed, &b, 0 },
+                         &e);
     assert_non_null(b.pit);
     *s = &b;
     return 0;
@@ -210,7 +211,7 @@ static void bcd_and_byte_modes(void **s)
 {
     struct bench *b = *s;
     out8(&b->k, 0x61, 1);
-    out8(&b->k, 0x43, 0xb1); /* channel 2, both bytes, mode 0, BCD */
+    out8(&b->k, 0x43, 0xb1);                          /* channel 2, both bytes, mode 0, BCD */
     out8(&b->k, 0x42, 0x00), out8(&b->k, 0x42, 0x10); /* 1000 */
     ticks(b, 1);
     assert_int_equal(count(b, 2), 0x0999);
@@ -330,9 +331,18 @@ static void state_moves(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(mode_0_counts_down_once), T(mode_2_divides), T(a_new_count_waits_for_the_period_to_end), T(mode_3_is_a_square_wave),
-        T(the_gate_of_channel_2), T(strobes), T(bcd_and_byte_modes), T(latches), T(nobody_looks_nobody_wakes), T(late_ticks),
-        T(port_61), T(state_moves),
+        T(mode_0_counts_down_once),
+        T(mode_2_divides),
+        T(a_new_count_waits_for_the_period_to_end),
+        T(mode_3_is_a_square_wave),
+        T(the_gate_of_channel_2),
+        T(strobes),
+        T(bcd_and_byte_modes),
+        T(latches),
+        T(nobody_looks_nobody_wakes),
+        T(late_ticks),
+        T(port_61),
+        T(state_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -235,7 +235,7 @@ static void initialisation_words(void **s)
     assert_false(b->k.irq.level); /* edges are sensed anew */
     edge(b, 4);
     assert_int_equal(i8259_ack(b->pic), 0x44); /* the low three bits are the input's */
-    out8(&b->k, M_CMD, 0x10); /* no ICW4 */
+    out8(&b->k, M_CMD, 0x10);                  /* no ICW4 */
     out8(&b->k, M_DATA, 0x50), out8(&b->k, M_DATA, 4), out8(&b->k, M_DATA, 0x55);
     assert_int_equal(in8(&b->k, M_DATA), 0x55);
 }
@@ -267,9 +267,19 @@ static void state_moves(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(an_edge_interrupts_once), T(priorities_nest), T(the_slave_comes_through_input_2), T(special_fully_nested), T(masks),
-        T(spurious), T(auto_eoi_and_rotation), T(rotation_by_command), T(special_mask_mode), T(polling), T(level_triggered),
-        T(initialisation_words), T(state_moves),
+        T(an_edge_interrupts_once),
+        T(priorities_nest),
+        T(the_slave_comes_through_input_2),
+        T(special_fully_nested),
+        T(masks),
+        T(spurious),
+        T(auto_eoi_and_rotation),
+        T(rotation_by_command),
+        T(special_mask_mode),
+        T(polling),
+        T(level_triggered),
+        T(initialisation_words),
+        T(state_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,7 +30,9 @@ static int setup(void **s)
     struct error e = { 0 };
     b = (struct bench){ 0 };
     chip_kit_open(&b.k);
-    const struct ioapic_config cfg = { .base = GPA(BASE), .id = 5, .ctx = &b, .send = sent, .inputs_observed = observed };
+    const struct ioapic_config cfg = {
+        .base = GPA(BASE), .id = 5, .ctx = &b, .send = sent, .inputs_observed = observed
+    };
     b.io = ioapic_create(b.k.bus, &cfg, &e);
     assert_non_null(b.io);
     *s = &b;

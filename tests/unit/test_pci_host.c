@@ -92,8 +92,15 @@ static void nothing_else(void **s)
     assert_int_equal(tally_total(&b->k), 0); /* probing is no news */
 }
 
-static uint32_t fn_read(void *dev, unsigned off, unsigned width) { (void)dev; return off << 4 | width; }
-static void fn_write(void *dev, unsigned off, uint32_t value, unsigned width) { *(uint32_t *)dev = value << 16 | off << 4 | width; }
+static uint32_t fn_read(void *dev, unsigned off, unsigned width)
+{
+    (void)dev;
+    return off << 4 | width;
+}
+static void fn_write(void *dev, unsigned off, uint32_t value, unsigned width)
+{
+    *(uint32_t *)dev = value << 16 | off << 4 | width;
+}
 
 static void functions_are_added(void **s)
 {

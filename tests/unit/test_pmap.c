@@ -236,7 +236,7 @@ static void dirty_log(void **s)
     pmap_destroy(pm);
 }
 
-/* A decoder and a writer on two threads: a block whose version is current must show the last bytes written. */
+/* A decoder and a writer on two threads: a block of the current version must show the last bytes written. */
 struct race {
     struct pmap *pm;
     atomic_bool stop;

@@ -67,7 +67,7 @@ static void notations(void **s)
     assert_int_equal(get(b, 4), 23);
     assert_int_equal(get(b, 2), 59);
     assert_int_equal(get(b, 0x32), 20);
-    set(b, 0xb, 0x00); /* BCD, 12 hours */
+    set(b, 0xb, 0x00);                 /* BCD, 12 hours */
     assert_int_equal(get(b, 4), 0x91); /* 11 PM */
     pass(&b->k, 1 * SEC);
     assert_int_equal(get(b, 4), 0x12); /* 12 AM */
@@ -85,7 +85,8 @@ static void the_guest_sets_it(void **s)
     struct bench *b = *s;
     pass(&b->k, 300 * MS);
     set(b, 0xb, 0x82); /* SET */
-    static const uint8_t want[][2] = { { 0, 0x58 }, { 2, 0x59 }, { 4, 0x23 }, { 6, 5 }, { 7, 0x31 }, { 8, 0x12 }, { 9, 0x37 }, { 0x32, 0x20 } };
+    static const uint8_t want[][2] = { { 0, 0x58 }, { 2, 0x59 }, { 4, 0x23 }, { 6, 5 },
+                                       { 7, 0x31 }, { 8, 0x12 }, { 9, 0x37 }, { 0x32, 0x20 } };
     for (unsigned i = 0; i < array_size(want); i++)
         set(b, want[i][0], want[i][1]);
     pass(&b->k, 5 * SEC);
@@ -265,8 +266,9 @@ static void state_moves(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(time_passes), T(notations), T(the_guest_sets_it), T(update_in_progress), T(update_interrupt), T(alarm),
-        T(periodic_interrupt), T(memory), T(state_moves),
+        T(time_passes),        T(notations),        T(the_guest_sets_it),
+        T(update_in_progress), T(update_interrupt), T(alarm),
+        T(periodic_interrupt), T(memory),           T(state_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

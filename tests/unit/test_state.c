@@ -24,11 +24,15 @@ static const struct state_field fields[] = {
     STATE_FIELD(struct thing, part.small),
     STATE_ARRAY_MAX(struct thing, part.pair, 0x1000),
 };
-static const struct state_class class = { "thing", 3, sizeof(struct thing), fields, array_size(fields), valid };
+static const struct state_class class = {
+    "thing", 3, sizeof(struct thing), fields, array_size(fields), valid
+};
 
 static struct thing sample(void)
 {
-    return (struct thing){ .big = 0x123456789abcdef0, .limited = 9, .list = { 1, 2, 0xffffffff },
+    return (struct thing){ .big = 0x123456789abcdef0,
+                           .limited = 9,
+                           .list = { 1, 2, 0xffffffff },
                            .part = { .small = 7, .pair = { 0x1000, 5 } } };
 }
 

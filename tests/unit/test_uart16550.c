@@ -27,7 +27,9 @@ static int setup(void **s)
     struct error e = { 0 };
     b = (struct bench){ 0 };
     chip_kit_open(&b.k);
-    const struct uart16550_config cfg = { .base = BASE, .irq = probe_line(&b.k.irq), .ctx = &b, .transmit = transmit, .room = room };
+    const struct uart16550_config cfg = {
+        .base = BASE, .irq = probe_line(&b.k.irq), .ctx = &b, .transmit = transmit, .room = room
+    };
     b.u = uart16550_create(b.k.bus, &cfg, 0, &e);
     assert_non_null(b.u);
     *s = &b;
@@ -134,7 +136,8 @@ static void fifo_triggers(void **s)
         assert_int_equal(get(b, 2), 0xc1);
         for (unsigned i = 1; i <= 16; i++) {
             assert_true(type(b, 0));
-            assert_int_equal(get(b, 2), i >= levels[t] ? 0xc4 : 0xcc); /* below the level: character timeout */
+            assert_int_equal(get(b, 2),
+                             i >= levels[t] ? 0xc4 : 0xcc); /* below the level: character timeout */
         }
     }
     set(b, 2, 0x02); /* needs bit 0 to mean anything; turning the FIFO off empties it, too */
@@ -235,8 +238,8 @@ static void state_moves(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(at_reset), T(transmission), T(reception), T(fifo_triggers), T(reservations_survive_resets), T(loopback), T(priorities),
-        T(state_moves),
+        T(at_reset), T(transmission), T(reception),   T(fifo_triggers), T(reservations_survive_resets),
+        T(loopback), T(priorities),   T(state_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
