@@ -40,8 +40,8 @@
 /* AMD: cmp_legacy (with more than one processor), cr8_legacy, topoext */
 #define EXT1_ECX_CMP_LEGACY F(1)
 #define EXT1_ECX_AMD (F(4) | F(22))
-/* AMD 0x80000008 EBX: ibrs, ssb_no, btc_no */
-#define EXT8_EBX_AMD (F(14) | F(26) | F(29))
+/* AMD 0x80000008 EBX: FXSAVE always saves the error pointers, ibrs, ssb_no, btc_no */
+#define EXT8_EBX_AMD (F(2) | F(14) | F(26) | F(29))
 /* AMD 0x80000021 EAX: no nested data breakpoints, lfence serialises, null selectors clear the base, srso_no;
  * ECX: tsa_sq_no, tsa_l1_no */
 #define EXT21_EAX (F(0) | F(2) | F(6) | F(29))

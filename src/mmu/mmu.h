@@ -74,6 +74,7 @@ struct mmu {
     uint32_t next_space, next_gen;
     bool bypass;                /* every access takes the slow path: `gen` is TLB_GEN_NONE (alignment checking) */
     uint64_t large_2m[16], large_1g[4]; /* which large pages may be in the TLB, hashed: INVLPG of a small fragment drops all */
+    uint64_t fetched[64];       /* pages that instructions were fetched from, hashed: flushing any other page moves no epoch */
     uint32_t pdpte_valid;
     uint64_t pdpte[4];          /* PAE: loaded at CR3 load (SDM 3A 4.4.1); saved with the processor */
     /* Names the fetch translations in force: another value whenever they may have changed, the old one when a recent address

@@ -49,6 +49,7 @@ static void forget_spaces(struct mmu *m)
         m->spaces[i].gen = 0;
     memset(m->large_2m, 0, sizeof(m->large_2m));
     memset(m->large_1g, 0, sizeof(m->large_1g));
+    memset(m->fetched, 0, sizeof(m->fetched));
     m->flush_epoch += EPOCH_STEP;
 }
 
@@ -192,15 +193,27 @@ static bool maybe_large(struct mmu *m, uint64_t lin, unsigned shift)
     return *large_word(m, lin, shift) & BIT((lin >> shift) % 64);
 }
 
+/* Whether a fetch translation of this page can be cached anywhere: engines look blocks up by linear address,
+ * and only after a fetch that came through mmu_translate() in the same epoch. */
+static uint64_t *fetched_word(struct mmu *m, uint64_t lin, uint64_t *bit)
+{
+    uint64_t hash = (lin >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 52;
+    *bit = BIT(hash % 64);
+    return &m->fetched[hash / 64];
+}
+
 void mmu_flush_page(struct mmu *m, gva addr)
 {
+    uint64_t bit;
+    const uint64_t *fetched = fetched_word(m, addr.v, &bit);
     if (maybe_large(m, addr.v, 30)) {
         mmu_flush_all(m);
         return;
     }
     unsigned shift = maybe_large(m, addr.v, large_shift(m)) ? large_shift(m) : PAGE_SHIFT;
     drop_slots(m, addr.v & (~0ull << shift), shift);
-    m->flush_epoch += EPOCH_STEP;
+    if (shift != PAGE_SHIFT || (*fetched & bit))
+        m->flush_epoch += EPOCH_STEP;
 }
 
 void mmu_flush_pcid(struct mmu *m, unsigned pcid)
@@ -310,6 +323,10 @@ struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access,
     m->stats.walks++;
     struct walk_result walk = mmu_walk(m, addr, access, index, true);
     struct mmu_result res = to_result(m, &walk);
+    if (access == ACCESS_FETCH) {
+        uint64_t bit, *fetched = fetched_word(m, addr.v, &bit);
+        *fetched |= bit;
+    }
     if (res.fault == MMU_OK)
         fill(m, addr.v, access, index, &walk, res.page);
     else if (res.fault == MMU_FAULT_PAGE)

@@ -405,6 +405,11 @@ static void invlpg(void **state)
     mmu_flush_page(&k->v->mmu, GVA(LIN + 0x765));
     assert_false(hit(k, LIN, ACCESS_READ) || hit(k, LIN, ACCESS_WRITE) || hit_fetch(k, LIN));
     assert_int_not_equal(k->v->mmu.flush_epoch, epoch);
+    /* A page that no instruction came from: what is looked up by address stays good. */
+    go(k, LIN + 0x10000, ACCESS_READ, MMU_USER);
+    epoch = k->v->mmu.flush_epoch;
+    mmu_flush_page(&k->v->mmu, GVA(LIN + 0x10000));
+    assert_int_equal(k->v->mmu.flush_epoch, epoch);
 }
 
 /* INVLPG with any address of a large page drops all its fragments (SDM 3A 4.10.4.1). */
