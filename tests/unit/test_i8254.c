@@ -207,6 +207,19 @@ static void strobes(void **s)
     }
 }
 
+static void a_software_strobe_interrupts(void **s)
+{
+    struct bench *b = *s;
+    program(b, 0, 4, 10);
+    b->k.irq.rises = 0;
+    ticks(b, 10);
+    assert_int_equal(b->k.irq.rises, 0); /* OUT is low for this tick */
+    ticks(b, 1);
+    assert_int_equal(b->k.irq.rises, 1);
+    pass(&b->k, SEC);
+    assert_int_equal(b->k.irq.rises, 1);
+}
+
 static void bcd_and_byte_modes(void **s)
 {
     struct bench *b = *s;
@@ -337,6 +350,7 @@ int main(void)
         T(mode_3_is_a_square_wave),
         T(the_gate_of_channel_2),
         T(strobes),
+        T(a_software_strobe_interrupts),
         T(bcd_and_byte_modes),
         T(latches),
         T(nobody_looks_nobody_wakes),
