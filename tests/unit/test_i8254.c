@@ -210,6 +210,7 @@ static void strobes(void **s)
 static void a_software_strobe_interrupts(void **s)
 {
     struct bench *b = *s;
+    pass(&b->k, MS);
     program(b, 0, 4, 10);
     b->k.irq.rises = 0;
     ticks(b, 10);
