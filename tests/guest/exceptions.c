@@ -178,6 +178,8 @@ static void invalid_opcodes(void)
     static u8 ALIGNED(16) code[16];
     for (u32 i = 0; i < sizeof(gone); i++) {
         code[0] = gone[i];
+        fill(code + 1, 0x90, sizeof(code) - 1);
+        code[14] = 0xcd, code[15] = VECTOR_DONE; /* whatever it is taken for, it ends */
         struct trap u = run_code((struct code){(ulong)code, (ulong)code, (ulong)code}, (struct regs){.ax = 0});
         if (u.vector != UD || u.off != 0)
             print("opcode 0x%02x: vector %lu\n", gone[i], u.vector), bad++;

@@ -619,6 +619,7 @@ static void ioapic_tests(void)
     ioapic_route(2, 0x61, 0, id);
     CHECK("ioapic-edge", wait_for(&apic_ticks, 3));
     ioapic_route(2, 0x61, IOAPIC_MASKED, id);
+    quiet_us(100); /* one may have been on its way */
     u32 before = apic_ticks;
     quiet_us(10000);
     CHECK_EQ("ioapic-masked", apic_ticks, before);
