@@ -212,6 +212,12 @@ static const struct plain *find_plain(uint32_t reg)
     return NULL;
 }
 
+/* Bits that software may write as it likes, without effect: delivery status, and remote IRR where there is one (SDM 3A 11.5.1). */
+static uint32_t status_bits(const struct plain *p)
+{
+    return p->lvt ? LVT_DELIVERY_STATUS | (p->writable & LVT_LEVEL ? LVT_REMOTE_IRR : 0) : 0;
+}
+
 static uint32_t *plain_field(struct vcpu *v, const struct plain *p)
 {
     return (uint32_t *)(void *)((char *)&v->s.lapic + p->offset);
@@ -396,7 +402,7 @@ static bool x2apic_write(struct vcpu *v, uint32_t reg, uint64_t val)
     case REG_EOI:
     case REG_ESR: return val == 0 && write_register(v, reg, 0);
     default:
-        if (val >> 32 || (p && (val & ~(uint64_t)(p->lvt ? p->writable | 0x1000 : p->writable))))
+        if (val >> 32 || (p && (val & ~(uint64_t)(p->writable | status_bits(p)))))
             return false;
         return write_register(v, reg, (uint32_t)val);
     }

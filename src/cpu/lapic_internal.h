@@ -41,6 +41,9 @@ enum lapic_reg {
 #define LVT_MODE_FIXED 0x000u
 #define LVT_MODE_NMI 0x400u
 #define LVT_MODE_EXTINT 0x700u
+#define LVT_DELIVERY_STATUS 0x1000u
+#define LVT_REMOTE_IRR 0x4000u
+#define LVT_LEVEL 0x8000u
 #define LVT_MASKED 0x10000u
 #define LVT_TIMER_MODE 0x60000u
 #define LVT_TIMER_ONESHOT 0x00000u
