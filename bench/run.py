@@ -487,7 +487,13 @@ def main():
     return mips(args, setup, machines) if args.mips else bench(args, setup, machines, work)
 
 
+def interrupted(_number, _frame):
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    # A machine under measurement is ended with us.
+    signal.signal(signal.SIGTERM, interrupted)
     try:
         sys.exit(main())
     except Failure as e:
