@@ -251,9 +251,16 @@ static bool uses(const struct insn *in, unsigned reg)
     return (in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM) && (in->mem.base == reg || in->mem.index == reg);
 }
 
-static uint64_t code_target(struct generator *g)
+/* A branch into its own bytes could loop for ever on the host. */
+static bool inside_itself(const struct test_case *c, uint64_t target)
 {
-    return CODE_BASE + 64 + below(g, CODE_SIZE - 128);
+    return target - c->in.rip < c->code_len;
+}
+
+static uint64_t code_target(struct generator *g, const struct test_case *c)
+{
+    uint64_t target = CODE_BASE + 64 + below(g, CODE_SIZE - 128);
+    return inside_itself(c, target) ? c->in.rip + c->code_len : target;
 }
 
 /* Operands that are not free: addresses in implicit registers, bit offsets that move the address, branch targets, likely divisors. */
@@ -287,7 +294,7 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
         }
         return true;
     case INSN_JMP_IND: case INSN_CALL_IND: {
-        uint64_t target = code_target(g);
+        uint64_t target = code_target(g, c);
         if (mem)
             memcpy(c->memory + (ea - DATA_BASE - c->window < WINDOW_SIZE - 8 ? ea - DATA_BASE - c->window : 0), &target, 8);
         else if (in->op[0].reg != 4)
@@ -295,7 +302,7 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
         return in->op[0].reg != 4 || mem;
     }
     case INSN_RET: {
-        uint64_t target = below(g, 16) ? code_target(g) : edge(g);
+        uint64_t target = below(g, 16) ? code_target(g, c) : edge(g);
         r[4] = DATA_BASE + c->window + 64;
         memcpy(c->memory + 64, &target, 8);
         return true;
@@ -394,7 +401,11 @@ bool generate(struct generator *g, unsigned n, struct test_case *c, struct insn 
         if (!mem && !(row->flags & IF_STR) && row->id != INSN_XLAT && row->id != INSN_MASKMOVQ && row->id != INSN_MASKMOVDQU &&
             row->id != INSN_RET && row->id != INSN_POPF)
             c->window = window_of(c->in.gpr[4]);
-        return insn_decode(in, c->code, 15, cell->code_bytes) == DECODE_OK;
+        if (insn_decode(in, c->code, 15, cell->code_bytes) != DECODE_OK)
+            continue;
+        if (in->op[0].kind == OPND_REL && inside_itself(c, c->in.rip + in->len + in->imm))
+            continue;
+        return true;
     }
     return false;
 }

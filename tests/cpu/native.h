@@ -48,7 +48,7 @@ struct test_result {
     uint8_t memory[WINDOW_SIZE];
 };
 
-#define BATCH 256
+#define BATCH 4096
 
 /* A child process that runs batches of cases on the host processor. */
 struct native;

@@ -21,6 +21,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Waits of 200 ms before a case counts as an endless loop. */
+#define STUCK_WAITS 50
+
 struct shared {
     struct test_case cases[BATCH];
     struct test_result results[BATCH];
@@ -89,7 +92,15 @@ static void put_case(ucontext_t *uc, const struct test_case *c)
     *(uint64_t *)(void *)((char *)fp + 512) |= 3; /* XSAVE header: x87 and SSE are in use */
 }
 
-static void on_signal(int sig, siginfo_t *info, void *context)
+/* Linux enters a handler with the AC flag of the code it interrupted: clear it before C runs. */
+void signal_entry(int sig, siginfo_t *info, void *context);
+__asm__(".text\n.globl signal_entry\nsignal_entry:\n"
+        "  pushfq\n"
+        "  andq $~0x40000, (%rsp)\n"
+        "  popfq\n"
+        "  jmp on_signal\n");
+
+__attribute__((used)) static void on_signal(int sig, siginfo_t *info, void *context)
 {
     (void)sig;
     (void)info;
@@ -129,13 +140,15 @@ static _Noreturn void child_main(void)
     map_twice("code", CODE_BASE, CODE_SIZE, PROT_READ | PROT_EXEC, &code_alias);
     map_twice("data", DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE, &data_alias);
     mprotect((void *)(DATA_BASE + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ);
+    for (uint64_t at = DATA_BASE; at < DATA_BASE + DATA_SIZE; at += 0x1000)
+        (void)*(volatile uint8_t *)at; /* present from now on, so that error codes say so */
     memset(code_alias, 0xcc, CODE_SIZE);
     /* 32-bit code needs usable data segments; 64-bit Linux starts with null ones. */
     __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2b));
     syscall(SYS_arch_prctl, ARCH_SET_GS, DATA_BASE);
     stack_t alt = { .ss_sp = stack, .ss_size = sizeof(stack) };
     sigaltstack(&alt, NULL);
-    struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+    struct sigaction sa = { .sa_sigaction = signal_entry, .sa_flags = SA_SIGINFO | SA_ONSTACK };
     for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
         sigaction(signals[i], &sa, NULL);
     sh->count = 0;
@@ -189,7 +202,7 @@ void native_submit(struct native *n, unsigned count)
 
 bool native_wait(struct native *n, unsigned *at)
 {
-    for (;;) {
+    for (unsigned waits = 0;; waits++) {
         struct timespec until;
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += 200 * 1000000;
@@ -202,6 +215,10 @@ bool native_wait(struct native *n, unsigned *at)
         if (errno == ETIMEDOUT && waitpid(n->pid, &status, WNOHANG) == n->pid) {
             fprintf(stderr, "native child died at case %u, status %#x\n", *at, (unsigned)status);
             n->pid = -1;
+            return false;
+        }
+        if (waits == STUCK_WAITS) {
+            fprintf(stderr, "native child is stuck in case %u\n", *at);
             return false;
         }
     }

@@ -98,7 +98,7 @@ static inline void lods(const struct string_op *s)
 
 static inline void cmps(const struct string_op *s)
 {
-    uint64_t a = read_source(s), b = read_dest(s);
+    uint64_t b = read_dest(s), a = read_source(s); /* in this order on the host: visible when both would fault */
     compare(s->v, a, b, s->size);
     advance(s, RSI, 1);
     advance(s, RDI, 1);
