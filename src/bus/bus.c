@@ -147,14 +147,20 @@ static const struct window *mmio_window(const struct bus *bus, uint64_t addr)
 
 /* --- one access --------------------------------------------------------------------------------------- */
 
-/* An address space: how to find a window, and under which names to count what nobody claims. */
+/* An address space: how to find a window, and under which names and in which steps to count what nobody claims. */
 struct space {
     const struct window *(*find)(const struct bus *bus, uint64_t addr);
     enum tally_kind unclaimed_read, unclaimed_write;
+    uint64_t step; /* a kernel that scans a hole shall not fill the table */
 };
 
-static const struct space port_space = { port_window, TALLY_PORT_READ, TALLY_PORT_WRITE };
-static const struct space mmio_space = { mmio_window, TALLY_MMIO_READ, TALLY_MMIO_WRITE };
+static const struct space port_space = { port_window, TALLY_PORT_READ, TALLY_PORT_WRITE, 1 };
+static const struct space mmio_space = { mmio_window, TALLY_MMIO_READ, TALLY_MMIO_WRITE, PAGE_SIZE };
+
+static void count(struct bus *bus, const struct space *space, uint64_t addr, bool write)
+{
+    tally_add(bus->tally, write ? space->unclaimed_write : space->unclaimed_read, addr & ~(space->step - 1));
+}
 
 /* The next piece of an access: naturally aligned, inside the window, and not wider than the device takes. */
 static unsigned piece_width(const struct window *w, uint64_t addr, unsigned left)
@@ -196,7 +202,7 @@ static uint64_t access_read(struct bus *bus, const struct space *space, uint64_t
         unsigned n = piece_width(w, addr + done, width - done);
         uint64_t piece = w && w->ops.read ? read_piece(w, addr + done, n) : ~0ull;
         if (!w)
-            tally_add(bus->tally, space->unclaimed_read, addr + done);
+            count(bus, space, addr + done, false);
         value |= (piece & mask_bytes(n)) << done * 8;
         done += n;
     }
@@ -217,7 +223,7 @@ static void access_write(struct bus *bus, const struct space *space, uint64_t ad
         if (w && w->ops.write && n >= w->ops.min_width)
             w->ops.write(w->dev, (uint32_t)(addr + done - w->base), value >> done * 8 & mask_bytes(n), n);
         else if (!w || w->ops.write)
-            tally_add(bus->tally, space->unclaimed_write, addr + done);
+            count(bus, space, addr + done, true);
         done += n;
     }
     lock_drop(&bus->lock);
@@ -229,7 +235,7 @@ static bool unclaimed(struct bus *bus, const struct space *space, uint64_t addr,
     for (unsigned i = 0; i < width; i++)
         if (space->find(bus, addr + i))
             return false;
-    tally_add(bus->tally, write ? space->unclaimed_write : space->unclaimed_read, addr);
+    count(bus, space, addr, write);
     return true;
 }
 

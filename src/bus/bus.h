@@ -29,7 +29,7 @@ int bus_map_mmio(struct bus *bus, gpa base, uint64_t len, const struct bus_ops *
 void bus_unmap_mmio(struct bus *bus, gpa base);
 
 /* One access by a processor, any vcpu thread. Width 1, 2, 4 (ports), 1..8 (memory). Unclaimed reads return all ones;
- * unclaimed accesses are counted. Ports: an access that crosses the end of a window is split into bytes. */
+ * unclaimed accesses are counted, memory by the page. Ports: an access that crosses the end of a window is split into bytes. */
 uint32_t bus_port_read(struct bus *bus, uint16_t port, unsigned width);
 void bus_port_write(struct bus *bus, uint16_t port, uint32_t value, unsigned width);
 uint64_t bus_mmio_read(struct bus *bus, gpa addr, unsigned width);
