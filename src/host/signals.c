@@ -91,7 +91,7 @@ void host_signals_ignore_pipe(void)
 
 void host_signals_stop_self(void)
 {
-    kill(getpid(), SIGSTOP);
+    raise(SIGSTOP); /* to this thread, which so takes no further step; kill() might let it run on for a while */
 }
 
 void host_signals_die(int number)

@@ -64,10 +64,10 @@ static void echo(void)
             put((char)in8(COM1));
 }
 
-/* Numbered lines, so that a reader can tell what is missing or out of order. */
+/* Numbered lines, so that a reader can tell what is missing or out of order; 0: without end. */
 static void flood(uint32_t lines)
 {
-    for (uint32_t n = 0; n != lines; n++) {
+    for (uint32_t n = 0; !lines || n != lines; n++) {
         char text[16] = "00000000\n";
         for (uint32_t i = 8, v = n; i-- > 0; v /= 10)
             text[i] = (char)('0' + v % 10);

@@ -17,7 +17,7 @@ LIMIT = 60 * SLOW
 
 FREESTANDING = ["-m32", "-march=i586", "-O1", "-ffreestanding", "-fno-pic", "-fno-pie", "-fno-stack-protector",
                 "-fno-asynchronous-unwind-tables", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none",
-                "-Wl,-z,noexecstack"]
+                "-Wl,-z,noexecstack,--no-warn-rwx-segments"]
 
 
 class Ended:
@@ -44,8 +44,7 @@ def run(sundog):
     """run("doctor") or run("run", "--kernel", ...): runs to the end and returns what it left."""
 
     def runner(*args, stdin=b"", limit=LIMIT, **more):
-        if stdin is not None and "stdin" not in more:
-            more["input"] = stdin
+        more["input" if isinstance(stdin, bytes) else "stdin"] = stdin
         done = subprocess.run([sundog, *map(str, args)], stdout=more.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE,
                               timeout=limit, check=False, **more)
         return Ended(done.returncode, done.stdout or b"", done.stderr)

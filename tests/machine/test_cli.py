@@ -281,9 +281,11 @@ def test_pipes(sundog, cli_guest):
         feeder.start()
         assert p.stdout.readline() == text
         feeder.join()
-        p.stdin.write(b"\x01\x01\n\x01x")
+        p.stdin.write(b"\x01\x01\n")
         p.stdin.flush()
         assert p.stdout.readline() == b"\x01\n"
+        p.stdin.write(b"\x01x")
+        p.stdin.flush()
         assert p.wait(LIMIT) == 0
 
 
