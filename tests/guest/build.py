@@ -4,6 +4,7 @@
 import concurrent.futures
 import os
 import pathlib
+import struct
 import subprocess
 import sys
 import tomllib
@@ -11,14 +12,16 @@ import tomllib
 HERE = pathlib.Path(__file__).resolve().parent
 LIBRARY = sorted((HERE / "lib").glob("*.[cS]"))
 HEADERS = sorted((HERE / "lib").glob("*.h")) + [HERE / "lib" / "guest.ld", HERE / "build.py"]
-FLAGS = ("-std=gnu17 -O2 -g -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables"
-         " -fno-strict-aliasing -fcf-protection=none -mgeneral-regs-only -mno-red-zone"
+FLAGS = ("-std=gnu17 -O2 -g -ffreestanding -fno-pic -fno-pie -fno-stack-protector"
+         " -fno-asynchronous-unwind-tables -fno-strict-aliasing -fcf-protection=none"
+         " -mgeneral-regs-only -mno-red-zone"
          " -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wimplicit-fallthrough"
          " -Wno-missing-field-initializers -Wno-override-init").split()
 
 
 def run(*command):
-    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
     if done.returncode or done.stdout:
         sys.stderr.write(" ".join(map(str, command)) + "\n" + done.stdout)
     if done.returncode:
@@ -32,7 +35,8 @@ def fresh(target, sources):
 def compile_one(source, target, bits):
     if not fresh(target, [source, *HEADERS]):
         target.parent.mkdir(parents=True, exist_ok=True)
-        run(os.environ.get("CC", "gcc"), f"-m{bits}", *FLAGS, "-I", HERE / "lib", "-c", source, "-o", target)
+        compiler = os.environ.get("GUEST_CC", "gcc")
+        run(compiler, f"-m{bits}", *FLAGS, "-I", HERE / "lib", "-c", source, "-o", target)
     return target
 
 
@@ -43,21 +47,51 @@ def link(name, source, bits, library, out):
         return
     emulation = {32: "elf_i386", 64: "elf_x86_64"}[bits]
     linked = target.with_suffix(".elf")
-    run("ld", "-m", emulation, "-z", "max-page-size=4096", "-z", "noexecstack", "--no-warn-rwx-segments", "-T", HERE / "lib" / "guest.ld", main, *library,
-        "-o", linked)
+    run("ld", "-m", emulation, "-z", "max-page-size=4096", "-z", "noexecstack", "--no-warn-rwx-segments",
+        "-T", HERE / "lib" / "guest.ld", main, *library, "-o", linked)
     run("objcopy", "-O", "elf32-i386", linked, target)
 
 
+def mutate(image, kind):
+    """A broken copy of a good image: what a VMM has to refuse."""
+    data = bytearray(image)
+    header = data.index(struct.pack("<I", 0x1BADB002))
+    segments = struct.unpack_from("<I", data, 28)[0]
+    if kind == "checksum":
+        data[header + 8] ^= 1
+    elif kind == "truncated":
+        data = data[:0x1800]
+    elif kind == "high":
+        struct.pack_into("<II", data, segments + 8, 0xE0000000, 0xE0000000)
+    elif kind == "empty":
+        data = bytearray()
+    elif kind == "text":
+        data = bytearray(b"this is no kernel\n" * 1000)
+    elif kind == "entry":
+        struct.pack_into("<I", data, 24, 0x03000000)
+    else:
+        raise SystemExit(f"{kind}: no such mutation")
+    return bytes(data)
+
+
+def link_guest(guest, library, out):
+    image = guest.get("image", guest["name"])
+    link(image, HERE / guest["source"], guest["bits"], library, out)
+    if "mutate" in guest:
+        (out / image).write_bytes(mutate((out / (image + ".elf")).read_bytes(), guest["mutate"]))
+
+
 def build(out, names=()):
-    """Builds all guests (or those named); a guest's `source` and `bits` come from guests.toml."""
+    """Builds all guests (or those named) that guests.toml lists."""
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     guests = tomllib.loads((HERE / "guests.toml").read_text())["guest"]
-    wanted = {(g.get("image", g["name"]), g["source"], g["bits"]) for g in guests if "source" in g and (not names or g["name"] in names)}
+    wanted = {g.get("image", g["name"]): g for g in guests if not names or g["name"] in names}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = {bits: list(pool.map(lambda s, b=bits: compile_one(s, out / f"obj{b}" / (s.name + ".o"), b), LIBRARY))
-                   for bits in sorted({w[2] for w in wanted})}
-        list(pool.map(lambda w: link(w[0], HERE / w[1], w[2], objects[w[2]], out), sorted(wanted)))
+        objects = {bits: list(pool.map(lambda s, b=bits: compile_one(s, out / f"obj{b}" / (s.name + ".o"), b),
+                                       LIBRARY))
+                   for bits in sorted({g["bits"] for g in wanted.values()})}
+        list(pool.map(lambda g: link_guest(g, objects[g["bits"]], out), wanted.values()))
 
 
 if __name__ == "__main__":

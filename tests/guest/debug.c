@@ -64,18 +64,19 @@ static void single_step(void)
     CHECK_EQ("step-dr6", t.dr6, DR6_CLEAR | BS);
     CHECK_EQ("step-saved-flags", t.regs.flags, FLAG_TF | 2);
     CHECK_EQ("step-handler-without-tf", read_flags() & FLAG_TF, 0);
-    stepped(c, (struct regs){.ax = 0});
-    CHECK("step-every-instruction", steps >= 3 && step_ip[0] == c.start + 1 && step_ip[1] == c.start + 2 && step_ip[2] == c.start + 3);
+    stepped(c, (struct regs){ .ax = 0 });
+    CHECK("step-every-instruction",
+          steps >= 3 && step_ip[0] == c.start + 1 && step_ip[1] == c.start + 2 && step_ip[2] == c.start + 3);
     CHECK_EQ("step-not-into-int", steps, 3); /* INT clears TF: no step at the handler's first instruction */
-    stepped(c, (struct regs){.cs = SEL_USER_CODE});
+    stepped(c, (struct regs){ .cs = SEL_USER_CODE });
     CHECK("step-user", steps == 3 && step_ip[2] == c.start + 3);
 
     /* a repeated string instruction steps after each iteration (17.3.1.4) */
     c = CODE("8: rep movsb\n nop");
-    stepped(c, (struct regs){.cx = 3, .si = (ulong)data, .di = (ulong)data + 32});
+    stepped(c, (struct regs){ .cx = 3, .si = (ulong)data, .di = (ulong)data + 32 });
     CHECK_EQ("step-rep-count", steps, 4);
     CHECK("step-rep-ip", step_ip[0] == c.start && step_ip[1] == c.start && step_ip[2] == c.start + 2);
-    stepped(c, (struct regs){.cx = 0, .si = (ulong)data, .di = (ulong)data + 32});
+    stepped(c, (struct regs){ .cx = 0, .si = (ulong)data, .di = (ulong)data + 32 });
     CHECK("step-rep-zero", steps == 2 && step_ip[0] == c.start + 2);
 
     /* POPF that sets TF: the first trap comes after the next instruction; one that clears it still traps */
@@ -84,35 +85,35 @@ static void single_step(void)
     t = TRY_CODE(c, .ax = 0);
     CHECK("step-popf-sets", t.vector == DB && t.off == 1);
     c = CODE("push 2\n popf\n 8: nop\n nop");
-    stepped(c, (struct regs){.ax = 0});
+    stepped(c, (struct regs){ .ax = 0 });
     CHECK("step-popf-clears", steps == 2 && step_ip[1] == c.mark);
 
     /* MOV SS and POP SS hold the trap back by one instruction (6.8.3) */
     c = CODE("mov ss, eax\n inc ecx\n 8: nop\n nop");
-    stepped(c, (struct regs){.ax = SEL_DATA});
+    stepped(c, (struct regs){ .ax = SEL_DATA });
     CHECK("step-mov-ss", steps == 3 && step_ip[0] == c.mark);
 #if !WIDE
     c = CODE("push ss\n pop ss\n inc ecx\n 8: nop\n nop");
-    stepped(c, (struct regs){.ax = SEL_DATA});
+    stepped(c, (struct regs){ .ax = SEL_DATA });
     CHECK("step-pop-ss", steps == 4 && step_ip[1] == c.mark);
 #endif
     /* STI does not */
     c = CODE("sti\n 8: cli\n nop");
-    stepped(c, (struct regs){.ax = 0});
+    stepped(c, (struct regs){ .ax = 0 });
     CHECK("step-sti", steps == 3 && step_ip[0] == c.mark);
 
     /* a fault wins: the instruction did not complete */
     c = CODE("8: ud2");
-    t = stepped(c, (struct regs){.ax = 0});
+    t = stepped(c, (struct regs){ .ax = 0 });
     CHECK("step-fault", t.vector == UD && steps == 0 && (t.regs.flags & FLAG_TF));
     CHECK_EQ("step-fault-dr6", read_dr6() & 0x4000, 0);
     /* taken and not taken branches, calls */
     c = CODE("jmp 1f\n ud2\n 1: call 2f\n 2: pop " R(ax) "\n jz 3f\n 3: nop");
-    stepped(c, (struct regs){.ax = 0});
+    stepped(c, (struct regs){ .ax = 0 });
     CHECK_EQ("step-branches", steps, 5);
     /* PUSHF shows TF */
     c = CODE("pushf\n pop " R(ax));
-    t = stepped(c, (struct regs){.ax = 0});
+    t = stepped(c, (struct regs){ .ax = 0 });
     CHECK("step-pushf-image", t.regs.ax & FLAG_TF);
     /* IRET that sets TF: after the next instruction; the handler's IRET above proves it again and again */
     t = TRY("nop\n 8: nop", .flags = FLAG_TF);
@@ -129,7 +130,7 @@ static void single_step(void)
     wrmsr(MSR_STAR, (u64)SEL_CODE << 32 | (u64)SEL_USER_CODE32 << 48);
     wrmsr(MSR_LSTAR, c.start);
     wrmsr(MSR_SFMASK, FLAG_TF | FLAG_IF);
-    t = stepped(CODE("syscall"), (struct regs){.cs = SEL_USER_CODE});
+    t = stepped(CODE("syscall"), (struct regs){ .cs = SEL_USER_CODE });
     CHECK("step-syscall-masked", t.vector == VECTOR_DONE && t.regs.ax == 5 && steps == 0);
     /* SYSRET that sets TF traps before the first user instruction, as if SYSCALL had just completed */
     c = CODE("nop\n nop");
@@ -148,14 +149,15 @@ static void instruction_breaks(void)
     struct trap t = FAULT("break-execute", TRY_CODE(c, .ax = 0), DB, 0);
     CHECK_EQ("break-execute-before", t.regs.ax, 2);
     CHECK_EQ("break-execute-dr6", t.dr6, DR6_CLEAR | B0);
-    CHECK_EQ("break-execute-pushes-no-rf", t.regs.flags & FLAG_RF, 0); /* 17.3.1.1: the one fault that does not */
+    CHECK_EQ("break-execute-pushes-no-rf", t.regs.flags & FLAG_RF,
+             0); /* 17.3.1.1: the one fault that does not */
     write_dr6(DR6_CLEAR);
     /* RF: no instruction breakpoint for one instruction; started at the breakpoint itself */
-    struct code at = {c.mark, c.mark, c.end};
+    struct code at = { c.mark, c.mark, c.end };
     t = DONE("break-rf-suppresses", TRY_CODE(at, .ax = 0, .flags = FLAG_RF));
     CHECK_EQ("break-rf-ran", t.regs.ax, 2);
     t = FAULT("break-without-rf", TRY_CODE(at, .ax = 0), DB, 0);
-    t = FAULT("break-user", run_code(c, (struct regs){.cs = SEL_USER_CODE}), DB, 0);
+    t = FAULT("break-user", run_code(c, (struct regs){ .cs = SEL_USER_CODE }), DB, 0);
     /* local enable does as well as global */
     no_breaks();
     write_dr3(c.mark);
@@ -203,7 +205,10 @@ static void data_breaks(void)
     write_dr6(DR6_CLEAR);
     TRAP("break-write-rmw", TRY("add dword ptr [" R(bx) "], 1", .bx = p + 8), DB);
     write_dr6(DR6_CLEAR);
-    TRAP("break-write-push", TRY("mov " R(cx) ", " R(sp) "\n mov " R(sp) ", " R(bx) "\n push " R(ax), .bx = p + 8 + sizeof(ulong)), DB);
+    TRAP(
+        "break-write-push",
+        TRY("mov " R(cx) ", " R(sp) "\n mov " R(sp) ", " R(bx) "\n push " R(ax), .bx = p + 8 + sizeof(ulong)),
+        DB);
     write_dr6(DR6_CLEAR);
     TRAP("break-write-user", TRY_USER("mov [" R(bx) "], eax", .bx = p + 8), DB);
     no_breaks();

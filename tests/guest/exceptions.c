@@ -18,7 +18,8 @@ static void divide_errors(void)
     t = FAULT("de-div32-overflow", TRY("div ecx", .ax = 7, .dx = 2, .cx = 2), DE, 0);
     CHECK("de-div32-keeps-registers", t.regs.ax == 7 && t.regs.dx == 2 && t.regs.cx == 2);
     FAULT("de-idiv8-overflow", TRY("idiv cl", .ax = 0x8000, .cx = 0xff), DE, 0);
-    FAULT("de-idiv32-min-by-minus-one", TRY("idiv ecx", .ax = 0x80000000, .dx = 0xffffffff, .cx = 0xffffffff), DE, 0);
+    FAULT("de-idiv32-min-by-minus-one", TRY("idiv ecx", .ax = 0x80000000, .dx = 0xffffffff, .cx = 0xffffffff),
+          DE, 0);
     t = DONE("de-idiv32-min-by-one", TRY("idiv ecx", .ax = 0x80000000, .dx = 0xffffffff, .cx = 1));
     CHECK_EQ("de-idiv32-min-quotient", (u32)t.regs.ax, 0x80000000u);
     memory[0] = 0;
@@ -72,9 +73,11 @@ static void software_interrupts(void)
     reset_gate(GP);
     reset_gate(PF);
     TRAP("int-255", TRY("int 255"), 255);
-    /* Interrupt gate clears IF, trap gate keeps it; TF, NT, RF are cleared (6.12.1.2); saved image has them. */
+    /* Interrupt gate clears IF, trap gate keeps it; TF, NT, RF are cleared (6.12.1.2); saved image has
+     * them. */
     t = TRY("int 0x30", .flags = FLAG_CF | FLAG_ZF | FLAG_SF | FLAG_OF | FLAG_DF | FLAG_AF | FLAG_PF);
-    CHECK_EQ("int-saved-flags", t.regs.flags, FLAG_CF | FLAG_ZF | FLAG_SF | FLAG_OF | FLAG_DF | FLAG_AF | FLAG_PF | 2);
+    CHECK_EQ("int-saved-flags", t.regs.flags,
+             FLAG_CF | FLAG_ZF | FLAG_SF | FLAG_OF | FLAG_DF | FLAG_AF | FLAG_PF | 2);
 }
 
 static ulong handler_flags, handler_sp;
@@ -118,7 +121,8 @@ static void gate_flags(void)
 #endif
     set_handler(0x31, NULL);
     reset_gate(0x31);
-    /* Vector beyond the IDT's limit; gate not present; gate of a wrong type (6.12.1.1, 6.15 vector 13 and 11) */
+    /* Vector beyond the IDT's limit; gate not present; gate of a wrong type (6.12.1.1, 6.15 vector 13 and
+     * 11) */
     set_gate_full(0x31, SEL_CODE, (ulong)trap_stubs[0x31], GATE_INT, 0);
     FAULT("gate-not-present", TRY("int 0x31"), NP, 0x31 * 8 + 2);
     set_gate_full(0x31, SEL_CODE, (ulong)trap_stubs[0x31], D_PRESENT | 9, 0);
@@ -147,7 +151,11 @@ static void gate_flags(void)
 
 static void idt_limit(void)
 {
-    struct { u16 limit; ulong base; } __attribute__((packed)) small = {0x30 * (WIDE ? 16 : 8) - 1, (ulong)idt}, full = {sizeof(idt) - 1, (ulong)idt};
+    struct {
+        u16 limit;
+        ulong base;
+    } __attribute__((packed)) small = { 0x30 * (WIDE ? 16 : 8) - 1, (ulong)idt },
+                              full = { sizeof(idt) - 1, (ulong)idt };
     asm volatile("lidt %0" : : "m"(small));
     struct trap t = TRY("int 0x31\n jmp 1f\n 1:", .ax = 1);
     asm volatile("lidt %0" : : "m"(full));
@@ -173,14 +181,16 @@ static void invalid_opcodes(void)
     FAULT("ud-cmpxchg8b-register", TRY(".byte 0x0f, 0xc7, 0xc8"), UD, 0);
     FAULT("ud-lidt-register", TRY(".byte 0x0f, 0x01, 0xdb\n nop"), UD, 0);
 #if WIDE
-    static const u8 gone[] = {0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0x82, 0x9a, 0xce, 0xd4, 0xd5, 0xd6, 0xea};
+    static const u8 gone[] = { 0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37,
+                               0x3f, 0x60, 0x61, 0x82, 0x9a, 0xce, 0xd4, 0xd5, 0xd6, 0xea };
     u32 bad = 0;
     static u8 ALIGNED(16) code[16];
     for (u32 i = 0; i < sizeof(gone); i++) {
         code[0] = gone[i];
         fill(code + 1, 0x90, sizeof(code) - 1);
         code[14] = 0xcd, code[15] = VECTOR_DONE; /* whatever it is taken for, it ends */
-        struct trap u = run_code((struct code){(ulong)code, (ulong)code, (ulong)code}, (struct regs){.ax = 0});
+        struct trap u = run_code((struct code){ (ulong)code, (ulong)code, (ulong)code },
+                                 (struct regs){ .ax = 0 });
         if (u.vector != UD || u.off != 0)
             print("opcode 0x%02x: vector %lu\n", gone[i], u.vector), bad++;
     }
@@ -199,8 +209,9 @@ static void invalid_opcodes(void)
 #if !WIDE
 static void bound(void)
 {
-    static const int limits[2] = {-5, 10};
-    struct trap t = FAULT("br-above", TRY("bound eax, [ebx]", .ax = 11, .bx = (ulong)limits), BR, 0); /* vector 5: fault */
+    static const int limits[2] = { -5, 10 };
+    struct trap t = FAULT("br-above", TRY("bound eax, [ebx]", .ax = 11, .bx = (ulong)limits), BR,
+                          0); /* vector 5: fault */
     CHECK("br-pushes-rf", RF(t));
     FAULT("br-below", TRY("bound eax, [ebx]", .ax = (ulong)-6, .bx = (ulong)limits), BR, 0);
     DONE("br-lowest", TRY("bound eax, [ebx]", .ax = (ulong)-5, .bx = (ulong)limits));
@@ -212,7 +223,7 @@ static void device_not_available(void)
 {
     ulong cr0 = read_cr0();
     write_cr0(cr0 | CR0_TS);
-    FAULT("nm-ts-fpu", TRY("fld1"), NM, 0); /* vector 7, SDM 3A table 2-2 */
+    FAULT("nm-ts-fpu", TRY("fld1"), NM, 0);   /* vector 7, SDM 3A table 2-2 */
     FAULT("nm-ts-wait", TRY("fwait"), NM, 0); /* MP and TS */
     write_cr0((cr0 | CR0_TS) & ~(ulong)CR0_MP);
     DONE("nm-ts-wait-without-mp", TRY("fwait"));
@@ -229,17 +240,24 @@ static void fpu_errors(void)
 {
     ulong cr4 = read_cr4();
     /* vector 16: at the next waiting x87 instruction, not at the one in error */
-    struct trap t = FAULT("mf-fwait", TRY("fninit\n push 0x037b\n fldcw [" R(sp) "]\n fld1\n fldz\n fdivp\n 8: fwait"), MF, 0);
+    struct trap t = FAULT(
+        "mf-fwait", TRY("fninit\n push 0x037b\n fldcw [" R(sp) "]\n fld1\n fldz\n fdivp\n 8: fwait"), MF, 0);
     CHECK("mf-pushes-rf", RF(t));
-    FAULT("mf-next-x87", TRY("fninit\n push 0x037b\n fldcw [" R(sp) "]\n fld1\n fldz\n fdivp\n nop\n 8: fld1"), MF, 0);
-    t = DONE("mf-no-wait-instructions", TRY("fninit\n push 0x037b\n fldcw [" R(sp) "]\n fld1\n fldz\n fdivp\n fnstsw ax\n fnclex\n fld1"));
+    FAULT("mf-next-x87",
+          TRY("fninit\n push 0x037b\n fldcw [" R(sp) "]\n fld1\n fldz\n fdivp\n nop\n 8: fld1"), MF, 0);
+    t = DONE("mf-no-wait-instructions", TRY("fninit\n push 0x037b\n fldcw [" R(
+                                            sp) "]\n fld1\n fldz\n fdivp\n fnstsw ax\n fnclex\n fld1"));
     CHECK("mf-status-es-ze", (t.regs.ax & 0x8084) == 0x8084);
     DONE("mf-masked", TRY("fninit\n fld1\n fldz\n fdivp\n fwait\n fninit"));
     TRY("fninit");
     /* vector 19: a fault at the SSE instruction itself; #UD without CR4.OSXMMEXCPT */
     static u32 mxcsr = 0x1d80, zero; /* divide by zero unmasked */
     write_cr4((cr4 | CR4_OSFXSR | CR4_OSXMMEXCPT));
-    t = FAULT("xm-divide", TRY("ldmxcsr [ebx]\n pxor xmm0, xmm0\n mov eax, 0x3f800000\n movd xmm1, eax\n 8: divss xmm1, xmm0", .bx = (ulong)&mxcsr), XM, 0);
+    t = FAULT(
+        "xm-divide",
+        TRY("ldmxcsr [ebx]\n pxor xmm0, xmm0\n mov eax, 0x3f800000\n movd xmm1, eax\n 8: divss xmm1, xmm0",
+            .bx = (ulong)&mxcsr),
+        XM, 0);
     CHECK("xm-pushes-rf", RF(t));
     t = DONE("xm-keeps-destination", TRY("movd eax, xmm1"));
     CHECK_EQ("xm-destination-value", (u32)t.regs.ax, 0x3f800000);
@@ -288,7 +306,6 @@ static void alignment(void)
 #endif
     write_cr0(cr0);
 }
-
 
 static void selectors(void)
 {

@@ -138,7 +138,8 @@ static void pic_tests(void)
     CHECK_EQ("pic-all-in-irr", pic_irr() & 0x111, 0x111);
     pic_mask(0xfeea);
     wait_for(&order_length, 3);
-    CHECK("pic-priority-order", order_length == 3 && order[0] == IRQ_BASE && order[1] == IRQ_BASE + 8 && order[2] == IRQ_BASE + 4);
+    CHECK("pic-priority-order",
+          order_length == 3 && order[0] == IRQ_BASE && order[1] == IRQ_BASE + 8 && order[2] == IRQ_BASE + 4);
     pic_mask(0xffff);
 
     /* automatic EOI; another vector base */
@@ -288,12 +289,13 @@ static void apic_tests(void)
 
     /* the highest vector first */
     order_length = 0;
-    static const u8 used[] = {0x55, 0x5a, 0x64, 0x70, 0x75};
+    static const u8 used[] = { 0x55, 0x5a, 0x64, 0x70, 0x75 };
     for (u32 i = 0; i < sizeof(used); i++)
         set_handler(used[i], note);
     self(0x55), self(0x75), self(0x5a), self(0x64);
     wait_for(&order_length, 4);
-    CHECK("apic-order", order_length == 4 && order[0] == 0x75 && order[1] == 0x64 && order[2] == 0x5a && order[3] == 0x55);
+    CHECK("apic-order",
+          order_length == 4 && order[0] == 0x75 && order[1] == 0x64 && order[2] == 0x5a && order[3] == 0x55);
     /* two requests of one vector while pending are one */
     order_length = 0;
     self(0x55), self(0x55);
@@ -305,7 +307,8 @@ static void apic_tests(void)
     order_length = 0;
     self(0x65);
     wait_for(&order_length, 5);
-    CHECK("apic-nesting", order_length == 5 && order[0] == 0x65 && order[1] == 0x75 && order[2] == 0xee && order[3] == 0x6a && order[4] == 0x55);
+    CHECK("apic-nesting", order_length == 5 && order[0] == 0x65 && order[1] == 0x75 && order[2] == 0xee &&
+                              order[3] == 0x6a && order[4] == 0x55);
     set_handler(0x65, note);
 
     /* TPR: classes at or below it wait (10.8.3.1) */
@@ -511,7 +514,8 @@ static void nmi_tests(void)
     CHECK_EQ("nmi-any-iret-unblocks", nmi_in_handler, 1);
     set_handler(NMI, NULL);
     /* captured: no error code, the frame of an interrupt; RF as it was */
-    t = TRY("mov [" R(bx) "], eax\n mov ecx, 100000\n 8: dec ecx\n jnz 8b", .bx = APIC_BASE + APIC_ICR, .ax = 0x4400);
+    t = TRY("mov [" R(bx) "], eax\n mov ecx, 100000\n 8: dec ecx\n jnz 8b", .bx = APIC_BASE + APIC_ICR,
+            .ax = 0x4400);
     CHECK_EQ("nmi-vector", t.vector, NMI);
     /* LVT0 as NMI-less, LINT1 untouched: nothing more to come */
     t = DONE("nmi-open-again", TRY("nop"));
@@ -665,7 +669,7 @@ static void ioapic_tests(void)
     ioapic_route(4, 0x62, IOAPIC_MASKED, id);
 }
 
-/* Last, since a machine that does not wake up here hangs: LINT0 (the 8259s' line) delivered as NMI, IF off. */
+/* Last, since a machine that does not wake up here hangs: LINT0 (the 8259s' line) as NMI, IF off. */
 static void hlt_nmi_test(void)
 {
     nmis = 1;

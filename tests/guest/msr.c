@@ -165,20 +165,25 @@ static void shown(void)
     char vendor[13];
     show_text(zero.b, zero.d, zero.c, vendor);
     print("# vendor %s, leaves to %x and %x\n", vendor, zero.a, extended.a);
-    CHECK("cpuid-leaves", zero.a >= 0xd && zero.a < 0x100 && extended.a >= 0x80000008 && extended.a < 0x80000100);
-    CHECK("cpuid-vendor", equal(vendor, "GenuineIntel", 12) || equal(vendor, "AuthenticAMD", 12) || equal(vendor, "HygonGenuine", 12));
+    CHECK("cpuid-leaves",
+          zero.a >= 0xd && zero.a < 0x100 && extended.a >= 0x80000008 && extended.a < 0x80000100);
+    CHECK("cpuid-vendor", equal(vendor, "GenuineIntel", 12) || equal(vendor, "AuthenticAMD", 12) ||
+                              equal(vendor, "HygonGenuine", 12));
     CHECK("cpuid-family", (cpuid(1, 0).a & 0xf00) != 0);
     CHECK("cpuid-brand", cpuid(0x80000002, 0).a != 0);
     struct cpuid addresses = cpuid(0x80000008, 0);
-    CHECK("cpuid-address-sizes", (addresses.a & 0xff) >= 36 && (addresses.a & 0xff) <= 52 && (addresses.a >> 8 & 0xff) >= 48);
+    CHECK("cpuid-address-sizes",
+          (addresses.a & 0xff) >= 36 && (addresses.a & 0xff) <= 52 && (addresses.a >> 8 & 0xff) >= 48);
     struct trap t = DONE("cpuid-user", TRY_USER("cpuid", .ax = ~0ul, .cx = 0));
     CHECK("cpuid-zero-extends", (u64)t.regs.bx == (u32)t.regs.bx && (u64)t.regs.dx == (u32)t.regs.dx);
     /* above the last leaf: on Intel the last basic leaf, on AMD zeros; never anything new */
     struct cpuid beyond = cpuid(zero.a + 0x20, 0), last = cpuid(zero.a, 0);
-    CHECK("cpuid-beyond", (beyond.a | beyond.b | beyond.c | beyond.d) == 0 || (beyond.a == last.a && beyond.b == last.b));
+    CHECK("cpuid-beyond",
+          (beyond.a | beyond.b | beyond.c | beyond.d) == 0 || (beyond.a == last.a && beyond.b == last.b));
     /* x86-64-v2 */
     u32 c = cpuid(1, 0).c, d = cpuid(1, 0).d;
-    const u32 v2 = 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23; /* SSE3, SSSE3, CX16, SSE4.1, SSE4.2, POPCNT */
+    const u32 v2 = 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 |
+                   1 << 23; /* SSE3, SSSE3, CX16, SSE4.1, SSE4.2, POPCNT */
     CHECK_EQ("cpuid-v2", c & v2, v2);
     CHECK_EQ("cpuid-baseline", d & 0x07808151, 0x07808151); /* FPU, TSC..., CMOV, MMX, FXSR, SSE, SSE2 */
     CHECK("cpuid-lahf", cpuid(0x80000001, 0).c & 1);
@@ -191,9 +196,11 @@ static void sundog_only(void)
         check_skip("sundog-model", "another machine");
         return;
     }
-    static const enum feature wanted[] = {F_DE, F_PSE, F_TSC, F_MSR, F_PAE, F_CX8, F_APIC, F_SEP, F_MTRR, F_PGE, F_PAT, F_FXSR, F_SSE2, F_PCID,
-                                          F_CX16, F_TSC_DEADLINE, F_XSAVE, F_FSGSBASE, F_SMEP, F_INVPCID, F_SMAP, F_UMIP, F_SYSCALL, F_NX,
-                                          F_PAGE1G, F_RDTSCP, F_LM, F_INVARIANT_TSC};
+    static const enum feature wanted[] = { F_DE,     F_PSE,     F_TSC,  F_MSR,          F_PAE,     F_CX8,
+                                           F_APIC,   F_SEP,     F_MTRR, F_PGE,          F_PAT,     F_FXSR,
+                                           F_SSE2,   F_PCID,    F_CX16, F_TSC_DEADLINE, F_XSAVE,   F_FSGSBASE,
+                                           F_SMEP,   F_INVPCID, F_SMAP, F_UMIP,         F_SYSCALL, F_NX,
+                                           F_PAGE1G, F_RDTSCP,  F_LM,   F_INVARIANT_TSC };
     u32 missing = 0;
     for (u32 i = 0; i < ARRAY_LEN(wanted); i++)
         if (!has(wanted[i]))
@@ -201,7 +208,8 @@ static void sundog_only(void)
     CHECK_EQ("model-features", missing, 0);
     CHECK("model-aes-pclmul", (cpuid(1, 0).c & (1 << 25 | 1 << 1)) == (1 << 25 | 1 << 1));
     CHECK("model-no-mwait", !has(F_MONITOR));
-    CHECK("model-no-avx", !(cpuid(1, 0).c >> 28 & 1) && !(cpuid(7, 0).b >> 5 & 1) && !(cpuid(7, 0).b >> 16 & 1));
+    CHECK("model-no-avx",
+          !(cpuid(1, 0).c >> 28 & 1) && !(cpuid(7, 0).b >> 5 & 1) && !(cpuid(7, 0).b >> 16 & 1));
     CHECK_EQ("model-maxphyaddr", cpuid(0x80000008, 0).a & 0xff, 40);
     FAULT("mwait-is-ud", TRY("mwait"), UD, 0);
     FAULT("monitor-is-ud", TRY("monitor"), UD, 0);
@@ -238,7 +246,10 @@ static void control_registers(void)
     CHECK("lmsw-sets-ts", (t.regs.cx & 8) && !(t.regs.dx & 8));
     t = TRY("smsw eax\n and eax, 0xfffe\n lmsw ax\n smsw eax"); /* SDM 2A LMSW: cannot clear PE */
     CHECK("lmsw-keeps-pe", t.vector == VECTOR_DONE && (t.regs.ax & 1));
-    CHECK("cr0-et-fixed", ({ write_cr0(cr0 & ~(ulong)CR0_ET); read_cr0() & CR0_ET; }));
+    CHECK("cr0-et-fixed", ({
+              write_cr0(cr0 & ~(ulong)CR0_ET);
+              read_cr0() & CR0_ET;
+          }));
     write_cr0(cr0);
 #if WIDE
     FAULT("cr0-high-half", TRY("mov cr0, rax", .ax = cr0 | 1ul << 32), GP, 0);
@@ -248,8 +259,12 @@ static void control_registers(void)
     if (is_tcg())
         check_skip("cr0-paging-off-in-64-bit-code", "QEMU loses its way");
     else
-        FAULT("cr0-paging-off-in-64-bit-code", TRY("mov cr0, rax", .ax = cr0 & ~CR0_PG), GP, 0); /* 9.8.5.4: only from compatibility mode */
-    static struct { u16 limit; u64 base; } __attribute__((packed)) bad = {0xfff, 1ull << 47};
+        FAULT("cr0-paging-off-in-64-bit-code", TRY("mov cr0, rax", .ax = cr0 & ~CR0_PG), GP,
+              0); /* 9.8.5.4: only from compatibility mode */
+    static struct {
+        u16 limit;
+        u64 base;
+    } __attribute__((packed)) bad = { 0xfff, 1ull << 47 };
     if (is_tcg()) {
         check_skip("lgdt-non-canonical", "QEMU loads it");
     } else {
@@ -273,13 +288,13 @@ static void leave_long_mode(void)
                         ".code32\n"
                         "1: mov eax, cr0\n and eax, 0x7fffffff\n mov cr0, eax\n" /* paging off: LMA falls */
                         "mov ecx, 0xc0000080\n rdmsr\n mov esi, eax\n"
-                        "and eax, 0xfffffeff\n wrmsr\n"                             /* LME off */
-                        "mov eax, cr4\n and eax, 0xffffffdf\n mov cr4, eax\n"       /* PAE off */
+                        "and eax, 0xfffffeff\n wrmsr\n"                       /* LME off */
+                        "mov eax, cr4\n and eax, 0xffffffdf\n mov cr4, eax\n" /* PAE off */
                         "mov edi, 0x01234567\n inc edi\n"
                         "mov eax, cr4\n or eax, 0x20\n mov cr4, eax\n"
                         "rdmsr\n or eax, 0x100\n wrmsr\n"
                         "rdmsr\n mov ebp, eax\n"
-                        "mov eax, cr0\n or eax, 0x80000000\n mov cr0, eax\n"        /* paging on: LMA rises */
+                        "mov eax, cr0\n or eax, 0x80000000\n mov cr0, eax\n" /* paging on: LMA rises */
                         "rdmsr\n mov ebx, eax\n"
                         ".byte 0xea\n .long 2f\n .word 8\n"
                         ".code64\n"
@@ -305,7 +320,8 @@ static void leave_long_mode(void)
     if (is_tcg()) {
         check_skip("long-mode-without-pae", "QEMU enters something");
     } else {
-        FAULT("long-mode-without-pae", TRY("mov cr0, eax", .ax = cr0 | CR0_PG), GP, 0); /* SDM 2B MOV CR: #GP if PAE = 0, LME = 1 */
+        FAULT("long-mode-without-pae", TRY("mov cr0, eax", .ax = cr0 | CR0_PG), GP,
+              0); /* SDM 2B MOV CR: #GP if PAE = 0, LME = 1 */
         CHECK_EQ("long-mode-not-entered", read_cr0(), cr0);
     }
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~(u64)EFER_LME);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Paging of every mode: rights, error codes, accessed and dirty bits, reserved bits, page sizes, the TLB's rules. */
+/* Paging of every mode: rights, error codes, accessed and dirty bits, reserved bits, page sizes, the TLB's
+ * rules. */
 #include "guest.h"
 
 #define USER_ALIAS 0x40000000ul /* the low 64 MiB again, open to user mode */
@@ -30,12 +31,12 @@ static const char *n(const char *name)
 
 static struct code alias(struct code c)
 {
-    return (struct code){c.start + USER_ALIAS, c.mark + USER_ALIAS, c.end + USER_ALIAS};
+    return (struct code){ c.start + USER_ALIAS, c.mark + USER_ALIAS, c.end + USER_ALIAS };
 }
 
-#define USER(text, ...)                                                                                      \
-    run_code(alias(CODE(text)), (struct regs){.cs = SEL_USER_CODE, .sp = (ulong)user_stack_top + USER_ALIAS, \
-                                              __VA_ARGS__})
+#define USER(text, ...) \
+    run_code(alias(CODE(text)), \
+             (struct regs){ .cs = SEL_USER_CODE, .sp = (ulong)user_stack_top + USER_ALIAS, __VA_ARGS__ })
 
 static int large_level(void) { return 2; }
 static u64 large_size(void) { return space.mode == PAGING_32 ? 1ull << 22 : 1ull << 21; }
@@ -55,8 +56,8 @@ static struct trap touch(ulong va, enum kind kind, bool user, ulong flags)
         codes[0] = CODE("mov al, [" R(bx) "]");
         codes[1] = CODE("mov [" R(bx) "], al");
     }
-    struct regs in = {.bx = va, .ax = 0xcd, .flags = flags};
-    struct code c = {va, va, va};
+    struct regs in = { .bx = va, .ax = 0xcd, .flags = flags };
+    struct code c = { va, va, va };
     if (kind != FETCH)
         c = user ? alias(codes[kind]) : codes[kind];
     if (user) {
@@ -84,7 +85,9 @@ static ulong fetch_bit(void) { return nxe || (read_cr4() & CR4_SMEP) ? 0x10 : 0;
 
 /* ---- rights (SDM 3A 4.6) ---- */
 
-struct rights { bool user, write, no_execute; };
+struct rights {
+    bool user, write, no_execute;
+};
 
 static bool allowed(struct rights r, enum kind kind, bool user, bool ac)
 {
@@ -114,8 +117,9 @@ static u32 wrong_access(ulong va, struct rights r)
         else
             ok = t.vector == PF && t.error == error && t.cr2 == va && t.off == 0;
         if (!ok && !wrong++)
-            print("# U%d W%d NX%d kind %d user %d ac %d cr0 %lx cr4 %lx: vector %lu error %lx cr2 %lx\n", r.user,
-                  r.write, r.no_execute, kind, user, ac, read_cr0(), read_cr4(), t.vector, t.error, t.cr2);
+            print("# U%d W%d NX%d kind %d user %d ac %d cr0 %lx cr4 %lx: vector %lu error %lx cr2 %lx\n",
+                  r.user, r.write, r.no_execute, kind, user, ac, read_cr0(), read_cr4(), t.vector, t.error,
+                  t.cr2);
     }
     return wrong;
 }
@@ -134,7 +138,8 @@ static u32 wrong_rights(ulong va, int leaf, int upper)
             if (upper_has_bits)
                 entry_set(&space, va, upper, upper_base | (j & 3) << 1 | (j & 4 ? PTE_NX : 0));
             flush_tlb();
-            wrong += wrong_access(va, (struct rights){(i & k & 2) != 0, (i & k & 1) != 0, ((i | k) & 4) != 0});
+            wrong += wrong_access(va,
+                                  (struct rights){ (i & k & 2) != 0, (i & k & 1) != 0, ((i | k) & 4) != 0 });
         }
     }
     entry_set(&space, va, leaf, leaf_base | PTE_W | PTE_U);
@@ -146,7 +151,8 @@ static u32 wrong_rights(ulong va, int leaf, int upper)
 
 static void rights(void)
 {
-    static const char *const level_names[] = {"", "", "rights-pte-pde", "rights-pte-pdpte", "rights-pte-pml4e"};
+    static const char *const level_names[] = { "", "", "rights-pte-pde", "rights-pte-pdpte",
+                                               "rights-pte-pml4e" };
     plant_code(DATA);
     plant_code(DATA_BIG);
     page(TEST, DATA, PTE_RWU);
@@ -159,7 +165,9 @@ static void rights(void)
             if (!wp)
                 CHECK_EQ(n(level_names[upper]), wrong_rights(TEST, 1, upper), 0);
             else
-                CHECK_EQ(n(upper == 2 ? "rights-pte-pde-wp" : upper == 3 ? "rights-pte-pdpte-wp" : "rights-pte-pml4e-wp"),
+                CHECK_EQ(n(upper == 2   ? "rights-pte-pde-wp"
+                           : upper == 3 ? "rights-pte-pdpte-wp"
+                                        : "rights-pte-pml4e-wp"),
                          wrong_rights(TEST, 1, upper), 0);
         }
         CHECK_EQ(n(wp ? "rights-large-wp" : "rights-large"), wrong_rights(TEST + (4ul << 20), 2, 2), 0);
@@ -202,7 +210,8 @@ static void smap_details(void)
     CHECK(n("stac-sets-ac"), t.regs.flags & FLAG_AC);
     PAGE_FAULT(n("smap-clac"), TRY("stac\n clac\n 8: mov eax, [" R(bx) "]", .bx = TEST), 1, TEST);
     PAGE_FAULT(n("smap-popf-clears-ac"),
-               TRY("stac\n mov eax, [" R(bx) "]\n push 2\n popf\n 8: mov eax, [" R(bx) "]", .bx = TEST), 1, TEST);
+               TRY("stac\n mov eax, [" R(bx) "]\n push 2\n popf\n 8: mov eax, [" R(bx) "]", .bx = TEST), 1,
+               TEST);
     struct trap u = USER("stac");
     CHECK_EQ(n("stac-user-is-ud"), u.vector, UD); /* SDM 2B, STAC: #UD if CPL > 0 */
     u = USER("clac");
@@ -280,7 +289,8 @@ static void error_codes(void)
         flush_tlb();
     }
     ulong big = TEST + (8ul << 20);
-    map(&space, big, DATA_BIG | 1ull << (space.mode == PAGING_32 ? 21 : 13), PTE_RWU, 2); /* tables 4-4, 4-9, 4-17 */
+    map(&space, big, DATA_BIG | 1ull << (space.mode == PAGING_32 ? 21 : 13), PTE_RWU,
+        2); /* tables 4-4, 4-9, 4-17 */
     PAGE_FAULT(n("reserved-large-read"), read_at(big), 9, big);
     PAGE_FAULT(n("reserved-large-user-write"), user_write(big + 0x1234), 0xf, big + 0x1234);
     map(&space, big, DATA_BIG, PTE_RWU, 2);
@@ -364,10 +374,14 @@ static void accessed_dirty(ulong va, int leaf, const char *const names[8])
 
 static void accessed_dirty_all(void)
 {
-    static const char *const small[8] = {"a-every-level", "a-read-no-d", "d-after-read", "d-user-write", "a-user-every-level",
-                                         "a-fetch", "d-not-by-fault", "d-locked"};
-    static const char *const large[8] = {"large-a-every-level", "large-a-read-no-d", "large-d-after-read", "large-d-user-write",
-                                         "large-a-user-every-level", "large-a-fetch", "large-d-not-by-fault", "large-d-locked"};
+    static const char *const small[8] = { "a-every-level",      "a-read-no-d",
+                                          "d-after-read",       "d-user-write",
+                                          "a-user-every-level", "a-fetch",
+                                          "d-not-by-fault",     "d-locked" };
+    static const char *const large[8] = { "large-a-every-level",      "large-a-read-no-d",
+                                          "large-d-after-read",       "large-d-user-write",
+                                          "large-a-user-every-level", "large-a-fetch",
+                                          "large-d-not-by-fault",     "large-d-locked" };
     plant_code(DATA);
     plant_code(DATA_BIG);
     page(TEST, DATA, PTE_RWU);
@@ -591,24 +605,24 @@ static void crossing(void)
     CHECK_EQ(n("cross-split-low"), *(volatile u8 *)(DATA + PAGE - 1), 0x11);
     CHECK_EQ(n("cross-split-high"), *(volatile u32 *)(DATA + 9 * PAGE) & 0xffffff, 0x443322);
     /* code over two pages: mov eax, imm32 (5 bytes), the last three in the second page */
-    static const u8 code[] = {0xb8, 1, 2, 3, 4, 0xcd, VECTOR_DONE};
+    static const u8 code[] = { 0xb8, 1, 2, 3, 4, 0xcd, VECTOR_DONE };
     for (u32 i = 0; i < sizeof(code); i++)
         *(volatile u8 *)(i < 2 ? DATA + PAGE - 2 + i : DATA + 9 * PAGE + i - 2) = code[i];
-    struct code c = {edge - 2, edge - 2, edge + 3};
-    t = DONE(n("cross-fetch"), run_code(c, (struct regs){.ax = 0}));
+    struct code c = { edge - 2, edge - 2, edge + 3 };
+    t = DONE(n("cross-fetch"), run_code(c, (struct regs){ .ax = 0 }));
     CHECK_EQ(n("cross-fetch-value"), t.regs.ax, 0x04030201);
     page(edge, 0, 0);
-    PAGE_FAULT(n("cross-fetch-np"), run_code(c, (struct regs){.ax = 0}), fetch_bit(), edge);
-    t = run_code(c, (struct regs){.cs = SEL_USER_CODE, .sp = (ulong)user_stack_top + USER_ALIAS});
+    PAGE_FAULT(n("cross-fetch-np"), run_code(c, (struct regs){ .ax = 0 }), fetch_bit(), edge);
+    t = run_code(c, (struct regs){ .cs = SEL_USER_CODE, .sp = (ulong)user_stack_top + USER_ALIAS });
     check_page_fault(n("cross-fetch-user"), &t, 4 | fetch_bit(), edge);
     if (nxe) {
         page(edge, DATA + 9 * PAGE, PTE_RWU | PTE_NX);
-        PAGE_FAULT(n("cross-fetch-nx"), run_code(c, (struct regs){.ax = 0}), 0x11, edge);
+        PAGE_FAULT(n("cross-fetch-nx"), run_code(c, (struct regs){ .ax = 0 }), 0x11, edge);
     }
     /* an instruction that ends with the page does not need the next one (here: INT3, then nothing) */
     *(volatile u8 *)(DATA + PAGE - 1) = 0xcc;
     page(edge, 0, 0);
-    t = run_code((struct code){edge - 1, edge - 1, edge}, (struct regs){.ax = 0});
+    t = run_code((struct code){ edge - 1, edge - 1, edge }, (struct regs){ .ax = 0 });
     check_trap(n("fetch-last-byte"), &t, BP);
 }
 
@@ -616,7 +630,10 @@ static void crossing(void)
 
 static void system_tables(void)
 {
-    struct { u16 limit; ulong base; } __attribute__((packed)) moved = {sizeof(idt) - 1, TEST}, back = {sizeof(idt) - 1, (ulong)idt};
+    struct {
+        u16 limit;
+        ulong base;
+    } __attribute__((packed)) moved = { sizeof(idt) - 1, TEST }, back = { sizeof(idt) - 1, (ulong)idt };
     const ulong size = WIDE ? 16 : 8;
     ulong start = TEST + PAGE - 0x80 * size; /* vector 80h begins the second page */
     for (ulong i = 0; i < sizeof(idt); i++)
@@ -634,7 +651,11 @@ static void system_tables(void)
     check_done(n("idt-supervisor-page"), &t);
     asm volatile("lidt %0" : : "m"(back));
     /* GDT: the second page holds selectors from 1000h - 80h on */
-    struct { u16 limit; ulong base; } __attribute__((packed)) g = {0x1fff, TEST + PAGE - sizeof(gdt)}, g_back = {sizeof(gdt) - 1, (ulong)gdt};
+    struct {
+        u16 limit;
+        ulong base;
+    } __attribute__((packed)) g = { 0x1fff, TEST + PAGE - sizeof(gdt) },
+                              g_back = { sizeof(gdt) - 1, (ulong)gdt };
     copy((void *)(DATA + PAGE - sizeof(gdt)), gdt, sizeof(gdt));
     page(TEST + PAGE, 0, 0);
     asm volatile("lgdt %0" : : "m"(g));
@@ -660,7 +681,8 @@ static void non_canonical(void)
     FAULT("canonical-write", TRY("mov [rbx], eax", .bx = 0xffff7ffffffffff8), GP, 0);
     FAULT("canonical-user", USER("mov eax, [rbx]", .bx = hole), GP, 0);
     FAULT("canonical-rbp", TRY("mov eax, [rbp]", .bp = hole), SS, 0);
-    FAULT("canonical-rbp-ds", TRY("mov eax, ds:[rbp]", .bp = hole), SS, 0); /* a DS override means nothing in 64-bit mode */
+    FAULT("canonical-rbp-ds", TRY("mov eax, ds:[rbp]", .bp = hole), SS,
+          0); /* a DS override means nothing in 64-bit mode */
     FAULT("canonical-rsp", USER("mov eax, [rsp]", .sp = hole), SS, 0);
     FAULT("canonical-push", USER("push rax", .sp = hole + 8), SS, 0);
     FAULT("canonical-pop", USER("pop rax", .sp = hole), SS, 0);
@@ -670,7 +692,8 @@ static void non_canonical(void)
     FAULT("canonical-movs", TRY("movsb", .si = (ulong)DATA, .di = hole), GP, 0);
     FAULT("canonical-lea-is-no-access", TRY("lea rax, [rbx]\n 8: mov al, [rax]", .bx = hole), GP, 0);
     struct trap t = PAGE_FAULT("canonical-highest-low", TRY("mov al, [rbx]", .bx = hole - 1), 0, hole - 1);
-    t = PAGE_FAULT("canonical-lowest-high", TRY("mov al, [rbx]", .bx = 0xffff800000000000), 0, 0xffff800000000000);
+    t = PAGE_FAULT("canonical-lowest-high", TRY("mov al, [rbx]", .bx = 0xffff800000000000), 0,
+                   0xffff800000000000);
     FAULT("canonical-wrap", TRY("mov [rbx], rax", .bx = ~0ul - 3), PF, 2);
     t = TRY("jmp rbx", .bx = hole);
     CHECK("canonical-jmp", t.vector == GP && t.error == 0);
@@ -713,12 +736,14 @@ static void huge_pages(void)
     DONE("huge-pat-bit", TRY("mov al, [rbx]", .bx = huge + DATA));
 }
 
-struct invpcid { u64 pcid, address; };
+struct invpcid {
+    u64 pcid, address;
+};
 
 static struct trap invpcid(ulong type, u64 pcid, u64 address)
 {
     static struct invpcid ALIGNED(16) d;
-    d = (struct invpcid){pcid, address};
+    d = (struct invpcid){ pcid, address };
     return TRY("invpcid rcx, [rbx]", .cx = type, .bx = (ulong)&d);
 }
 
@@ -759,7 +784,8 @@ static void pcid(void)
     FAULT("pcide-blocks-paging-off", TRY("mov cr0, rax", .ax = read_cr0() & ~CR0_PG), GP, 0);
     if (has(F_INVPCID)) {
         for (ulong type = 0; type < 4; type++) {
-            static const char *const name[] = {"invpcid-address", "invpcid-context", "invpcid-all-global", "invpcid-all"};
+            static const char *const name[] = { "invpcid-address", "invpcid-context", "invpcid-all-global",
+                                                "invpcid-all" };
             write_cr3(root | 1 | 1ul << 63);
             entry_set(&space, TEST, 1, DATA | PTE_RWU);
             invlpg((void *)TEST);
@@ -895,6 +921,7 @@ void guest_main(void)
     run_mode(PAGING_PAE, "pae");
     pae_pointers();
     paging_off();
-    check_true("paging-off-again", *(volatile u8 *)DATA == *(volatile u8 *)DATA && !(read_cr0() & CR0_PG), "");
+    check_true("paging-off-again", *(volatile u8 *)DATA == *(volatile u8 *)DATA && !(read_cr0() & CR0_PG),
+               "");
 #endif
 }

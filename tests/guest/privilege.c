@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Privilege: gates and returns between rings, IOPL and I/O bitmap, UMIP, SYSCALL, SYSENTER, IST, compatibility mode. */
+/* Privilege: gates and returns between rings, IOPL and I/O bitmap, UMIP, SYSCALL, SYSENTER, IST,
+ * compatibility mode. */
 #include "guest.h"
 
 #define SLOT(n) ((u16)(SEL_FREE + 16 * (n)))
@@ -14,43 +15,47 @@ static void set(int slot, u32 base, u32 limit, u8 access, u8 flags)
 
 /* ---- what CPL 3 may not do ---- */
 
-struct user_case { const char *name; u8 bytes[12]; u8 vector; };
+struct user_case {
+    const char *name;
+    u8 bytes[12];
+    u8 vector;
+};
 
 static void user_instructions(void)
 {
     static const struct user_case cases[] = {
-        {"user-hlt", {0xf4}, GP},
-        {"user-cli", {0xfa}, GP},
-        {"user-sti", {0xfb}, GP},
-        {"user-in-imm", {0xe4, 0x80}, GP},
-        {"user-in-dx", {0xec}, GP},
-        {"user-out-dx", {0xee}, GP},
-        {"user-insb", {0x6c}, GP},
-        {"user-outsb", {0x6e}, GP},
-        {"user-clts", {0x0f, 0x06}, GP},
-        {"user-invd", {0x0f, 0x08}, GP},
-        {"user-wbinvd", {0x0f, 0x09}, GP},
-        {"user-invlpg", {0x0f, 0x01, 0x38}, GP},
-        {"user-lgdt", {0x0f, 0x01, 0x10}, GP},
-        {"user-lidt", {0x0f, 0x01, 0x18}, GP},
-        {"user-lldt", {0x0f, 0x00, 0xd0}, GP},
-        {"user-ltr", {0x0f, 0x00, 0xd8}, GP},
-        {"user-lmsw", {0x0f, 0x01, 0xf0}, GP},
-        {"user-mov-from-cr0", {0x0f, 0x20, 0xc0}, GP},
-        {"user-mov-to-cr0", {0x0f, 0x22, 0xc0}, GP},
-        {"user-mov-from-cr3", {0x0f, 0x20, 0xd8}, GP},
-        {"user-mov-to-cr4", {0x0f, 0x22, 0xe0}, GP},
-        {"user-mov-from-dr0", {0x0f, 0x21, 0xc0}, GP},
-        {"user-mov-to-dr7", {0x0f, 0x23, 0xf8}, GP},
-        {"user-rdmsr", {0x0f, 0x32}, GP},
-        {"user-wrmsr", {0x0f, 0x30}, GP},
-        {"user-rdpmc", {0x0f, 0x33}, GP},
-        {"user-xsetbv", {0x0f, 0x01, 0xd1}, UD}, /* CR4.OSXSAVE = 0 */
+        { "user-hlt", { 0xf4 }, GP },
+        { "user-cli", { 0xfa }, GP },
+        { "user-sti", { 0xfb }, GP },
+        { "user-in-imm", { 0xe4, 0x80 }, GP },
+        { "user-in-dx", { 0xec }, GP },
+        { "user-out-dx", { 0xee }, GP },
+        { "user-insb", { 0x6c }, GP },
+        { "user-outsb", { 0x6e }, GP },
+        { "user-clts", { 0x0f, 0x06 }, GP },
+        { "user-invd", { 0x0f, 0x08 }, GP },
+        { "user-wbinvd", { 0x0f, 0x09 }, GP },
+        { "user-invlpg", { 0x0f, 0x01, 0x38 }, GP },
+        { "user-lgdt", { 0x0f, 0x01, 0x10 }, GP },
+        { "user-lidt", { 0x0f, 0x01, 0x18 }, GP },
+        { "user-lldt", { 0x0f, 0x00, 0xd0 }, GP },
+        { "user-ltr", { 0x0f, 0x00, 0xd8 }, GP },
+        { "user-lmsw", { 0x0f, 0x01, 0xf0 }, GP },
+        { "user-mov-from-cr0", { 0x0f, 0x20, 0xc0 }, GP },
+        { "user-mov-to-cr0", { 0x0f, 0x22, 0xc0 }, GP },
+        { "user-mov-from-cr3", { 0x0f, 0x20, 0xd8 }, GP },
+        { "user-mov-to-cr4", { 0x0f, 0x22, 0xe0 }, GP },
+        { "user-mov-from-dr0", { 0x0f, 0x21, 0xc0 }, GP },
+        { "user-mov-to-dr7", { 0x0f, 0x23, 0xf8 }, GP },
+        { "user-rdmsr", { 0x0f, 0x32 }, GP },
+        { "user-wrmsr", { 0x0f, 0x30 }, GP },
+        { "user-rdpmc", { 0x0f, 0x33 }, GP },
+        { "user-xsetbv", { 0x0f, 0x01, 0xd1 }, UD }, /* CR4.OSXSAVE = 0 */
 #if WIDE
-        {"user-swapgs", {0x0f, 0x01, 0xf8}, GP},
-        {"user-mov-cr8", {0x44, 0x0f, 0x22, 0xc0}, GP},
+        { "user-swapgs", { 0x0f, 0x01, 0xf8 }, GP },
+        { "user-mov-cr8", { 0x44, 0x0f, 0x22, 0xc0 }, GP },
 #endif
-        {"user-nop", {0x90}, VECTOR_DONE},
+        { "user-nop", { 0x90 }, VECTOR_DONE },
     };
     static u8 ALIGNED(16) code[16];
     for (u32 i = 0; i < ARRAY_LEN(cases); i++) {
@@ -63,8 +68,9 @@ static void user_instructions(void)
         if (cases[i].bytes[0] != 0x0f && !cases[i].bytes[1])
             code[1] = 0x90;
         code[14] = 0xcd, code[15] = VECTOR_DONE;
-        struct code c = {(ulong)code, (ulong)code, (ulong)code + 14};
-        struct trap t = TRY_CODE(c, .cs = SEL_USER_CODE, .ax = (ulong)memory, .cx = 0x10, .dx = 0x80, .si = (ulong)memory, .di = (ulong)memory);
+        struct code c = { (ulong)code, (ulong)code, (ulong)code + 14 };
+        struct trap t = TRY_CODE(c, .cs = SEL_USER_CODE, .ax = (ulong)memory, .cx = 0x10, .dx = 0x80,
+                                 .si = (ulong)memory, .di = (ulong)memory);
         if (cases[i].vector == VECTOR_DONE)
             check_done(cases[i].name, &t);
         else
@@ -172,7 +178,10 @@ static void ring1(void)
     barrier();
 }
 
-static struct { u32 offset; u16 selector; } far_pointer;
+static struct {
+    u32 offset;
+    u16 selector;
+} far_pointer;
 
 static void gate(u16 selector, u16 target, ulong offset, u8 access, u8 params)
 {
@@ -184,7 +193,8 @@ static void gate(u16 selector, u16 target, ulong offset, u8 access, u8 params)
 static struct trap call_gate(u16 rpl, ulong sp_offset)
 {
     far_pointer.selector = (u16)((far_pointer.selector & ~3) | rpl);
-    return TRY_USER("call fword ptr [" R(bx) "]", .bx = (ulong)&far_pointer, .sp = (ulong)user_stack_top - sp_offset);
+    return TRY_USER("call fword ptr [" R(bx) "]", .bx = (ulong)&far_pointer,
+                    .sp = (ulong)user_stack_top - sp_offset);
 }
 
 static void call_gates(void)
@@ -201,20 +211,23 @@ static void call_gates(void)
     const ulong *frame = (const ulong *)(ring1_stack + sizeof(ring1_stack)) - 4;
     CHECK_EQ("gate-stack", t.regs.si, (ulong)frame);
     CHECK_EQ("gate-null-ss", t.regs.dx, 1); /* SDM 3A 5.8.5.1: null with RPL = new CPL */
-    CHECK("gate-frame", frame[1] == SEL_USER_CODE && frame[2] == (ulong)user_stack_top && frame[3] == SEL_USER_DATA);
+    CHECK("gate-frame",
+          frame[1] == SEL_USER_CODE && frame[2] == (ulong)user_stack_top && frame[3] == SEL_USER_DATA);
 #else
     const u32 *frame = (const u32 *)(ring1_stack + sizeof(ring1_stack)) - 4;
     CHECK_EQ("gate-stack", t.regs.si, (ulong)frame);
     CHECK_EQ("gate-ss", t.regs.dx, SLOT(1) | 1u);
-    CHECK("gate-frame", (frame[1] & 0xffff) == SEL_USER_CODE && frame[2] == (ulong)user_stack_top && (frame[3] & 0xffff) == SEL_USER_DATA);
+    CHECK("gate-frame", (frame[1] & 0xffff) == SEL_USER_CODE && frame[2] == (ulong)user_stack_top &&
+                            (frame[3] & 0xffff) == SEL_USER_DATA);
     /* parameters are copied (SDM 3A 5.8.5) */
-    static const u32 params[3] = {0x111, 0x222, 0x333};
+    static const u32 params[3] = { 0x111, 0x222, 0x333 };
     copy((void *)((ulong)user_stack_top - 12), params, 12);
     gate(SLOT(2), SLOT(0), enter.start, open, 3);
     t = call_gate(0, 12);
     frame -= 3;
     CHECK_EQ("gate-params-stack", t.regs.si, (ulong)frame);
-    CHECK("gate-params", frame[2] == 0x111 && frame[3] == 0x222 && frame[4] == 0x333 && frame[5] == (ulong)user_stack_top - 12);
+    CHECK("gate-params", frame[2] == 0x111 && frame[3] == 0x222 && frame[4] == 0x333 &&
+                             frame[5] == (ulong)user_stack_top - 12);
     struct code leave_params = CODE("retf 12");
     gate(SLOT(2), SLOT(0), leave_params.start, open, 3);
     t = DONE("gate-params-return", call_gate(0, 12));
@@ -229,7 +242,8 @@ static void call_gates(void)
 #endif
     gate(SLOT(2), SLOT(0), leave.start, open, 0);
     t = DONE("gate-returns", call_gate(0, 0));
-    CHECK("gate-returns-to-user", t.regs.cs == SEL_USER_CODE && t.regs.sp == (ulong)user_stack_top && t.regs.ss == SEL_USER_DATA);
+    CHECK("gate-returns-to-user",
+          t.regs.cs == SEL_USER_CODE && t.regs.sp == (ulong)user_stack_top && t.regs.ss == SEL_USER_DATA);
     /* to ring 0 */
     gate(SLOT(2), SEL_CODE, enter.start, open, 0);
     t = call_gate(3, 0);
@@ -247,7 +261,11 @@ static void call_gates(void)
     gate(SLOT(2), SEL_CODE, enter.start, D_PRESENT | GATE_CALL, 0);
     FAULT("gate-dpl", call_gate(0, 0), GP, SLOT(2));
     gate(SLOT(2), SEL_CODE, enter.start, D_PRESENT | D_DPL2 | GATE_CALL, 0);
-    FAULT("gate-rpl", TRY("call fword ptr [" R(bx) "]", .bx = ({ far_pointer.selector |= 3; (ulong)&far_pointer; })), GP, SLOT(2));
+    FAULT("gate-rpl", TRY("call fword ptr [" R(bx) "]", .bx = ({
+                                                            far_pointer.selector |= 3;
+                                                            (ulong) & far_pointer;
+                                                        })),
+          GP, SLOT(2));
     gate(SLOT(2), SEL_CODE, enter.start, D_DPL3 | GATE_CALL, 0);
     FAULT("gate-np", call_gate(0, 0), NP, SLOT(2));
     gate(SLOT(2), 0, enter.start, open, 0);
@@ -261,9 +279,11 @@ static void call_gates(void)
     FAULT("gate-target-np", call_gate(0, 0), NP, SLOT(3));
     gate(SLOT(2), SEL_USER_CODE & ~3, enter.start, open, 0);
     far_pointer.selector = SLOT(2);
-    FAULT("gate-target-outer", TRY("call fword ptr [" R(bx) "]", .bx = (ulong)&far_pointer), GP, SEL_USER_CODE & ~3);
+    FAULT("gate-target-outer", TRY("call fword ptr [" R(bx) "]", .bx = (ulong)&far_pointer), GP,
+          SEL_USER_CODE & ~3);
     gate(SLOT(2), SEL_CODE, enter.start, open, 0);
-    FAULT("gate-jump-inwards", TRY_USER("jmp fword ptr [" R(bx) "]", .bx = (ulong)&far_pointer), GP, SEL_CODE);
+    FAULT("gate-jump-inwards", TRY_USER("jmp fword ptr [" R(bx) "]", .bx = (ulong)&far_pointer), GP,
+          SEL_CODE);
     t = TRY("jmp fword ptr [" R(bx) "]", .bx = (ulong)&far_pointer);
     CHECK("gate-jump-same", t.vector == VECTOR_DONE && t.regs.ax == SEL_CODE);
 #if WIDE
@@ -290,7 +310,8 @@ static void call_gates(void)
     set(3, 0, 0xff, D_XCODE | D_DPL1, D_BIG);
     gate(SLOT(2), SLOT(3), enter.start, open, 0);
     FAULT("gate-target-limit", call_gate(0, 0), GP, 0);
-    /* the stack of ring 1 (SDM 2A CALL, more-privilege): #TS with its selector, #SS if not present or too small */
+    /* the stack of ring 1 (SDM 2A CALL, more-privilege): #TS with its selector, #SS if not present or too
+     * small */
     gate(SLOT(2), SLOT(0), enter.start, open, 0);
     struct tss32 *tss = &this_cpu()->tss;
     tss->ss1 = 0;
@@ -328,16 +349,19 @@ static void interrupt_rings(void)
     /* far return outwards nulls data segments of the inner rings (SDM 2B RET) */
 #if !WIDE
     t = TRY("mov eax, 0x10\n mov ds, eax\n mov es, eax\n mov fs, eax\n mov eax, 0x2b\n mov gs, eax\n"
-            "push 0x2b\n push edx\n push 0x23\n mov eax, offset 1f\n push eax\n retf\n 1: mov eax, ds\n mov ecx, es\n mov edx, fs\n mov ebx, gs",
+            "push 0x2b\n push edx\n push 0x23\n mov eax, offset 1f\n push eax\n retf\n 1: mov eax, ds\n mov "
+            "ecx, es\n mov edx, fs\n mov ebx, gs",
             .dx = (ulong)user_stack_top);
     check_done("retf-outwards", &t);
-    CHECK("retf-nulls-segments", t.regs.ax == 0 && t.regs.cx == 0 && t.regs.dx == 0 && t.regs.bx == SEL_USER_DATA);
+    CHECK("retf-nulls-segments",
+          t.regs.ax == 0 && t.regs.cx == 0 && t.regs.dx == 0 && t.regs.bx == SEL_USER_DATA);
     CHECK("retf-user", t.regs.cs == SEL_USER_CODE && t.regs.ss == SEL_USER_DATA);
     FAULT("retf-inwards", TRY_USER("push 8\n push 0\n 8: retf"), GP, SEL_CODE);
     FAULT("retf-outwards-ss-null", TRY("push 0\n push 0\n push 0x23\n push 0\n 8: retf"), GP, 0);
     FAULT("retf-outwards-ss-rpl", TRY("push 0x10\n push 0\n push 0x23\n push 0\n 8: retf"), GP, SEL_DATA);
 #else
-    t = TRY("push 0x2b\n push rdx\n push 0x33\n lea rax, [rip+1f]\n push rax\n rex.w retf\n 1: mov eax, cs", .dx = (ulong)user_stack_top);
+    t = TRY("push 0x2b\n push rdx\n push 0x33\n lea rax, [rip+1f]\n push rax\n rex.w retf\n 1: mov eax, cs",
+            .dx = (ulong)user_stack_top);
     check_done("retf-outwards", &t);
     CHECK_EQ("retf-user", t.regs.ax, SEL_USER_CODE64);
 #endif
@@ -362,11 +386,13 @@ static void interrupt_returns(void)
     struct code user = CODE("mov eax, ss");
     ulong top = (ulong)user_stack_top;
     struct trap t = iret(SEL_USER_CODE, user.start, SEL_USER_DATA, top, 2);
-    CHECK("iret-to-user", t.vector == VECTOR_DONE && t.regs.cs == SEL_USER_CODE && t.regs.sp == top && t.regs.ax == SEL_USER_DATA);
+    CHECK("iret-to-user", t.vector == VECTOR_DONE && t.regs.cs == SEL_USER_CODE && t.regs.sp == top &&
+                              t.regs.ax == SEL_USER_DATA);
     FAULT("iret-cs-null", iret(0, user.start, SEL_USER_DATA, top, 2), GP, 0);
     FAULT("iret-cs-data", iret(SEL_USER_DATA, user.start, SEL_USER_DATA, top, 2), GP, SEL_USER_DATA & ~3);
     FAULT("iret-cs-rpl-not-dpl", iret(SEL_CODE | 3, user.start, SEL_USER_DATA, top, 2), GP, SEL_CODE);
-    FAULT("iret-cs-beyond", iret(GDT_ENTRIES * 8 | 3, user.start, SEL_USER_DATA, top, 2), GP, GDT_ENTRIES * 8);
+    FAULT("iret-cs-beyond", iret(GDT_ENTRIES * 8 | 3, user.start, SEL_USER_DATA, top, 2), GP,
+          GDT_ENTRIES * 8);
     set_gdt(SLOT(3), gdt[SEL_USER_CODE / 8] & ~(1ull << 47));
     FAULT("iret-cs-np", iret(SLOT(3) | 3, user.start, SEL_USER_DATA, top, 2), NP, SLOT(3));
     FAULT("iret-ss-null", iret(SEL_USER_CODE, user.start, 0, top, 2), GP, 0);
@@ -374,10 +400,12 @@ static void interrupt_returns(void)
     FAULT("iret-ss-dpl", iret(SEL_USER_CODE, user.start, SEL_DATA | 3, top, 2), GP, SEL_DATA);
     set_gdt(SLOT(3), gdt[SEL_USER_DATA / 8] & ~(1ull << 47));
     FAULT("iret-ss-np", iret(SEL_USER_CODE, user.start, SLOT(3) | 3, top, 2), SS, SLOT(3));
-    t = FAULT("iret-user-inwards", TRY_USER("push 0x10\n push 0\n push 2\n push 8\n push 0\n 8: iretd"), GP, WIDE ? 0 : SEL_CODE);
+    t = FAULT("iret-user-inwards", TRY_USER("push 0x10\n push 0\n push 2\n push 8\n push 0\n 8: iretd"), GP,
+              WIDE ? 0 : SEL_CODE);
     /* flags: CPL 0 sets everything but VM (32-bit: enters virtual-8086 mode) and the reserved bits */
     t = TRY_USER("nop", .flags = FLAG_IOPL | FLAG_AC | FLAG_ID | FLAG_NT | FLAG_CF | FLAG_OF | FLAG_DF);
-    CHECK_EQ("iret-loads-flags", t.regs.flags, FLAG_IOPL | FLAG_AC | FLAG_ID | FLAG_NT | FLAG_CF | FLAG_OF | FLAG_DF | 2);
+    CHECK_EQ("iret-loads-flags", t.regs.flags,
+             FLAG_IOPL | FLAG_AC | FLAG_ID | FLAG_NT | FLAG_CF | FLAG_OF | FLAG_DF | 2);
     t = TRY("nop", .flags = FLAG_RF | FLAG_CF);
     CHECK_EQ("iret-rf-cleared-by-next", t.regs.flags & (FLAG_RF | FLAG_CF), FLAG_CF);
     t = TRY("nop", .flags = 0xffc0802a);
@@ -385,7 +413,8 @@ static void interrupt_returns(void)
 #if WIDE
     FAULT("iret-nt", TRY("push 0\n push 0\n push 2\n push 8\n push 0\n 8: iretq", .flags = FLAG_NT), GP, 0);
     FAULT("iret-non-canonical", iret(SEL_USER_CODE, 1ul << 47, SEL_USER_DATA, top, 2), GP, 0);
-    t = iret(SEL_CODE, user.start, 0, (ulong)snippet_stack_top, 2); /* null SS is good in 64-bit mode below CPL 3 */
+    t = iret(SEL_CODE, user.start, 0, (ulong)snippet_stack_top,
+             2); /* null SS is good in 64-bit mode below CPL 3 */
     CHECK("iret-null-ss-kernel", t.vector == VECTOR_DONE && t.regs.ax == 0);
     set(3, 0, 0xfffff, D_XCODE | D_DPL3, D_GRANULAR | D_LONG | D_BIG);
     FAULT("iret-l-and-d", iret(SLOT(3) | 3, user.start, SEL_USER_DATA, top, 2), GP, SLOT(3));
@@ -412,28 +441,34 @@ static void system_calls(void)
     wrmsr(MSR_SFMASK, FLAG_DF | FLAG_AC | FLAG_CF);
     /* the kernel part ends by INT 81h on the user's stack, which is identity mapped */
     struct code from = CODE("syscall\n");
-    struct trap t = TRY_CODE(from, .cs = SEL_USER_CODE, .flags = FLAG_DF | FLAG_AC | FLAG_CF | FLAG_ZF | FLAG_ID);
+    struct trap t = TRY_CODE(from, .cs = SEL_USER_CODE,
+                             .flags = FLAG_DF | FLAG_AC | FLAG_CF | FLAG_ZF | FLAG_ID);
     CHECK("syscall-enters", t.vector == VECTOR_DONE && t.regs.cs == SEL_CODE);
     CHECK_EQ("syscall-cs", t.regs.ax, SEL_CODE);
     CHECK_EQ("syscall-ss", t.regs.dx, SEL_CODE + 8);
     CHECK_EQ("syscall-rcx", t.regs.cx, from.end);
     CHECK_EQ("syscall-r11", t.regs.r11, FLAG_DF | FLAG_AC | FLAG_CF | FLAG_ZF | FLAG_ID | 2);
     CHECK_EQ("syscall-keeps-rsp", t.regs.si, (ulong)user_stack_top);
-    CHECK_EQ("syscall-mask", t.regs.di & (FLAG_DF | FLAG_AC | FLAG_CF | FLAG_ZF | FLAG_ID), FLAG_ZF | FLAG_ID);
+    CHECK_EQ("syscall-mask", t.regs.di & (FLAG_DF | FLAG_AC | FLAG_CF | FLAG_ZF | FLAG_ID),
+             FLAG_ZF | FLAG_ID);
     t = TRY("syscall");
     CHECK("syscall-from-kernel", t.vector == VECTOR_DONE && t.regs.ax == SEL_CODE);
     /* back */
     struct code user = CODE("mov eax, cs\n mov edx, ss");
-    t = TRY("mov rsp, rbx\n sysretq", .cx = user.start, .r11 = FLAG_CF | FLAG_IOPL | FLAG_ID, .bx = (ulong)user_stack_top);
-    check_done("sysretq", &(struct trap){.vector = t.vector, .after = (long)(t.regs.ip - user.end)});
+    t = TRY("mov rsp, rbx\n sysretq", .cx = user.start, .r11 = FLAG_CF | FLAG_IOPL | FLAG_ID,
+            .bx = (ulong)user_stack_top);
+    check_done("sysretq", &(struct trap){ .vector = t.vector, .after = (long)(t.regs.ip - user.end) });
     CHECK_EQ("sysretq-cs", t.regs.ax, SEL_USER_CODE64);
     CHECK_EQ("sysretq-ss", t.regs.dx, SEL_USER_DATA);
     CHECK_EQ("sysretq-flags", t.regs.flags, FLAG_CF | FLAG_IOPL | FLAG_ID | 2);
-    t = TRY("mov rsp, rbx\n sysretq", .cx = user.start, .r11 = 0xffffffff & ~FLAG_TF & ~FLAG_IF, .bx = (ulong)user_stack_top);
+    t = TRY("mov rsp, rbx\n sysretq", .cx = user.start, .r11 = 0xffffffff & ~FLAG_TF & ~FLAG_IF,
+            .bx = (ulong)user_stack_top);
     CHECK_EQ("sysretq-flag-mask", t.regs.flags, 0x3c7fd7 & ~FLAG_TF & ~FLAG_IF);
     struct code user32 = CODE32("mov eax, cs\n mov edx, ss");
-    t = TRY("mov rsp, rbx\n sysretd", .cx = user32.start | 0xabcd00000000, .r11 = 2, .bx = (ulong)user_stack_top);
-    CHECK("sysretd-to-compat", t.vector == VECTOR_DONE && t.regs.ip == user32.end + 2 && t.regs.ax == SEL_USER_CODE32);
+    t = TRY("mov rsp, rbx\n sysretd", .cx = user32.start | 0xabcd00000000, .r11 = 2,
+            .bx = (ulong)user_stack_top);
+    CHECK("sysretd-to-compat",
+          t.vector == VECTOR_DONE && t.regs.ip == user32.end + 2 && t.regs.ax == SEL_USER_CODE32);
     FAULT("sysret-user", TRY_USER("sysretq"), GP, 0);
     /* a non-canonical RCX */
     t = TRY("mov rsp, rbx\n 8: sysretq", .cx = 1ul << 47, .r11 = 2, .bx = (ulong)user_stack_top);
@@ -461,7 +496,8 @@ static void sysenter(void)
         check_fault("sysenter-long-mode", &t, UD, 0);
         return;
     }
-    CHECK("sysenter-long-mode", t.vector == VECTOR_DONE && t.regs.ax == SEL_CODE && t.regs.dx == SEL_CODE + 8);
+    CHECK("sysenter-long-mode",
+          t.vector == VECTOR_DONE && t.regs.ax == SEL_CODE && t.regs.dx == SEL_CODE + 8);
     CHECK_EQ("sysenter-rsp", t.regs.si, (ulong)snippet_stack_top - 256);
     wrmsr(MSR_SYSENTER_CS, 0);
     FAULT("sysenter-null", TRY_USER("sysenter"), GP, 0);
@@ -494,7 +530,8 @@ static void interrupt_stacks(void)
     CHECK_EQ("ist-aligned", seen_frame, (ulong)ist_stack + sizeof(ist_stack) - 16);
     /* a bad kernel stack is no harm with IST */
     set_ist(3, (ulong)ist_stack + sizeof(ist_stack));
-    struct trap t = DONE("ist-bad-rsp", TRY("mov rbp, rsp\n mov rsp, rbx\n int 0x31\n mov rsp, rbp", .bx = 1ul << 47));
+    struct trap t = DONE("ist-bad-rsp",
+                         TRY("mov rbp, rsp\n mov rsp, rbx\n int 0x31\n mov rsp, rbp", .bx = 1ul << 47));
     set_gate_full(GP, SEL_CODE, (ulong)trap_stubs[GP], D_PRESENT | GATE_INT, 3);
     t = TRY("mov rsp, rbx\n 8: mov es, eax", .bx = 1ul << 47, .ax = GDT_ENTRIES * 8);
     check_fault("ist-fault-with-bad-rsp", &t, GP, GDT_ENTRIES * 8);
@@ -523,7 +560,8 @@ static void interrupt_stacks(void)
 
 static void compatibility(void)
 {
-    struct trap t = TRY_CODE(CODE32("mov eax, cs\n inc eax\n dec eax\n push eax\n pop ecx"), .cs = SEL_USER_CODE32, .ax = ~0ul);
+    struct trap t = TRY_CODE(CODE32("mov eax, cs\n inc eax\n dec eax\n push eax\n pop ecx"),
+                             .cs = SEL_USER_CODE32, .ax = ~0ul);
     check_done("compat-runs", &t);
     CHECK_EQ("compat-cs", t.regs.ax, SEL_USER_CODE32);
     CHECK_EQ("compat-push-4-bytes", t.regs.sp, (ulong)user_stack_top);
@@ -531,32 +569,44 @@ static void compatibility(void)
     CHECK_EQ("compat-push-size", t.regs.cx, (ulong)user_stack_top - 4);
     FAULT("compat-ud", TRY_CODE(CODE32("ud2"), .cs = SEL_USER_CODE32), UD, 0);
     FAULT("compat-gp-privileged", TRY_CODE(CODE32("hlt"), .cs = SEL_USER_CODE32), GP, 0);
-    DONE("compat-old-opcodes", TRY_CODE(CODE32("daa\n push es\n pop es\n pushad\n popad"), .cs = SEL_USER_CODE32));
+    DONE("compat-old-opcodes",
+         TRY_CODE(CODE32("daa\n push es\n pop es\n pushad\n popad"), .cs = SEL_USER_CODE32));
     /* segment bases and limits hold again */
     set(3, (u32)(ulong)memory, 0xff, D_DATA | D_DPL3, D_BIG);
     memory[0x10] = 0x5a;
-    t = TRY_CODE(CODE32("mov es, eax\n mov cl, es:[ebx]"), .cs = SEL_USER_CODE32, .ax = SLOT(3) | 3, .bx = 0x10);
+    t = TRY_CODE(CODE32("mov es, eax\n mov cl, es:[ebx]"), .cs = SEL_USER_CODE32, .ax = SLOT(3) | 3,
+                 .bx = 0x10);
     CHECK_EQ("compat-segment-base", t.regs.cx & 0xff, 0x5a);
-    FAULT("compat-segment-limit", TRY_CODE(CODE32("mov es, eax\n 8: mov cl, es:[ebx]"), .cs = SEL_USER_CODE32, .ax = SLOT(3) | 3, .bx = 0x100), GP, 0);
-    FAULT("compat-null-segment", TRY_CODE(CODE32("mov es, eax\n 8: mov cl, es:[ebx]"), .cs = SEL_USER_CODE32, .bx = (ulong)memory), GP, 0);
+    FAULT("compat-segment-limit",
+          TRY_CODE(CODE32("mov es, eax\n 8: mov cl, es:[ebx]"), .cs = SEL_USER_CODE32, .ax = SLOT(3) | 3,
+                   .bx = 0x100),
+          GP, 0);
+    FAULT("compat-null-segment",
+          TRY_CODE(CODE32("mov es, eax\n 8: mov cl, es:[ebx]"), .cs = SEL_USER_CODE32, .bx = (ulong)memory),
+          GP, 0);
     /* in 64-bit mode ES's base and limit mean nothing */
     t = TRY_USER("mov es, eax\n mov cl, es:[rbx]", .ax = SLOT(3) | 3, .bx = (ulong)memory + 0x10);
     CHECK("long-es-is-flat", t.vector == VECTOR_DONE && (t.regs.cx & 0xff) == 0x5a);
     DONE("long-null-ds", TRY_USER("mov ds, eax\n mov cl, [rbx]", .ax = 0, .bx = (ulong)memory));
     /* addresses wrap at 4 GiB */
-    t = TRY_CODE(CODE32("mov cl, [ebx+ecx]"), .cs = SEL_USER_CODE32, .ds = SEL_USER_DATA, .bx = (ulong)memory + 0x20, .cx = 0xfffffff0);
+    t = TRY_CODE(CODE32("mov cl, [ebx+ecx]"), .cs = SEL_USER_CODE32, .ds = SEL_USER_DATA,
+                 .bx = (ulong)memory + 0x20, .cx = 0xfffffff0);
     CHECK_EQ("compat-address-wraps", t.regs.cx & 0xff, 0x5a);
     /* there and back by far jumps */
-    t = TRY("push 0x18\n lea rax, [rip+1f]\n push rax\n rex.w retf\n .code32\n 1: mov ecx, cs\n inc eax\n push 8\n call 2f\n 2: add dword ptr [esp], 5\n retf\n .code64\n mov edx, cs");
+    t = TRY("push 0x18\n lea rax, [rip+1f]\n push rax\n rex.w retf\n .code32\n 1: mov ecx, cs\n inc eax\n "
+            "push 8\n call 2f\n 2: add dword ptr [esp], 5\n retf\n .code64\n mov edx, cs");
     CHECK("far-64-to-32-to-64", t.vector == VECTOR_DONE && t.regs.cx == SEL_CODE32 && t.regs.dx == SEL_CODE);
     /* the interrupt frame from compatibility mode is a 64-bit one */
     t = TRY_CODE(CODE32("nop"), .cs = SEL_USER_CODE32);
-    CHECK("compat-interrupt-frame", t.vector == VECTOR_DONE && t.regs.cs == SEL_USER_CODE32 && t.regs.ss == SEL_USER_DATA);
+    CHECK("compat-interrupt-frame",
+          t.vector == VECTOR_DONE && t.regs.cs == SEL_USER_CODE32 && t.regs.ss == SEL_USER_DATA);
     /* 16-bit code under long mode */
     struct code c = CODE16("mov ax, 0x1234\n push ax\n pop cx");
     set(3, (u32)c.start, 0xffff, D_XCODE | D_DPL3, 0);
-    t = run_code((struct code){0, 0, c.end - c.start}, (struct regs){.cs = SLOT(3) | 3, .ax = 0xffff0000});
-    CHECK("compat-16-bit", t.vector == VECTOR_DONE && t.regs.ax == 0xffff1234 && (t.regs.cx & 0xffff) == 0x1234);
+    t = run_code((struct code){ 0, 0, c.end - c.start },
+                 (struct regs){ .cs = SLOT(3) | 3, .ax = 0xffff0000 });
+    CHECK("compat-16-bit",
+          t.vector == VECTOR_DONE && t.regs.ax == 0xffff1234 && (t.regs.cx & 0xffff) == 0x1234);
 }
 
 /* ---- FS and GS bases (SDM 3A 3.4.4, 4.10 APM 2) ---- */
@@ -572,7 +622,8 @@ static void bases(void)
     t = TRY("swapgs\n mov al, gs:[0x40]\n swapgs\n mov ah, gs:[0x40]");
     CHECK_EQ("swapgs", t.regs.ax & 0xffff, 0x7877);
     TRY("swapgs");
-    CHECK("swapgs-msrs", rdmsr(MSR_GS_BASE) == (ulong)memory && rdmsr(MSR_KERNEL_GS_BASE) == (ulong)memory + 0x100);
+    CHECK("swapgs-msrs",
+          rdmsr(MSR_GS_BASE) == (ulong)memory && rdmsr(MSR_KERNEL_GS_BASE) == (ulong)memory + 0x100);
     set(3, 0x12345678, 0xfffff, D_DATA | D_DPL3, D_BIG | D_GRANULAR);
     wrmsr(MSR_FS_BASE, 0x123456789abc);
     TRY("mov fs, eax", .ax = SLOT(3));
@@ -595,7 +646,8 @@ static void bases(void)
     }
     write_cr4(cr4 | CR4_FSGSBASE);
     t = DONE("wrfsbase", TRY_USER("wrfsbase rax\n rdfsbase rcx\n mov dl, fs:[0x40]", .ax = (ulong)memory));
-    CHECK("fsbase-round-trip", t.regs.cx == (ulong)memory && (t.regs.dx & 0xff) == 0x77 && rdmsr(MSR_FS_BASE) == (ulong)memory);
+    CHECK("fsbase-round-trip",
+          t.regs.cx == (ulong)memory && (t.regs.dx & 0xff) == 0x77 && rdmsr(MSR_FS_BASE) == (ulong)memory);
     t = DONE("wrgsbase", TRY_USER("wrgsbase rax\n rdgsbase rcx", .ax = 0xffff812345678000));
     CHECK_EQ("gsbase-round-trip", t.regs.cx, 0xffff812345678000);
     t = TRY_USER("wrfsbase eax\n rdfsbase rcx", .ax = 0xabcd12345678);
@@ -603,7 +655,8 @@ static void bases(void)
     t = TRY_USER("rdgsbase eax", .ax = ~0ul);
     CHECK_EQ("rdgsbase-32", t.regs.ax, 0x45678000);
     FAULT("wrfsbase-non-canonical", TRY_USER("wrfsbase rax", .ax = 1ul << 47), GP, 0);
-    FAULT("rdfsbase-in-compat", TRY_CODE(CODE32(".byte 0xf3, 0x0f, 0xae, 0xc0"), .cs = SEL_USER_CODE32), UD, 0);
+    FAULT("rdfsbase-in-compat", TRY_CODE(CODE32(".byte 0xf3, 0x0f, 0xae, 0xc0"), .cs = SEL_USER_CODE32), UD,
+          0);
     write_cr4(cr4);
     wrmsr(MSR_FS_BASE, 0);
     wrmsr(MSR_GS_BASE, 0);
@@ -632,7 +685,8 @@ static void sysenter(void)
     CHECK_EQ("sysenter-clears-if", t.regs.di & (FLAG_IF | FLAG_CF), FLAG_CF);
     struct code user = CODE("mov eax, cs\n mov ebx, ss\n mov esi, esp");
     t = TRY("sysexit", .dx = user.start, .cx = (ulong)user_stack_top - 32);
-    CHECK("sysexit", t.vector == VECTOR_DONE && t.regs.ax == ((SEL_FREE + 16) | 3) && t.regs.bx == ((SEL_FREE + 24) | 3));
+    CHECK("sysexit", t.vector == VECTOR_DONE && t.regs.ax == ((SEL_FREE + 16) | 3) &&
+                         t.regs.bx == ((SEL_FREE + 24) | 3));
     CHECK_EQ("sysexit-esp", t.regs.si, (ulong)user_stack_top - 32);
     FAULT("sysexit-user", TRY_USER("sysexit"), GP, 0);
     wrmsr(MSR_SYSENTER_CS, 0);
@@ -653,10 +707,12 @@ static void system_calls(void)
     wrmsr(MSR_STAR, entry.start | (u64)SEL_CODE << 32 | (u64)SEL_USER_CODE32 << 48);
     struct code from = CODE("syscall");
     struct trap t = TRY_CODE(from, .cs = SEL_USER_CODE);
-    CHECK("syscall-legacy", t.vector == VECTOR_DONE && t.regs.ax == SEL_CODE && t.regs.bx == SEL_CODE + 8 && t.regs.cx == from.end);
+    CHECK("syscall-legacy", t.vector == VECTOR_DONE && t.regs.ax == SEL_CODE && t.regs.bx == SEL_CODE + 8 &&
+                                t.regs.cx == from.end);
     struct code user = CODE("mov eax, cs\n mov ebx, ss");
     t = TRY("mov esp, edx\n sysretd", .cx = user.start, .dx = (ulong)user_stack_top);
-    CHECK("sysret-legacy", t.vector == VECTOR_DONE && t.regs.ax == SEL_USER_CODE32 && t.regs.bx == SEL_USER_DATA);
+    CHECK("sysret-legacy",
+          t.vector == VECTOR_DONE && t.regs.ax == SEL_USER_CODE32 && t.regs.bx == SEL_USER_DATA);
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~(u64)EFER_SCE);
 }
 

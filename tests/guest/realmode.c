@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Real mode: there and back, interrupts through the IVT, faults, limits, "unreal" segments (SDM 3A 9.9, 3B 20.1). */
+/* Real mode: there and back, interrupts through the IVT, faults, limits, "unreal" segments (SDM 3A 9.9, 3B
+ * 20.1). */
 #include "guest.h"
 
 #define SEL_CODE16 SEL_FREE
@@ -19,7 +20,8 @@ asm(".intel_syntax noprefix\n"
     "1: call record\n"
     ".endm\n"
     ".pushsection .data\n"
-    ".globl stubs, blob, blob_end, real_tests, unreal_test, mark_div, mark_ud, mark_gp, mark_ss, mark_bound, after_int, after_int3, after_into, mark_idt, mark_hlt\n"
+    ".globl stubs, blob, blob_end, real_tests, unreal_test, mark_div, mark_ud, mark_gp, mark_ss, mark_bound, "
+    "after_int, after_int3, after_into, mark_idt, mark_hlt\n"
     ".code16\n"
     "blob:\n" /* 16-bit protected mode */
     "  mov ds, cx\n mov es, cx\n mov fs, cx\n mov gs, cx\n mov ss, cx\n"
@@ -37,7 +39,8 @@ asm(".intel_syntax noprefix\n"
 
     "record:\n"
     "  mov ds:[0x610c], ax\n"
-    "  mov si, 0x6100\n mov di, ds:[0x6112]\n mov cx, 8\n push es\n push 0\n pop es\n cld\n rep movsw\n pop es\n"
+    "  mov si, 0x6100\n mov di, ds:[0x6112]\n mov cx, 8\n push es\n push 0\n pop es\n cld\n rep movsw\n pop "
+    "es\n"
     "  mov ds:[0x6112], di\n"
     "  ret\n"
 
@@ -75,7 +78,8 @@ asm(".intel_syntax noprefix\n"
     /* 6: through SS: #SS */
     "  expect\n mov bp, 0xffff\n mark_ss: mov ax, [bp]\n test_end\n"
     /* 7: BOUND */
-    "  mov word ptr ds:[0x6180], 1\n mov word ptr ds:[0x6182], 3\n expect\n mov ax, 4\n mark_bound: bound ax, ds:[0x6180]\n test_end\n"
+    "  mov word ptr ds:[0x6180], 1\n mov word ptr ds:[0x6182], 3\n expect\n mov ax, 4\n mark_bound: bound "
+    "ax, ds:[0x6180]\n test_end\n"
     /* 8, 9: INT3, INTO */
     "  expect\n int3\n after_int3: test_end\n"
     "  expect\n mov ax, 0x802\n push ax\n popf\n into\n after_into: test_end\n"
@@ -84,7 +88,8 @@ asm(".intel_syntax noprefix\n"
     /* 11: ARPL too */
     "  expect\n .byte 0x63, 0xc0\n test_end\n"
     /* 12: segment base is selector * 16 */
-    "  mov byte ptr ds:[0x6190], 0x5c\n expect\n mov bx, 0x619\n mov es, bx\n xor ax, ax\n mov al, es:[0]\n push 0\n pop es\n test_end\n"
+    "  mov byte ptr ds:[0x6190], 0x5c\n expect\n mov bx, 0x619\n mov es, bx\n xor ax, ax\n mov al, es:[0]\n "
+    "push 0\n pop es\n test_end\n"
     /* 13: POPF sets IOPL and NT as it likes */
     "  expect\n mov ax, 0x7002\n push ax\n popf\n pushf\n pop ax\n push 2\n popf\n test_end\n"
     /* 14: 32-bit operands */
@@ -139,14 +144,16 @@ asm(".intel_syntax noprefix\n"
     ".att_syntax prefix\n"
     ".local saved_esp, saved_idt\n .comm saved_esp, 4\n .comm saved_idt, 8\n");
 
-extern u8 blob[], blob_end[], real_tests[], unreal_test[], mark_div[], mark_ud[], mark_gp[], mark_ss[], mark_bound[], after_int[], after_int3[],
-    after_into[], mark_idt[], mark_hlt[];
+extern u8 blob[], blob_end[], real_tests[], unreal_test[], mark_div[], mark_ud[], mark_gp[], mark_ss[],
+    mark_bound[], after_int[], after_int3[], after_into[], mark_idt[], mark_hlt[];
 extern u8 stubs[];
 void real_run(u32 offset, u32 data_selector);
 
-struct record { u16 vector, ip, cs, flags, sp, handler_flags, ax, unused; };
+struct record {
+    u16 vector, ip, cs, flags, sp, handler_flags, ax, unused;
+};
 #define RECORD(n) (((volatile struct record *)0x6200ul)[n])
-#define OFFSET(label) ((u16)((label) - blob + 0x7000))
+#define OFFSET(label) ((u16)((label)-blob + 0x7000))
 
 static void expect(const char *name, u32 n, u16 vector, u16 ip)
 {
@@ -163,7 +170,7 @@ void guest_main(void)
     set_gdt(SEL_CODE16, descriptor(0, 0xffff, D_XCODE, 0));
     set_gdt(SEL_DATA16, descriptor(0, 0xffff, D_DATA, 0));
     /* 8259 at 28h for the stay in real mode */
-    static const u8 words[] = {0x11, 0x28, 4, 1, 0xff};
+    static const u8 words[] = { 0x11, 0x28, 4, 1, 0xff };
     out8(0x20, words[0]);
     for (u32 i = 1; i < 5; i++)
         out8(0x21, words[i]);

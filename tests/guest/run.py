@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the test guests under Sundog or, as an oracle, under QEMU TCG; each check inside a guest is one test.
 
-run.py [--vmm build/sundog | --qemu] [--filter NAME] [--build DIR] [--jobs N] [--verbose] [--expect-fail] [-- VMM OPTIONS]
+run.py [--vmm build/sundog | --qemu] [--filter NAME] [--build DIR] [--jobs N] [--verbose] [-- VMM OPTIONS]
 """
 import argparse
 import concurrent.futures
@@ -21,7 +21,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import build  # noqa: E402
 
-QEMU = "qemu-system-x86_64 -accel tcg -cpu max -M pc -serial stdio -display none -device isa-debug-exit,iobase=0xf4,iosize=0x4 -no-reboot"
+QEMU = ("qemu-system-x86_64 -accel tcg -cpu max -M pc -serial stdio -display none -no-reboot"
+        " -device isa-debug-exit,iobase=0xf4,iosize=0x4")
 
 
 class Outcome:
@@ -33,8 +34,11 @@ class Outcome:
 def command_for(guest, args, image):
     cpus, memory = str(guest.get("cpus", 1)), guest.get("memory", "64M")
     append = ["--append", guest["append"]] if "append" in guest else []
+    if "initrd" in guest:
+        append += ["--initrd", str(HERE / guest["initrd"])]
     if args.qemu:
-        return shlex.split(QEMU) + ["-kernel", image, "-smp", cpus, "-m", memory] + [a.replace("--", "-") for a in append[:1]] + append[1:]
+        options = [a[1:] if a.startswith("--") else a for a in append]
+        return shlex.split(QEMU) + ["-kernel", image, "-smp", cpus, "-m", memory] + options
     return [args.vmm, "run", "--cpus", cpus, "--memory", memory, "--kernel", image, "--device", "debug-exit",
             "--no-reboot", *append, *args.vmm_options, *guest.get("options", [])]
 
@@ -49,8 +53,8 @@ def run_guest(guest, args, out):
         want = guest.get("qemu_status", want)
     limit = guest.get("limit", 10) * args.slow
     start = time.monotonic()
-    process = subprocess.Popen(command_for(guest, args, image), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+    process = subprocess.Popen(command_for(guest, args, image), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         text, errors = process.communicate(timeout=limit)
         status = process.returncode
@@ -86,6 +90,9 @@ def run_guest(guest, args, out):
         want = 35
     if "status" in guest and not seen:  # a guest without checks of its own is one test: its exit status
         o.passed += status == want
+    if want == 126 and len(errors.splitlines()) != 1:
+        o.failed += 1
+        o.notes.append("a refusal is one line on stderr; these are %d" % len(errors.splitlines()))
     if status != want:
         o.failed += 1
         o.notes.append(f"exit status {status}, expected {want}")
@@ -100,10 +107,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--vmm", default=str(HERE.parent.parent / "build" / "sundog"))
     p.add_argument("--qemu", action="store_true", help="run under QEMU TCG instead")
-    p.add_argument("--filter", default="*", help="only guests whose name matches (a part, or a pattern with *)")
+    p.add_argument("--filter", default="*", help="guests whose name matches (a part, or a pattern)")
     p.add_argument("--build", default=None, help="where the images are built (default: build/guests)")
     p.add_argument("--jobs", type=int, default=2)
-    p.add_argument("--slow", type=float, default=float(os.environ.get("GUEST_SLOW", "1")), help="factor on the time limits")
+    p.add_argument("--slow", type=float, default=float(os.environ.get("GUEST_SLOW", "1")),
+                   help="factor on the time limits")
     p.add_argument("--verbose", action="store_true")
     p.add_argument("vmm_options", nargs="*")
     args = p.parse_args()
@@ -114,8 +122,9 @@ def main():
     build.build(out)
     pattern = args.filter if "*" in args.filter else f"*{args.filter}*"
     data = tomllib.loads((HERE / "guests.toml").read_text())
-    args.wrong = {g["name"]: [c for w in data["qemu_wrong"] if any(fnmatch.fnmatch(g["name"], p) for p in w["guests"])
-                              for c in w["checks"]] for g in data["guest"]}
+    args.wrong = {g["name"]: [check for w in data["qemu_wrong"]
+                              if any(fnmatch.fnmatch(g["name"], pattern) for pattern in w["guests"])
+                              for check in w["checks"]] for g in data["guest"]}
     guests = [g for g in data["guest"] if fnmatch.fnmatch(g["name"], pattern)]
     if args.qemu:
         guests = [g for g in guests if g.get("oracle", True)]
@@ -124,8 +133,8 @@ def main():
     total = [0, 0, 0]
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         for o in pool.map(lambda g: run_guest(g, args, out), guests):
-            print(f"{'FAIL' if o.failed else 'ok':4}  {o.guest['name']:<16} {o.passed:4} passed {o.failed:3} failed"
-                  f" {o.skipped:3} skipped  {o.seconds:5.1f} s", flush=True)
+            print(f"{'FAIL' if o.failed else 'ok':4}  {o.guest['name']:<20} {o.passed:4} passed"
+                  f" {o.failed:3} failed {o.skipped:3} skipped  {o.seconds:5.1f} s", flush=True)
             for note in o.notes:
                 print("      " + note, flush=True)
             total = [total[0] + o.passed, total[1] + o.failed, total[2] + o.skipped]

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Segmentation in protected mode: limits, types, privilege, loads and their error codes, 16-bit code and stacks. */
+/* Segmentation in protected mode: limits, types, privilege, loads and their error codes, 16-bit code and
+ * stacks. */
 #include "guest.h"
 
 #define SLOT(n) ((u16)(SEL_FREE + 8 * (n)))
@@ -51,7 +52,8 @@ static void limits(void)
     FAULT("stack-limit-push", TRY_USER("push eax", .ss = SLOT(0) | 3, .sp = 0x1004), SS, 0);
     FAULT("stack-limit-pop", TRY_USER("pop eax", .ss = SLOT(0) | 3, .sp = 0xffd), SS, 0);
     FAULT("stack-limit-ebp", TRY_USER("mov eax, [ebp]", .ss = SLOT(0) | 3, .sp = 0x800, .bp = 0x1000), SS, 0);
-    DONE("stack-ebp-with-ds", TRY_USER("mov eax, ds:[ebp]", .ss = SLOT(0) | 3, .sp = 0x800, .bp = (ulong)memory));
+    DONE("stack-ebp-with-ds",
+         TRY_USER("mov eax, ds:[ebp]", .ss = SLOT(0) | 3, .sp = 0x800, .bp = (ulong)memory));
     FAULT("stack-limit-call", TRY_USER("call 1f\n 1: nop", .ss = SLOT(0) | 3, .sp = 2), SS, 0);
     FAULT("stack-limit-pusha", TRY_USER("pushad", .ss = SLOT(0) | 3, .sp = 16), SS, 0);
     /* expand-down: above the limit up to FFFFFFFFh, or FFFFh with B = 0 */
@@ -109,7 +111,10 @@ static void types(void)
     FAULT("np-gs", TRY("mov gs, eax", .ax = SLOT(2)), NP, SLOT(2));
     FAULT("np-pop-fs", TRY("push eax\n 8: pop fs", .ax = SLOT(2)), NP, SLOT(2));
     FAULT("np-ss", TRY("mov ss, eax", .ax = SLOT(2)), SS, SLOT(2));
-    static struct { u32 offset; u16 selector; } pointer;
+    static struct {
+        u32 offset;
+        u16 selector;
+    } pointer;
     pointer.selector = SLOT(2);
     t = FAULT("np-les", TRY("les eax, [ebx]", .ax = 7, .bx = (ulong)&pointer), NP, SLOT(2));
     CHECK_EQ("np-les-keeps-eax", t.regs.ax, 7);
@@ -140,7 +145,10 @@ static void privilege(void)
     DONE("user-uses-loaded", TRY_USER("mov eax, fs:[ebx]", .fs = SEL_USER_DATA, .bx = (ulong)memory));
 }
 
-static struct { u32 offset; u16 selector; } target;
+static struct {
+    u32 offset;
+    u16 selector;
+} target;
 
 static struct trap far_jump(u16 selector, bool user)
 {
@@ -184,19 +192,21 @@ static void far_transfers(void)
     CHECK_EQ("far-call-cs", t.regs.cx, SLOT(0));
     set(5, (ulong)memory, 0xfff, D_DATA | D_DPL3, D_BIG);
     target.selector = SEL_USER_CODE;
-    t = FAULT("far-call-stack-limit", TRY_USER("call fword ptr [ebx]", .ss = SLOT(5) | 3, .sp = 6, .bx = (ulong)&target), SS, 0);
+    t = FAULT("far-call-stack-limit",
+              TRY_USER("call fword ptr [ebx]", .ss = SLOT(5) | 3, .sp = 6, .bx = (ulong)&target), SS, 0);
     CHECK("far-call-restart", t.regs.sp == 6 && t.regs.cs == SEL_USER_CODE);
     /* same-privilege far return */
     FAULT("retf-null", TRY("push 0\n push 0\n 8: retf"), GP, 0);
     FAULT("retf-data", TRY("push 0x10\n push 0\n 8: retf"), GP, SEL_DATA);
     FAULT("retf-np", TRY("push eax\n push 0\n 8: retf", .ax = SLOT(3)), NP, SLOT(3));
     FAULT("retf-limit", TRY("push eax\n push 0x1000\n 8: retf", .ax = SLOT(4)), GP, 0);
-    t = DONE("retf-imm", TRY("mov edx, esp\n push 1\n push 2\n push cs\n mov eax, offset 1f\n push eax\n retf 8\n 1: sub edx, esp"));
+    t = DONE("retf-imm", TRY("mov edx, esp\n push 1\n push 2\n push cs\n mov eax, offset 1f\n push eax\n "
+                             "retf 8\n 1: sub edx, esp"));
     CHECK_EQ("retf-imm-esp", t.regs.dx, 0);
     /* near branches against the limit: #GP(0) at the branch */
     struct code c = CODE("mov eax, 0x100000\n 8: jmp eax");
     set(4, c.start, 0xff, D_XCODE, D_BIG);
-    struct code at_zero = {0, c.mark - c.start, c.end - c.start};
+    struct code at_zero = { 0, c.mark - c.start, c.end - c.start };
     if (is_tcg())
         check_skip("near-jump-limit", "QEMU jumps, to anywhere");
     else
@@ -204,11 +214,11 @@ static void far_transfers(void)
     /* running over the limit */
     c = CODE("nop\n nop\n nop\n nop\n nop");
     set(4, c.start, 2, D_XCODE, D_BIG);
-    at_zero = (struct code){0, 3, 3};
+    at_zero = (struct code){ 0, 3, 3 };
     FAULT("fetch-limit", TRY_CODE(at_zero, .cs = SLOT(4)), GP, 0);
     c = CODE("nop\n 8: mov eax, 0x12345678");
     set(4, c.start, 3, D_XCODE, D_BIG);
-    at_zero = (struct code){0, 1, 6};
+    at_zero = (struct code){ 0, 1, 6 };
     FAULT("fetch-limit-inside", TRY_CODE(at_zero, .cs = SLOT(4)), GP, 0);
 }
 
@@ -227,35 +237,39 @@ static void accessed_bit(void)
     CHECK("accessed-not-by-lar", !(gdt[SLOT(0) / 8] >> 40 & 1));
 }
 
-struct query { u64 word; u16 rpl; bool user, lar, lsl, verr, verw; };
+struct query {
+    u64 word;
+    u16 rpl;
+    bool user, lar, lsl, verr, verw;
+};
 
 static void queries(void)
 {
     /* SDM 2A LAR (table 3-53), LSL (3-56), 2B VERR/VERW */
     const u8 g = D_BIG | D_GRANULAR;
     const struct query table[] = {
-        {descriptor(0, 0xfffff, D_DATA, g), 0, false, true, true, true, true},
-        {descriptor(0, 0xfffff, data_read_only, g), 0, false, true, true, true, false},
-        {descriptor(0, 0xfffff, D_XCODE, g), 0, false, true, true, true, false},
-        {descriptor(0, 0xfffff, code_only, g), 0, false, true, true, false, false},
-        {descriptor(0, 0x12345, D_DATA, 0), 0, false, true, true, true, true},
-        {descriptor(0, 0xfffff, D_DATA, g), 3, false, false, false, false, false},
-        {descriptor(0, 0xfffff, D_DATA, g), 0, true, false, false, false, false},
-        {descriptor(0, 0xfffff, D_DATA | D_DPL3, g), 3, true, true, true, true, true},
-        {descriptor(0, 0xfffff, code_conforming, g), 3, true, true, true, true, false},
-        {descriptor(0, 0xfffff, D_XCODE | D_DPL3, g), 3, true, true, true, true, false},
-        {ABSENT(descriptor(0, 0xfffff, D_DATA, g)), 0, false, true, true, true, true},
-        {descriptor(0, 0xfff, 0x82, 0), 0, false, true, true, false, false},  /* LDT */
-        {descriptor(0, 0x67, 0x89, 0), 0, false, true, true, false, false},   /* TSS, available */
-        {descriptor(0, 0x67, 0x8b, 0), 0, false, true, true, false, false},   /* TSS, busy */
-        {descriptor(0, 0x67, 0x81, 0), 0, false, true, true, false, false},   /* 16-bit TSS */
-        {descriptor(0, 0, 0x8c, 0), 0, false, true, false, false, false},     /* call gate */
-        {descriptor(0, 0, 0x84, 0), 0, false, true, false, false, false},     /* 16-bit call gate */
-        {descriptor(0, 0, 0x85, 0), 0, false, true, false, false, false},     /* task gate */
-        {descriptor(0, 0, 0x8e, 0), 0, false, false, false, false, false},    /* interrupt gate */
-        {descriptor(0, 0, 0x8f, 0), 0, false, false, false, false, false},    /* trap gate */
-        {descriptor(0, 0, 0x80, 0), 0, false, false, false, false, false},    /* reserved */
-        {descriptor(0, 0, 0x8a, 0), 0, false, false, false, false, false},    /* reserved */
+        { descriptor(0, 0xfffff, D_DATA, g), 0, false, true, true, true, true },
+        { descriptor(0, 0xfffff, data_read_only, g), 0, false, true, true, true, false },
+        { descriptor(0, 0xfffff, D_XCODE, g), 0, false, true, true, true, false },
+        { descriptor(0, 0xfffff, code_only, g), 0, false, true, true, false, false },
+        { descriptor(0, 0x12345, D_DATA, 0), 0, false, true, true, true, true },
+        { descriptor(0, 0xfffff, D_DATA, g), 3, false, false, false, false, false },
+        { descriptor(0, 0xfffff, D_DATA, g), 0, true, false, false, false, false },
+        { descriptor(0, 0xfffff, D_DATA | D_DPL3, g), 3, true, true, true, true, true },
+        { descriptor(0, 0xfffff, code_conforming, g), 3, true, true, true, true, false },
+        { descriptor(0, 0xfffff, D_XCODE | D_DPL3, g), 3, true, true, true, true, false },
+        { ABSENT(descriptor(0, 0xfffff, D_DATA, g)), 0, false, true, true, true, true },
+        { descriptor(0, 0xfff, 0x82, 0), 0, false, true, true, false, false }, /* LDT */
+        { descriptor(0, 0x67, 0x89, 0), 0, false, true, true, false, false },  /* TSS, available */
+        { descriptor(0, 0x67, 0x8b, 0), 0, false, true, true, false, false },  /* TSS, busy */
+        { descriptor(0, 0x67, 0x81, 0), 0, false, true, true, false, false },  /* 16-bit TSS */
+        { descriptor(0, 0, 0x8c, 0), 0, false, true, false, false, false },    /* call gate */
+        { descriptor(0, 0, 0x84, 0), 0, false, true, false, false, false },    /* 16-bit call gate */
+        { descriptor(0, 0, 0x85, 0), 0, false, true, false, false, false },    /* task gate */
+        { descriptor(0, 0, 0x8e, 0), 0, false, false, false, false, false },   /* interrupt gate */
+        { descriptor(0, 0, 0x8f, 0), 0, false, false, false, false, false },   /* trap gate */
+        { descriptor(0, 0, 0x80, 0), 0, false, false, false, false, false },   /* reserved */
+        { descriptor(0, 0, 0x8a, 0), 0, false, false, false, false, false },   /* reserved */
     };
     u32 bad = 0;
     for (u32 i = 0; i < ARRAY_LEN(table); i++) {
@@ -264,19 +278,23 @@ static void queries(void)
         ulong sel = SLOT(0) | q->rpl, cs = q->user ? SEL_USER_CODE : SEL_CODE;
         struct code lar = CODE("lar ecx, eax\n setz bl"), lsl = CODE("lsl ecx, eax\n setz bl");
         struct code verr = CODE("verr ax\n setz bl"), verw = CODE("verw ax\n setz bl");
-        struct trap a = TRY_CODE(lar, .cs = cs, .ax = sel, .cx = 0x5555), l = TRY_CODE(lsl, .cs = cs, .ax = sel, .cx = 0x5555);
+        struct trap a = TRY_CODE(lar, .cs = cs, .ax = sel, .cx = 0x5555),
+                    l = TRY_CODE(lsl, .cs = cs, .ax = sel, .cx = 0x5555);
         struct trap r = TRY_CODE(verr, .cs = cs, .ax = sel), w = TRY_CODE(verw, .cs = cs, .ax = sel);
-        u32 rights = (u32)(q->word >> 32) & 0x00f0ff00, limit = (u32)(q->word & 0xffff) | ((u32)(q->word >> 32) & 0xf0000);
+        u32 rights = (u32)(q->word >> 32) & 0x00f0ff00,
+            limit = (u32)(q->word & 0xffff) | ((u32)(q->word >> 32) & 0xf0000);
         if (q->word >> 55 & 1)
             limit = limit << 12 | 0xfff;
         bool ok = (a.regs.bx & 1) == q->lar && (a.regs.cx & 0x00f0ff00) == (q->lar ? rights : 0x5500u);
         ok = ok && (l.regs.bx & 1) == q->lsl && l.regs.cx == (q->lsl ? limit : 0x5555);
         ok = ok && (r.regs.bx & 1) == q->verr && (w.regs.bx & 1) == q->verw;
         if (!ok && !bad++)
-            print("# query %u: lar %lu %lx lsl %lu %lx verr %lu verw %lu\n", i, a.regs.bx, a.regs.cx, l.regs.bx, l.regs.cx, r.regs.bx, w.regs.bx);
+            print("# query %u: lar %lu %lx lsl %lu %lx verr %lu verw %lu\n", i, a.regs.bx, a.regs.cx,
+                  l.regs.bx, l.regs.cx, r.regs.bx, w.regs.bx);
     }
     CHECK_EQ("lar-lsl-verr-verw", bad, 0);
-    struct trap t = TRY("lar ecx, eax\n setz bl\n lsl ecx, eax\n setz bh\n verr ax\n setz dl", .ax = 0, .cx = 9);
+    struct trap t = TRY("lar ecx, eax\n setz bl\n lsl ecx, eax\n setz bh\n verr ax\n setz dl", .ax = 0,
+                        .cx = 9);
     CHECK("query-null", t.regs.bx == 0 && t.regs.dx == 0 && t.regs.cx == 9);
     t = TRY("lar ecx, eax\n setz bl\n lsl ecx, eax\n setz bh", .ax = GDT_ENTRIES * 8, .cx = 9);
     CHECK("query-beyond-gdt", t.regs.bx == 0 && t.regs.cx == 9);
@@ -297,7 +315,8 @@ static void local_table(void)
     struct trap t = DONE("ldt-data", load_byte(0x0c, 5));
     CHECK_EQ("ldt-data-value", t.regs.ax & 0xff, 0x99);
     DONE("ldt-code", far_jump(0x14, false));
-    FAULT("ldt-null-like-is-no-null", TRY("mov fs, eax", .ax = 4), GP, 4); /* index 0 of the LDT is an ordinary (here: empty) entry */
+    FAULT("ldt-null-like-is-no-null", TRY("mov fs, eax", .ax = 4), GP,
+          4); /* index 0 of the LDT is an ordinary (here: empty) entry */
     FAULT("ldt-beyond", TRY("mov fs, eax", .ax = 0x24), GP, 0x24);
     t = TRY("sldt eax", .ax = 0xffffffff);
     CHECK_EQ("sldt", t.regs.ax & 0xffff, SLOT(0));
@@ -320,7 +339,10 @@ static void local_table(void)
     CHECK("ltr-sets-busy", (gdt[SEL_TSS / 8] >> 40 & 0xf) == 0xb);
     t = TRY("str eax");
     CHECK_EQ("str", t.regs.ax & 0xffff, SEL_TSS);
-    static struct { u16 limit; u32 base; } __attribute__((packed)) table;
+    static struct {
+        u16 limit;
+        u32 base;
+    } __attribute__((packed)) table;
     TRY("sgdt [ebx]", .bx = (ulong)&table);
     CHECK("sgdt", table.limit == sizeof(gdt) - 1 && table.base == (ulong)gdt);
     TRY("sidt [ebx]", .bx = (ulong)&table);
@@ -359,34 +381,36 @@ static void overrides(void)
 static struct trap run16(struct code c, struct regs in)
 {
     set(6, c.start, 0xffff, D_XCODE | (in.cs & 3 ? D_DPL3 : 0), 0);
-    struct code at_zero = {0, c.mark - c.start, c.end - c.start};
+    struct code at_zero = { 0, c.mark - c.start, c.end - c.start };
     in.cs = SLOT(6) | (in.cs & 3);
     return run_code(at_zero, in);
 }
 
 static void code16(void)
 {
-    struct trap t = run16(CODE16("mov ax, 0x1234"), (struct regs){.ax = 0xaaaaaaaa});
+    struct trap t = run16(CODE16("mov ax, 0x1234"), (struct regs){ .ax = 0xaaaaaaaa });
     check_done("code16-runs", &t);
     CHECK_EQ("code16-operand-size", t.regs.ax, 0xaaaa1234);
-    t = run16(CODE16("mov eax, 0x12345678"), (struct regs){.ax = 0});
+    t = run16(CODE16("mov eax, 0x12345678"), (struct regs){ .ax = 0 });
     CHECK_EQ("code16-operand-prefix", t.regs.ax, 0x12345678);
     memory[0x44] = 0x5c;
     set(0, (ulong)memory, 0xfff, D_DATA, D_BIG);
-    t = run16(CODE16("mov al, [bx+si]"), (struct regs){.ds = SLOT(0), .bx = 0x40, .si = 0x10004});
+    t = run16(CODE16("mov al, [bx+si]"), (struct regs){ .ds = SLOT(0), .bx = 0x40, .si = 0x10004 });
     CHECK_EQ("code16-address-size", t.regs.ax & 0xff, 0x5c);
-    t = run16(CODE16("push ax\n push bx\n pop ecx"), (struct regs){.ax = 0x1111, .bx = 0x2222});
+    t = run16(CODE16("push ax\n push bx\n pop ecx"), (struct regs){ .ax = 0x1111, .bx = 0x2222 });
     CHECK_EQ("code16-push-is-two-bytes", t.regs.cx, 0x11112222);
-    t = run16(CODE16("call 1f\n jmp 2f\n 1: mov eax, esp\n mov cx, [eax]\n ret\n 2:"), (struct regs){.cx = 0});
+    t = run16(CODE16("call 1f\n jmp 2f\n 1: mov eax, esp\n mov cx, [eax]\n ret\n 2:"),
+              (struct regs){ .cx = 0 });
     check_done("code16-call", &t);
     CHECK_EQ("code16-call-pushes-ip", t.regs.cx, 3);
-    static const u8 jump[] = {0xb8, 0x00, 0xff, 0xff, 0xe0}; /* mov ax, ff00h; jmp ax: EIP takes 16 bits only */
+    static const u8 jump[] = { 0xb8, 0x00, 0xff, 0xff,
+                               0xe0 }; /* mov ax, ff00h; jmp ax: EIP takes 16 bits only */
     copy(memory, jump, sizeof(jump));
     memory[0xff00] = 0xcd, memory[0xff01] = VECTOR_DONE;
-    struct code at_memory = {(ulong)memory, (ulong)memory, (ulong)memory + 0xff00};
-    t = run16(at_memory, (struct regs){.ax = 0x12340000});
+    struct code at_memory = { (ulong)memory, (ulong)memory, (ulong)memory + 0xff00 };
+    t = run16(at_memory, (struct regs){ .ax = 0x12340000 });
     check_done("code16-jump-truncates", &t);
-    t = run16(CODE16("pushf\n pop ax"), (struct regs){.flags = FLAG_CF, .ax = 0xffffffff});
+    t = run16(CODE16("pushf\n pop ax"), (struct regs){ .flags = FLAG_CF, .ax = 0xffffffff });
     CHECK_EQ("code16-pushf", t.regs.ax, 0xffff0003);
 }
 
@@ -394,7 +418,8 @@ static void stack16(void)
 {
     /* CPL 3 on a 16-bit stack segment: SP wraps at 64 KiB, ESP's high half stays (SDM 3A 3.4.5, 1 6.2.3) */
     set(0, (ulong)memory, 0xffff, D_DATA | D_DPL3, 0);
-    struct trap t = TRY_USER("mov ecx, esp\n push eax\n mov edx, esp", .ss = SLOT(0) | 3, .sp = 0x100, .ax = 0x11223344);
+    struct trap t = TRY_USER("mov ecx, esp\n push eax\n mov edx, esp", .ss = SLOT(0) | 3, .sp = 0x100,
+                             .ax = 0x11223344);
     check_done("stack16-push", &t);
     CHECK_EQ("stack16-push-sp", t.regs.dx & 0xffff, 0xfc);
     CHECK_EQ("stack16-push-value", *(u32 *)(memory + 0xfc), 0x11223344);
@@ -405,10 +430,13 @@ static void stack16(void)
     t = TRY_USER("mov esp, 0x12340104\n push eax\n mov edx, esp", .ss = SLOT(0) | 3, .sp = 0x100);
     CHECK_EQ("stack16-esp-high", t.regs.dx, 0x12340100);
     FAULT("stack16-across-top", TRY_USER("pop eax", .ss = SLOT(0) | 3, .sp = 0xfffe), SS, 0);
-    t = TRY_USER("call 1f\n jmp 2f\n 1: mov edx, esp\n ret 4\n 2: mov ecx, esp", .ss = SLOT(0) | 3, .sp = 0x200);
+    t = TRY_USER("call 1f\n jmp 2f\n 1: mov edx, esp\n ret 4\n 2: mov ecx, esp", .ss = SLOT(0) | 3,
+                 .sp = 0x200);
     CHECK("stack16-call-ret", (t.regs.dx & 0xffff) == 0x1fc && (t.regs.cx & 0xffff) == 0x204);
-    t = TRY_USER("enter 16, 0\n mov edx, esp\n mov eax, ebp\n leave\n mov ecx, esp", .ss = SLOT(0) | 3, .sp = 0x200, .bp = 0x777);
-    CHECK("stack16-enter-leave", (t.regs.dx & 0xffff) == 0x1ec && (t.regs.ax & 0xffff) == 0x1fc && (t.regs.cx & 0xffff) == 0x200 && t.regs.bp == 0x777);
+    t = TRY_USER("enter 16, 0\n mov edx, esp\n mov eax, ebp\n leave\n mov ecx, esp", .ss = SLOT(0) | 3,
+                 .sp = 0x200, .bp = 0x777);
+    CHECK("stack16-enter-leave", (t.regs.dx & 0xffff) == 0x1ec && (t.regs.ax & 0xffff) == 0x1fc &&
+                                     (t.regs.cx & 0xffff) == 0x200 && t.regs.bp == 0x777);
     t = TRY_USER("pushad\n mov edx, esp\n popad", .ss = SLOT(0) | 3, .sp = 0x10, .ax = 1, .cx = 2);
     CHECK("stack16-pusha-wraps", *(u32 *)(memory + 0xc) == 1 && t.regs.ax == 1 && t.regs.cx == 2);
     set(1, (ulong)memory, 0xfffff, D_DATA | D_DPL3, D_BIG | D_GRANULAR);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Code that changes itself: at once, behind jumps, over pages, through another mapping (SDM 3A 11.6, 8.1.3). */
+/* Code that changes itself: at once, behind jumps, over pages, through another mapping (SDM 3A 11.6,
+ * 8.1.3). */
 #include "guest.h"
 
 static u8 ALIGNED(4096) code[3 * 4096];
@@ -10,7 +11,7 @@ static void put(ulong at, const void *bytes, u32 n) { copy((void *)at, bytes, n)
 /* mov eax, value; ret */
 static void put_constant(ulong at, u32 value)
 {
-    u8 bytes[6] = {0xb8, (u8)value, (u8)(value >> 8), (u8)(value >> 16), (u8)(value >> 24), 0xc3};
+    u8 bytes[6] = { 0xb8, (u8)value, (u8)(value >> 8), (u8)(value >> 16), (u8)(value >> 24), 0xc3 };
     put(at, bytes, 6);
 }
 
@@ -64,9 +65,9 @@ static void same_stream(void)
 {
     /* the very next instruction: on one processor the store is seen (11.6) */
     static const u8 stream[] = {
-        0xc6, 0x03, 0x42,             /* mov byte ptr [bx], 42h: the immediate below */
-        0xb0, 0x00,                   /* mov al, 0 */
-        0x0f, 0xb6, 0xc0,             /* movzx eax, al */
+        0xc6, 0x03, 0x42, /* mov byte ptr [bx], 42h: the immediate below */
+        0xb0, 0x00,       /* mov al, 0 */
+        0x0f, 0xb6, 0xc0, /* movzx eax, al */
         0xc3,
     };
     u32 wrong = 0;
@@ -80,14 +81,14 @@ static void same_stream(void)
     CHECK_EQ("next-instruction", wrong, 0);
     /* a loop that increments its own immediate: 10 rounds of different code in one run */
     static const u8 looping[] = {
-        0xb9, 10, 0, 0, 0,            /* mov ecx, 10 */
-        0x31, 0xd2,                   /* xor edx, edx */
-        0xb8, 1, 0, 0, 0,             /* 7: mov eax, 1 */
-        0x01, 0xc2,                   /* add edx, eax */
-        0xff, 0x03,                   /* inc dword ptr [bx]: the immediate at 8 */
-        0xff, 0xc9,                   /* dec ecx */
-        0x75, 0xf3,                   /* jnz 7 */
-        0x89, 0xd0,                   /* mov eax, edx */
+        0xb9, 10,   0, 0, 0, /* mov ecx, 10 */
+        0x31, 0xd2,          /* xor edx, edx */
+        0xb8, 1,    0, 0, 0, /* 7: mov eax, 1 */
+        0x01, 0xc2,          /* add edx, eax */
+        0xff, 0x03,          /* inc dword ptr [bx]: the immediate at 8 */
+        0xff, 0xc9,          /* dec ecx */
+        0x75, 0xf3,          /* jnz 7 */
+        0x89, 0xd0,          /* mov eax, edx */
         0xc3,
     };
     put((ulong)code, looping, sizeof(looping));
@@ -96,14 +97,15 @@ static void same_stream(void)
     CHECK_EQ("loop-rewrites-itself", (u32)sum, 55);
     /* REP STOS over the instructions behind it */
     fill(code, 0x90, 256);
-    static const u8 stos[] = {0xf3, 0xaa}; /* rep stosb, over what follows */
+    static const u8 stos[] = { 0xf3, 0xaa }; /* rep stosb, over what follows */
     put((ulong)code, stos, 2);
     code[2] = 0xf4; /* hlt: must be gone when we get there */
     code[64] = 0xc3;
     ulong a = 0x90, c = 20, d = (ulong)code + 2;
     asm volatile("call *%3" : "+a"(a), "+c"(c), "+D"(d) : "r"(entry) : "memory", "cc");
     CHECK_EQ("rep-stos-over-next", c, 0);
-    /* ... and over itself: the count goes on to its end (each iteration is a boundary, but the bytes are rewritten alike) */
+    /* ... and over itself: the count goes on to its end (each iteration is a boundary, but the bytes are
+     * rewritten alike) */
     put((ulong)code, stos, 2);
     code[2] = 0xc3;
     a = 0xf3, c = 1, d = (ulong)code;
@@ -112,11 +114,13 @@ static void same_stream(void)
     /* PUSH and CALL as the writers */
     put_constant((ulong)code, 1);
     ulong keep;
-    static const u8 push_code[] = {0xb8, 2, 0, 0, 0, 0xc3, 0x90, 0x90};
+    static const u8 push_code[] = { 0xb8, 2, 0, 0, 0, 0xc3, 0x90, 0x90 };
     ulong word = 0;
     copy(&word, push_code, sizeof(ulong) < 8 ? 4 : 8);
     asm volatile("mov %%" R(sp) ", %0\n mov %1, %%" R(sp) "\n push %2\n mov %0, %%" R(sp)
-                 : "=&r"(keep) : "r"((ulong)code + sizeof(ulong)), "r"(word) : "memory");
+                 : "=&r"(keep)
+                 : "r"((ulong)code + sizeof(ulong)), "r"(word)
+                 : "memory");
     CHECK_EQ("push-writes-code", call((ulong)code), 2);
     /* a locked and a bit instruction */
     put_constant((ulong)code, 0);
@@ -132,7 +136,7 @@ static void through_mappings(void)
 {
     /* the same page at two addresses: written through one, run through the other */
 #if WIDE
-    struct space s = {.mode = PAGING_LONG, .root = read_cr3()};
+    struct space s = { .mode = PAGING_LONG, .root = read_cr3() };
     const ulong alias = 0x200000000000;
 #else
     struct space s = space_new(PAGING_32);
@@ -170,8 +174,8 @@ static void through_mappings(void)
     }
     CHECK_EQ("remapped-code", wrong, 0);
     /* a second page remapped under an instruction that crosses into it */
-    static const u8 head[] = {0xb8, 0x11, 0x22};
-    static const u8 tail1[] = {0x33, 0x44, 0xc3}, tail2[] = {0x55, 0x66, 0xc3};
+    static const u8 head[] = { 0xb8, 0x11, 0x22 };
+    static const u8 tail1[] = { 0x33, 0x44, 0xc3 }, tail2[] = { 0x55, 0x66, 0xc3 };
     put((ulong)code + 4093, head, 3);
     put((ulong)code + 4096, tail1, 3);
     put((ulong)code + 8192, tail2, 3);
@@ -190,7 +194,7 @@ static void through_mappings(void)
     call(alias);
     map(&s, alias, (ulong)code, 0, 1);
     invlpg((void *)alias);
-    struct trap t = run_code((struct code){alias, alias, alias + 5}, (struct regs){.ax = 0});
+    struct trap t = run_code((struct code){ alias, alias, alias + 5 }, (struct regs){ .ax = 0 });
     CHECK("code-unmapped", t.vector == PF && t.cr2 == alias && t.regs.ip == alias);
 #if !WIDE
     paging_off();
@@ -200,12 +204,14 @@ static void through_mappings(void)
 static void by_user(void)
 {
     /* CPL 3 rewrites its own code, and the kernel rewrites it in between */
-    static const u8 stream[] = {0xc6, 0x03, 0x31, 0xb0, 0x00, 0xcd, VECTOR_DONE}; /* mov [bx], 31h; mov al, 0; int 81h */
+    static const u8 stream[] = {
+        0xc6, 0x03, 0x31, 0xb0, 0x00, 0xcd, VECTOR_DONE
+    }; /* mov [bx], 31h; mov al, 0; int 81h */
     u32 wrong = 0;
     for (u32 i = 0; i < 50; i++) {
         put((ulong)code, stream, sizeof(stream));
         code[2] = (u8)i;
-        struct code c = {(ulong)code, (ulong)code, (ulong)code + 5};
+        struct code c = { (ulong)code, (ulong)code, (ulong)code + 5 };
         struct trap t = TRY_CODE(c, .cs = SEL_USER_CODE, .bx = (ulong)code + 4);
         wrong += t.vector != VECTOR_DONE || (t.regs.ax & 0xff) != i;
     }

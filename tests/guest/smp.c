@@ -41,10 +41,26 @@ static void identities(void)
 static u8 ALIGNED(4096) area[2 * 4096];
 static volatile u32 *word32;
 
-static void do_lock_inc(void) { for (u32 i = 0; i < ROUNDS; i++) asm volatile("lock; incl %0" : "+m"(*word32)); }
-static void do_lock_add(void) { for (u32 i = 0; i < ROUNDS; i++) asm volatile("lock; addl $3, %0" : "+m"(*word32)); }
-static void do_lock_sub(void) { for (u32 i = 0; i < ROUNDS; i++) asm volatile("lock; subl $1, %0" : "+m"(*word32)); }
-static void do_lock_adc(void) { for (u32 i = 0; i < ROUNDS; i++) asm volatile("stc; lock; adcl $0, %0" : "+m"(*word32)); }
+static void do_lock_inc(void)
+{
+    for (u32 i = 0; i < ROUNDS; i++)
+        asm volatile("lock; incl %0" : "+m"(*word32));
+}
+static void do_lock_add(void)
+{
+    for (u32 i = 0; i < ROUNDS; i++)
+        asm volatile("lock; addl $3, %0" : "+m"(*word32));
+}
+static void do_lock_sub(void)
+{
+    for (u32 i = 0; i < ROUNDS; i++)
+        asm volatile("lock; subl $1, %0" : "+m"(*word32));
+}
+static void do_lock_adc(void)
+{
+    for (u32 i = 0; i < ROUNDS; i++)
+        asm volatile("stc; lock; adcl $0, %0" : "+m"(*word32));
+}
 
 static void do_xadd(void)
 {
@@ -60,7 +76,10 @@ static void do_cmpxchg(void)
         u32 seen = *word32;
         u8 done;
         do
-            asm volatile("lock; cmpxchgl %3, %1; setz %2" : "+a"(seen), "+m"(*word32), "=q"(done) : "r"(seen + 1) : "cc");
+            asm volatile("lock; cmpxchgl %3, %1; setz %2"
+                         : "+a"(seen), "+m"(*word32), "=q"(done)
+                         : "r"(seen + 1)
+                         : "cc");
         while (!done);
     }
 }
@@ -74,7 +93,8 @@ static void do_cmpxchg8b(void)
             u64 next = ((u64)high << 32 | low) + 0x100000001ull;
             asm volatile("lock; cmpxchg8b %2; setz %3"
                          : "+a"(low), "+d"(high), "+m"(*(u64 *)word32), "=q"(done)
-                         : "b"((u32)next), "c"((u32)(next >> 32)) : "cc");
+                         : "b"((u32)next), "c"((u32)(next >> 32))
+                         : "cc");
         } while (!done);
     }
 }
@@ -110,7 +130,11 @@ static void do_bts_spinlock(void)
     }
 }
 
-static void do_lock_word(void) { for (u32 i = 0; i < ROUNDS; i++) asm volatile("lock; incw %0" : "+m"(*(u16 *)word32)); }
+static void do_lock_word(void)
+{
+    for (u32 i = 0; i < ROUNDS; i++)
+        asm volatile("lock; incw %0" : "+m"(*(u16 *)word32));
+}
 
 static void do_lock_logic(void)
 {
@@ -128,7 +152,11 @@ static void do_lock_logic(void)
 }
 
 #if WIDE
-static void do_lock_qword(void) { for (u32 i = 0; i < ROUNDS; i++) asm volatile("lock; incq %0" : "+m"(*(u64 *)word32)); }
+static void do_lock_qword(void)
+{
+    for (u32 i = 0; i < ROUNDS; i++)
+        asm volatile("lock; incq %0" : "+m"(*(u64 *)word32));
+}
 
 static void do_cmpxchg16b(void)
 {
@@ -138,7 +166,9 @@ static void do_cmpxchg16b(void)
         u8 done;
         do
             asm volatile("lock; cmpxchg16b %2; setz %3"
-                         : "+a"(low), "+d"(high), "+m"(*(__int128 *)w), "=q"(done) : "b"(low + 1), "c"(high + 2) : "cc");
+                         : "+a"(low), "+d"(high), "+m"(*(__int128 *)w), "=q"(done)
+                         : "b"(low + 1), "c"(high + 2)
+                         : "cc");
         while (!done);
     }
 }
@@ -186,14 +216,16 @@ static void locked(void)
     CHECK_EQ("split-page-qword", after(do_lock_qword, 4092), n * ROUNDS);
     CHECK_EQ("lock-cmpxchg16b", after(do_cmpxchg16b, 16), n * ROUNDS);
     CHECK_EQ("lock-cmpxchg16b-high", ((volatile u64 *)word32)[1], 2 * n * ROUNDS);
-    struct trap t = FAULT("cmpxchg16b-misaligned", TRY("lock cmpxchg16b [rbx]", .bx = (ulong)area + 8), GP, 0);
+    struct trap t = FAULT("cmpxchg16b-misaligned", TRY("lock cmpxchg16b [rbx]", .bx = (ulong)area + 8), GP,
+                          0);
     (void)t;
 #endif
 }
 
 /* ---- order of memory accesses (SDM 3A 8.2.3) ---- */
 
-static volatile u32 ALIGNED(64) shared_x, ALIGNED(64) shared_y, ALIGNED(64) result_0, ALIGNED(64) result_1, ALIGNED(64) go;
+static volatile u32 ALIGNED(64) shared_x, ALIGNED(64) shared_y, ALIGNED(64) result_0, ALIGNED(64) result_1,
+    ALIGNED(64) go;
 static volatile u32 ALIGNED(64) wrong_order, ALIGNED(64) ready;
 
 static void reader(void)
@@ -484,7 +516,7 @@ static void keep_reading(void)
 static void shoot_downs(void)
 {
     static u32 ALIGNED(4096) pages[2][1024];
-    struct space s = {.mode = PAGING_LONG, .root = read_cr3()};
+    struct space s = { .mode = PAGING_LONG, .root = read_cr3() };
     map(&s, SHOT, (ulong)pages[0], PTE_RWU, 1);
     set_handler(0x72, shootdown);
     round_number = 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* String instructions: results, directions, address sizes, and restart after a fault in the middle (SDM 2B REP). */
+/* String instructions: results, directions, address sizes, and restart after a fault in the middle (SDM 2B
+ * REP). */
 #include "guest.h"
 
 static u8 ALIGNED(4096) source[8192], target[8192];
@@ -30,7 +31,8 @@ static void results(void)
     t = TRY("rep movsd", .cx = 100, .si = s, .di = d);
     CHECK("rep-movsd", equal(source, target, 400) && t.regs.di == d + 400);
     t = TRY("std\n rep movsb\n cld", .cx = 100, .si = s + 599, .di = d + 599);
-    CHECK("rep-movsb-down", equal(source + 500, target + 500, 100) && target[499] == 0 && t.regs.si == s + 499);
+    CHECK("rep-movsb-down",
+          equal(source + 500, target + 500, 100) && target[499] == 0 && t.regs.si == s + 499);
     t = TRY("std\n rep movsd\n cld", .cx = 10, .si = s + 796, .di = d + 796);
     CHECK("rep-movsd-down", equal(source + 760, target + 760, 40) && t.regs.di == d + 756);
     /* overlapping: byte by byte upwards repeats the first byte */
@@ -83,7 +85,8 @@ static void results(void)
     CHECK("rep-stosq", target[7] == 8 && target[8] == 1 && t.regs.di == d + 16);
     /* 32-bit addresses: ECX, ESI, EDI count, and the high halves are cleared */
     t = TRY("addr32 rep movsb", .cx = 0xf00000010, .si = s | 0xabc00000000, .di = d | 0xdef00000000);
-    CHECK("address-size-32", t.vector == VECTOR_DONE && t.regs.cx == 0 && t.regs.si == s + 16 && t.regs.di == d + 16);
+    CHECK("address-size-32",
+          t.vector == VECTOR_DONE && t.regs.cx == 0 && t.regs.si == s + 16 && t.regs.di == d + 16);
     t = TRY("addr32 rep stosb", .cx = 0xf00000000, .di = 0x123400000000);
     CHECK("address-size-32-zero-count", t.vector == VECTOR_DONE);
     t = TRY("addr32 lodsb", .si = s | 0xffff00000000);
@@ -93,13 +96,15 @@ static void results(void)
     set_gdt(SEL_FREE, descriptor(s, 0xffff, D_DATA, D_BIG));
     set_gdt(SEL_FREE + 8, descriptor(d, 0xffff, D_DATA, D_BIG));
     pattern();
-    t = TRY("addr16 rep movsb", .cx = 0x50010, .si = 0x60004, .di = 0x70008, .ds = SEL_FREE, .es = SEL_FREE + 8);
+    t = TRY("addr16 rep movsb", .cx = 0x50010, .si = 0x60004, .di = 0x70008, .ds = SEL_FREE,
+            .es = SEL_FREE + 8);
     CHECK("address-size-16", t.regs.cx == 0x50000 && t.regs.si == 0x60014 && t.regs.di == 0x70018);
     CHECK("address-size-16-data", equal(source + 4, target + 8, 16));
     static u8 ALIGNED(16) big[65536];
     set_gdt(SEL_FREE + 8, descriptor((ulong)big, 0xffff, D_DATA, D_BIG));
     t = TRY("addr16 rep stosb", .cx = 8, .di = 0x1fffc, .ax = 0x77, .es = SEL_FREE + 8);
-    CHECK("address-size-16-wraps", big[0xffff] == 0x77 && big[3] == 0x77 && big[4] == 0 && t.regs.di == 0x10004);
+    CHECK("address-size-16-wraps",
+          big[0xffff] == 0x77 && big[3] == 0x77 && big[4] == 0 && t.regs.di == 0x10004);
     /* limits: partial progress, then the fault */
     set_gdt(SEL_FREE, descriptor(d, 99, D_DATA, D_BIG));
     fill(target, 0, 128);
@@ -121,7 +126,8 @@ static void at_faults(void)
     map(&space, HOLE, d, PTE_RWU, 1);
     map(&space, edge, 0, 0, 1);
     flush_tlb();
-    struct trap t = PAGE_FAULT("movsb-to-hole", TRY("rep movsb", .cx = 100, .si = s, .di = edge - 30), 2, edge);
+    struct trap t = PAGE_FAULT("movsb-to-hole", TRY("rep movsb", .cx = 100, .si = s, .di = edge - 30), 2,
+                               edge);
     CHECK("movsb-to-hole-registers", t.regs.cx == 70 && t.regs.si == s + 30 && t.regs.di == edge);
     CHECK("movsb-to-hole-rf", t.regs.flags & FLAG_RF);
     CHECK("movsb-to-hole-data", equal(source, target + 4096 - 30, 30));
@@ -129,12 +135,14 @@ static void at_faults(void)
     CHECK("movsb-from-hole-registers", t.regs.cx == 90 && t.regs.si == edge && t.regs.di == d + 10);
     t = PAGE_FAULT("movsd-across-hole", TRY("rep movsd", .cx = 10, .si = s, .di = edge - 10), 2, edge);
     CHECK("movsd-across-hole-registers", t.regs.cx == 8 && t.regs.si == s + 8 && t.regs.di == edge - 2);
-    t = PAGE_FAULT("stosb-down", TRY("std\n 8: rep stosb", .cx = 100, .di = edge + 10, .ax = 1), 2, edge + 10);
+    t = PAGE_FAULT("stosb-down", TRY("std\n 8: rep stosb", .cx = 100, .di = edge + 10, .ax = 1), 2,
+                   edge + 10);
     CHECK("stosb-down-registers", t.regs.cx == 100 && t.regs.di == edge + 10 && (t.regs.flags & FLAG_DF));
     map(&space, edge, d + PAGE, PTE_RWU, 1);
     map(&space, HOLE, 0, 0, 1);
     flush_tlb();
-    t = PAGE_FAULT("stosb-down-into-hole", TRY("std\n 8: rep stosb", .cx = 100, .di = edge + 10, .ax = 1), 2, edge - 1);
+    t = PAGE_FAULT("stosb-down-into-hole", TRY("std\n 8: rep stosb", .cx = 100, .di = edge + 10, .ax = 1), 2,
+                   edge - 1);
     CHECK("stosb-down-into-hole-registers", t.regs.cx == 89 && t.regs.di == edge - 1);
     map(&space, HOLE, d, PTE_RWU, 1);
     map(&space, edge, 0, 0, 1);
@@ -180,15 +188,18 @@ static void restarts(void)
     flush_tlb();
     repaired = 0;
     set_handler(PF, repair);
-    struct trap t = DONE("restart-movsb", TRY("rep movsb", .cx = 8000, .si = (ulong)source, .di = HOLE + 100));
+    struct trap t = DONE("restart-movsb",
+                         TRY("rep movsb", .cx = 8000, .si = (ulong)source, .di = HOLE + 100));
     CHECK_EQ("restart-faults", repaired, 2);
     CHECK("restart-movsb-data", equal(source, target + 100, 8000) && t.regs.cx == 0);
     for (u32 i = 0; i < 2; i++)
         map(&space, HOLE + i * PAGE, 0, 0, 1);
     flush_tlb();
     repaired = 0;
-    t = DONE("restart-stosd-down", TRY("std\n rep stosd\n cld", .cx = 1500, .di = HOLE + 8000, .ax = 0xabababab));
-    CHECK("restart-stosd-data", repaired == 2 && *(u32 *)(target + 8000) == 0xabababab && *(u32 *)(target + 8000 - 4 * 1499) == 0xabababab);
+    t = DONE("restart-stosd-down",
+             TRY("std\n rep stosd\n cld", .cx = 1500, .di = HOLE + 8000, .ax = 0xabababab));
+    CHECK("restart-stosd-data", repaired == 2 && *(u32 *)(target + 8000) == 0xabababab &&
+                                    *(u32 *)(target + 8000 - 4 * 1499) == 0xabababab);
     /* a dword over the two pages, each of which faults once */
     for (u32 i = 0; i < 2; i++)
         map(&space, HOLE + i * PAGE, 0, 0, 1);
@@ -214,7 +225,7 @@ static void tick(struct frame *f)
 
 static void interrupted(void)
 {
-    /* a long REP STOS is interrupted between iterations and goes on (REP: "allows long strings to proceed") */
+    /* a long REP STOS is interrupted between iterations and goes on (SDM 2B REP) */
     set_handler(IRQ_BASE, tick);
     pic_init();
     pit_periodic(2000);
@@ -226,7 +237,8 @@ static void interrupted(void)
     for (; rounds < 60 && (ticks < 10 || !inside); rounds++) {
         big[0x800000 - 1] = 0, big[0x800000] = 0x55;
         t = TRY_CODE(long_copy, .cx = 0x800000, .di = (ulong)big, .ax = rounds + 1, .flags = FLAG_IF);
-        wrong += t.vector != VECTOR_DONE || t.regs.cx != 0 || big[0x800000 - 1] != rounds + 1 || big[0x800000] != 0x55;
+        wrong += t.vector != VECTOR_DONE || t.regs.cx != 0 || big[0x800000 - 1] != rounds + 1 ||
+                 big[0x800000] != 0x55;
     }
     pic_mask(0xffff);
     pit_stop();
@@ -241,7 +253,8 @@ static void devices(void)
     fill(target, 0x5a, 16);
     u8 keep = in8(0x61) & 0x0f;
     struct trap t = DONE("rep-insb", TRY("rep insb", .cx = 4, .di = d, .dx = 0x61));
-    CHECK("rep-insb-data", (target[0] & 0x0f) == keep && (target[3] & 0x0f) == keep && target[4] == 0x5a && t.regs.di == d + 4);
+    CHECK("rep-insb-data", (target[0] & 0x0f) == keep && (target[3] & 0x0f) == keep && target[4] == 0x5a &&
+                               t.regs.di == d + 4);
     t = DONE("rep-outsb", TRY("rep outsb", .cx = 4, .si = d, .dx = 0x80));
     CHECK_EQ("rep-outsb-si", t.regs.si, d + 4);
     t = DONE("movsd-from-apic", TRY("movsd", .si = APIC_BASE + APIC_VERSION, .di = d));
@@ -262,7 +275,7 @@ void guest_main(void)
     results();
     devices();
 #if WIDE
-    space = (struct space){.mode = PAGING_LONG, .root = read_cr3()};
+    space = (struct space){ .mode = PAGING_LONG, .root = read_cr3() };
 #else
     space = space_new(PAGING_32);
     write_cr4(read_cr4() | CR4_PSE);

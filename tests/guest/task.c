@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Hardware task switches: JMP, CALL, IRET, interrupts through task gates, and everything that can go wrong (SDM 3A 7). */
+/* Hardware task switches: JMP, CALL, IRET, interrupts through task gates, and everything that can go wrong
+ * (SDM 3A 7). */
 #include "guest.h"
 
 #define SLOT(n) ((u16)(SEL_FREE + 8 * (n)))
@@ -10,14 +11,26 @@
 
 static struct tss32 ALIGNED(128) task_b, task_c;
 static u8 ALIGNED(16) stack_b[4096], stack_c[4096];
-static struct { u32 offset; u16 selector; } far_pointer;
+static struct {
+    u32 offset;
+    u16 selector;
+} far_pointer;
 
 static u8 type_of(u16 selector) { return (u8)(gdt[selector / 8] >> 40 & 0xf); }
 
 static void task_init(struct tss32 *t, u16 selector, struct code code, u8 *stack)
 {
-    *t = (struct tss32){.eip = code.start, .eflags = 2, .esp = (ulong)stack + 4000, .cs = SEL_CODE, .ss = SEL_DATA, .ds = SEL_DATA,
-                        .es = SEL_DATA, .fs = SEL_DATA, .gs = SEL_DATA, .cr3 = read_cr3(), .iomap = 0xffff};
+    *t = (struct tss32){ .eip = code.start,
+                         .eflags = 2,
+                         .esp = (ulong)stack + 4000,
+                         .cs = SEL_CODE,
+                         .ss = SEL_DATA,
+                         .ds = SEL_DATA,
+                         .es = SEL_DATA,
+                         .fs = SEL_DATA,
+                         .gs = SEL_DATA,
+                         .cr3 = read_cr3(),
+                         .iomap = 0xffff };
     t->eax = 0xa1, t->ecx = 0xa2, t->edx = 0xa3, t->ebx = 0xa4, t->ebp = 0xa5, t->esi = 0xa6, t->edi = 0xa7;
     t->ss0 = SEL_DATA, t->esp0 = (ulong)stack + 2000;
     set_gdt(selector, descriptor((ulong)t, sizeof(*t) - 1, 0x89, 0));
@@ -50,22 +63,26 @@ static void jump(void)
     struct code c = CODE("mov esi, 0x1234\n 8: jmp fword ptr [ebx]\n 9:");
     c.end = c.mark + 2;
     asm volatile("clts");
-    struct trap t = go(c, TSS_B, (struct regs){.ax = 1, .cx = 2, .dx = 3, .di = 4, .bp = 5, .flags = FLAG_CF | FLAG_DF});
+    struct trap t = go(
+        c, TSS_B, (struct regs){ .ax = 1, .cx = 2, .dx = 3, .di = 4, .bp = 5, .flags = FLAG_CF | FLAG_DF });
     struct tss32 *a = &cpus[0].tss;
     CHECK_EQ("jmp-tr", tr_of_trap, TSS_B);
     CHECK("jmp-runs-new-task", t.vector == VECTOR_DONE && t.regs.ip == ending.end + 2);
-    CHECK("jmp-loads-registers", t.regs.ax == 0xa1 && t.regs.cx == 0xa2 && t.regs.dx == 0xa3 && t.regs.bx == 0xa4 && t.regs.bp == 0xa5 &&
-                                     t.regs.si == 0xa6 && t.regs.di == 0xa7);
+    CHECK("jmp-loads-registers", t.regs.ax == 0xa1 && t.regs.cx == 0xa2 && t.regs.dx == 0xa3 &&
+                                     t.regs.bx == 0xa4 && t.regs.bp == 0xa5 && t.regs.si == 0xa6 &&
+                                     t.regs.di == 0xa7);
     CHECK_EQ("jmp-loads-esp", t.regs.sp, (ulong)stack_b + 4000);
     CHECK_EQ("jmp-loads-flags", t.regs.flags, 2);
     CHECK_EQ("jmp-old-available", type_of(SEL_TSS), 9);
     CHECK_EQ("jmp-new-busy", type_of(TSS_B), 0xb);
     CHECK("jmp-sets-ts", read_cr0() & CR0_TS); /* 2.5: TS is set on every task switch */
-    CHECK("jmp-saves-registers", a->eax == 1 && a->ecx == 2 && a->edx == 3 && a->edi == 4 && a->ebp == 5 && a->esi == 0x1234);
+    CHECK("jmp-saves-registers",
+          a->eax == 1 && a->ecx == 2 && a->edx == 3 && a->edi == 4 && a->ebp == 5 && a->esi == 0x1234);
     CHECK_EQ("jmp-saves-eip", a->eip, c.end);
     CHECK_EQ("jmp-saves-flags", a->eflags & 0xffff, FLAG_CF | FLAG_DF | 2);
     CHECK_EQ("jmp-saves-esp", a->esp, (ulong)snippet_stack_top);
-    CHECK("jmp-saves-selectors", (a->cs & 0xffff) == SEL_CODE && (a->ss & 0xffff) == SEL_DATA && (a->gs & 0xffff) == SEL_DATA);
+    CHECK("jmp-saves-selectors",
+          (a->cs & 0xffff) == SEL_CODE && (a->ss & 0xffff) == SEL_DATA && (a->gs & 0xffff) == SEL_DATA);
     CHECK_EQ("jmp-keeps-link", task_b.link, 0);
     back_to_first();
 }
@@ -78,7 +95,7 @@ static void call_and_return(void)
     task_init(&task_b, TSS_B, b, stack_b);
     task_b.ecx = (u32)(ulong)&visits;
     struct code c = CODE("call fword ptr [ebx]");
-    struct trap t = go(c, TSS_B, (struct regs){.ax = 0x11, .cx = 0x22});
+    struct trap t = go(c, TSS_B, (struct regs){ .ax = 0x11, .cx = 0x22 });
     check_done("call-returns", &t);
     CHECK_EQ("call-visits", visits, 1);
     CHECK("call-restores-registers", t.regs.ax == 0x11 && t.regs.cx == 0x22);
@@ -91,24 +108,27 @@ static void call_and_return(void)
     CHECK_EQ("iret-tr", tr_of_trap, SEL_TSS);
     CHECK("iret-sets-ts", read_cr0() & CR0_TS);
     CHECK_EQ("iret-saves-eip", task_b.eip, b.end - 7); /* behind the IRETD, where a second call goes on */
-    t = go(c, TSS_B, (struct regs){.ax = 0x11});
+    t = go(c, TSS_B, (struct regs){ .ax = 0x11 });
     CHECK("call-again-resumes", t.vector == VECTOR_DONE && t.regs.ax == 0x77 && tr_of_trap == TSS_B);
     CHECK_EQ("call-old-stays-busy", type_of(SEL_TSS), 0xb);
     CHECK("call-nt-in-flags", t.regs.flags & FLAG_NT);
     back_to_first();
     /* nested: A calls B, B calls C, and back */
-    static struct { u32 offset; u16 selector; } to_c = {0, TSS_C};
+    static struct {
+        u32 offset;
+        u16 selector;
+    } to_c = { 0, TSS_C };
     task_init(&task_b, TSS_B, CODE("call fword ptr [ebx]\n inc ecx\n iretd"), stack_b);
     task_b.ebx = (u32)(ulong)&to_c;
     task_init(&task_c, TSS_C, CODE("inc ecx\n iretd"), stack_c);
-    t = DONE("call-nested", go(c, TSS_B, (struct regs){.ax = 0}));
+    t = DONE("call-nested", go(c, TSS_B, (struct regs){ .ax = 0 }));
     CHECK("call-nested-both", task_b.ecx == 0xa3 && task_c.ecx == 0xa3 && (task_c.link & 0xffff) == TSS_B);
     /* a recursive call: the TSS is busy */
     to_c.selector = SEL_TSS;
     struct code recursive = CODE("call fword ptr [ebx]");
     task_init(&task_b, TSS_B, recursive, stack_b);
     task_b.ebx = (u32)(ulong)&to_c;
-    t = go(c, TSS_B, (struct regs){.ax = 0});
+    t = go(c, TSS_B, (struct regs){ .ax = 0 });
     CHECK("call-busy", t.vector == GP && t.error == SEL_TSS && t.regs.ip == recursive.start);
     back_to_first();
     asm volatile("clts");
@@ -120,20 +140,21 @@ static void gates(void)
     struct code returning = CODE("iretd");
     task_init(&task_b, TSS_B, returning, stack_b);
     set_call_gate(GATE, TSS_B, 0, D_PRESENT | GATE_TASK, 0);
-    DONE("gate-call", go(c, GATE, (struct regs){.ax = 0}));
+    DONE("gate-call", go(c, GATE, (struct regs){ .ax = 0 }));
     /* from CPL 3: DPL of the gate counts, not that of the TSS */
     task_init(&task_b, TSS_B, returning, stack_b);
-    FAULT("gate-user-dpl-0", go(c, GATE, (struct regs){.cs = SEL_USER_CODE}), GP, GATE);
+    FAULT("gate-user-dpl-0", go(c, GATE, (struct regs){ .cs = SEL_USER_CODE }), GP, GATE);
     set_call_gate(GATE, TSS_B, 0, D_PRESENT | D_DPL3 | GATE_TASK, 0);
-    struct trap t = DONE("gate-user", go(c, GATE, (struct regs){.cs = SEL_USER_CODE, .ax = 9}));
-    CHECK("gate-user-restored", t.regs.cs == SEL_USER_CODE && t.regs.ax == 9 && t.regs.sp == (ulong)user_stack_top);
-    FAULT("tss-user-dpl-0", go(c, TSS_B, (struct regs){.cs = SEL_USER_CODE}), GP, TSS_B);
+    struct trap t = DONE("gate-user", go(c, GATE, (struct regs){ .cs = SEL_USER_CODE, .ax = 9 }));
+    CHECK("gate-user-restored",
+          t.regs.cs == SEL_USER_CODE && t.regs.ax == 9 && t.regs.sp == (ulong)user_stack_top);
+    FAULT("tss-user-dpl-0", go(c, TSS_B, (struct regs){ .cs = SEL_USER_CODE }), GP, TSS_B);
     set_call_gate(GATE, TSS_B, 0, GATE_TASK | D_DPL3, 0);
-    FAULT("gate-np", go(c, GATE, (struct regs){.ax = 0}), NP, GATE);
+    FAULT("gate-np", go(c, GATE, (struct regs){ .ax = 0 }), NP, GATE);
     set_call_gate(GATE, SEL_DATA, 0, D_PRESENT | GATE_TASK, 0);
-    FAULT("gate-to-data", go(c, GATE, (struct regs){.ax = 0}), GP, SEL_DATA);
+    FAULT("gate-to-data", go(c, GATE, (struct regs){ .ax = 0 }), GP, SEL_DATA);
     set_call_gate(GATE, 0x0c, 0, D_PRESENT | GATE_TASK, 0);
-    FAULT("gate-to-ldt", go(c, GATE, (struct regs){.ax = 0}), GP, 0x0c);
+    FAULT("gate-to-ldt", go(c, GATE, (struct regs){ .ax = 0 }), GP, 0x0c);
     set_call_gate(GATE, TSS_B, 0, D_PRESENT | GATE_TASK, 0);
     /* interrupt and exception through a task gate (6.12.2) */
     task_init(&task_b, TSS_B, returning, stack_b);
@@ -144,7 +165,7 @@ static void gates(void)
     CHECK_EQ("int-task-gate-saved-eip", cpus[0].tss.eip, t.regs.ip - 2);
     FAULT("int-task-gate-dpl", TRY_USER("int 0x31"), GP, 0x31 * 8 + 2);
     reset_gate(0x31);
-    /* an exception with an error code pushes it on the new task's stack; the saved eip is that of the fault */
+    /* an exception with an error code pushes it on the new task's stack; the saved eip is the fault's */
     task_init(&task_b, TSS_B, CODE("mov eax, [esp]\n mov ecx, esp"), stack_b);
     set_gate_full(GP, TSS_B, 0, D_PRESENT | GATE_TASK, 0);
     struct code fault = CODE("nop\n 8: mov es, eax");
@@ -160,7 +181,7 @@ static void gates(void)
     /* into a task of CPL 3, and its interrupt back to ring 0 by its own TSS */
     task_init(&task_b, TSS_B, CODE("mov eax, cs"), stack_b);
     task_b.cs = SEL_USER_CODE, task_b.ss = task_b.ds = task_b.es = task_b.fs = task_b.gs = SEL_USER_DATA;
-    t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0});
+    t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){ .ax = 0 });
     CHECK("user-task", t.vector == VECTOR_DONE && t.regs.ax == SEL_USER_CODE && t.regs.ss == SEL_USER_DATA);
     CHECK("user-task-own-stack-0", t.frame > (ulong)stack_b && t.frame < (ulong)stack_b + 2000);
     back_to_first();
@@ -170,7 +191,7 @@ static void gates(void)
 
 static struct trap bad_task(const char *name, ulong vector, ulong error, bool in_new_task)
 {
-    struct trap t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0});
+    struct trap t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){ .ax = 0 });
     ulong ip = in_new_task ? ending.start : 0;
     bool ok = t.vector == vector && t.error == error && tr_of_trap == (in_new_task ? TSS_B : SEL_TSS);
     ok = ok && (in_new_task ? t.regs.ip == ip : t.off == 0);
@@ -191,25 +212,31 @@ static void refusals(void)
     bad_task("tss-limit", TS, TSS_B, false);
     set_gdt(TSS_B, descriptor((ulong)&task_b, 0x67, 0x8b, 0));
     bad_task("tss-busy", GP, TSS_B, false);
-    FAULT("tss-beyond-gdt", go(CODE("jmp fword ptr [ebx]"), GDT_ENTRIES * 8, (struct regs){.ax = 0}), GP, GDT_ENTRIES * 8);
+    FAULT("tss-beyond-gdt", go(CODE("jmp fword ptr [ebx]"), GDT_ENTRIES * 8, (struct regs){ .ax = 0 }), GP,
+          GDT_ENTRIES * 8);
 
-    static const struct { const char *name; u32 field; u32 value; ulong vector, error; } cases[] = {
-        {"new-cs-null", offsetof(struct tss32, cs), 0, TS, 0},
-        {"new-cs-data", offsetof(struct tss32, cs), SEL_DATA, TS, SEL_DATA},
-        {"new-cs-np", offsetof(struct tss32, cs), PARTS, NP, PARTS},
-        {"new-cs-beyond", offsetof(struct tss32, cs), GDT_ENTRIES * 8, TS, GDT_ENTRIES * 8},
-        {"new-cs-rpl", offsetof(struct tss32, cs), SEL_CODE | 3, TS, SEL_CODE},
-        {"new-ss-null", offsetof(struct tss32, ss), 0, TS, 0},
-        {"new-ss-code", offsetof(struct tss32, ss), SEL_CODE, TS, SEL_CODE},
-        {"new-ss-rpl", offsetof(struct tss32, ss), SEL_DATA, TS, SEL_DATA},
-        {"new-ss-np", offsetof(struct tss32, ss), (PARTS + 24) | 3, SS, PARTS + 24},
-        {"new-ds-system", offsetof(struct tss32, ds), SEL_TSS, TS, SEL_TSS},
-        {"new-ds-np", offsetof(struct tss32, ds), PARTS + 8, NP, PARTS + 8},
-        {"new-es-beyond", offsetof(struct tss32, es), GDT_ENTRIES * 8, TS, GDT_ENTRIES * 8},
-        {"new-gs-np", offsetof(struct tss32, gs), PARTS + 8, NP, PARTS + 8},
-        {"new-fs-rpl", offsetof(struct tss32, fs), SEL_DATA | 3, TS, SEL_DATA},
-        {"new-ldt-data", offsetof(struct tss32, ldt), SEL_DATA, TS, SEL_DATA},
-        {"new-ldt-np", offsetof(struct tss32, ldt), PARTS + 16, TS, PARTS + 16},
+    static const struct {
+        const char *name;
+        u32 field;
+        u32 value;
+        ulong vector, error;
+    } cases[] = {
+        { "new-cs-null", offsetof(struct tss32, cs), 0, TS, 0 },
+        { "new-cs-data", offsetof(struct tss32, cs), SEL_DATA, TS, SEL_DATA },
+        { "new-cs-np", offsetof(struct tss32, cs), PARTS, NP, PARTS },
+        { "new-cs-beyond", offsetof(struct tss32, cs), GDT_ENTRIES * 8, TS, GDT_ENTRIES * 8 },
+        { "new-cs-rpl", offsetof(struct tss32, cs), SEL_CODE | 3, TS, SEL_CODE },
+        { "new-ss-null", offsetof(struct tss32, ss), 0, TS, 0 },
+        { "new-ss-code", offsetof(struct tss32, ss), SEL_CODE, TS, SEL_CODE },
+        { "new-ss-rpl", offsetof(struct tss32, ss), SEL_DATA, TS, SEL_DATA },
+        { "new-ss-np", offsetof(struct tss32, ss), (PARTS + 24) | 3, SS, PARTS + 24 },
+        { "new-ds-system", offsetof(struct tss32, ds), SEL_TSS, TS, SEL_TSS },
+        { "new-ds-np", offsetof(struct tss32, ds), PARTS + 8, NP, PARTS + 8 },
+        { "new-es-beyond", offsetof(struct tss32, es), GDT_ENTRIES * 8, TS, GDT_ENTRIES * 8 },
+        { "new-gs-np", offsetof(struct tss32, gs), PARTS + 8, NP, PARTS + 8 },
+        { "new-fs-rpl", offsetof(struct tss32, fs), SEL_DATA | 3, TS, SEL_DATA },
+        { "new-ldt-data", offsetof(struct tss32, ldt), SEL_DATA, TS, SEL_DATA },
+        { "new-ldt-np", offsetof(struct tss32, ldt), PARTS + 16, TS, PARTS + 16 },
     };
     set_gdt(PARTS, gdt[SEL_CODE / 8] & ~(1ull << 47));
     set_gdt(PARTS + 8, gdt[SEL_DATA / 8] & ~(1ull << 47));
@@ -221,18 +248,22 @@ static void refusals(void)
             continue;
         }
         task_init(&task_b, TSS_B, ending, stack_b);
-        bool no_stack = cases[i].field == offsetof(struct tss32, ss) || cases[i].field == offsetof(struct tss32, ldt);
-        if (no_stack) /* no handler could push on that stack: let it be entered from CPL 3, on the stack of ring 0 */
-            task_b.cs = SEL_USER_CODE, task_b.ss = task_b.ds = task_b.es = task_b.fs = task_b.gs = SEL_USER_DATA;
+        bool no_stack = cases[i].field == offsetof(struct tss32, ss) ||
+                        cases[i].field == offsetof(struct tss32, ldt);
+        /* no handler could push on that stack: let it be entered from CPL 3, on the stack of ring 0 */
+        if (no_stack)
+            task_b.cs = SEL_USER_CODE,
+            task_b.ss = task_b.ds = task_b.es = task_b.fs = task_b.gs = SEL_USER_DATA;
         *(u32 *)((ulong)&task_b + cases[i].field) = cases[i].value;
         if (cases[i].field == offsetof(struct tss32, cs) && (cases[i].value & 3))
-            task_b.ss = task_b.ds = task_b.es = task_b.fs = task_b.gs = SEL_USER_DATA; /* nothing wrong but the code segment's DPL */
+            task_b.ss = task_b.ds = task_b.es = task_b.fs = task_b.gs =
+                SEL_USER_DATA; /* nothing wrong but the code segment's DPL */
         bad_task(cases[i].name, cases[i].vector, cases[i].error, true);
     }
     /* null data segments are good */
     task_init(&task_b, TSS_B, ending, stack_b);
     task_b.fs = task_b.gs = 0;
-    struct trap t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0});
+    struct trap t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){ .ax = 0 });
     CHECK("new-fs-null", t.vector == VECTOR_DONE && t.regs.fs == 0 && t.regs.gs == 0);
     back_to_first();
     /* IRET with NT: the link must name a busy TSS (7.3, table 7-1) */
@@ -254,14 +285,14 @@ static void details(void)
     task_init(&task_b, TSS_B, ending, stack_b);
     task_b.trap = 1;
     write_dr6(0xffff0ff0);
-    struct trap t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0});
+    struct trap t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){ .ax = 0 });
     CHECK("debug-trap-bit", t.vector == DB && (t.dr6 & 0x8000) && t.regs.ip == ending.start);
     write_dr6(0xffff0ff0);
     back_to_first();
     /* local breakpoints are switched off (17.2.4) */
     task_init(&task_b, TSS_B, ending, stack_b);
     write_dr7(0x400 | 0xff);
-    go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0});
+    go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){ .ax = 0 });
     CHECK_EQ("clears-local-breakpoints", read_dr7() & 0xff, 0xaa);
     write_dr7(0x400);
     back_to_first();
@@ -271,7 +302,7 @@ static void details(void)
     set_gdt(PARTS, descriptor((ulong)ldt, sizeof(ldt) - 1, 0x82, 0));
     task_init(&task_b, TSS_B, CODE("sldt eax"), stack_b);
     task_b.ldt = PARTS, task_b.fs = 0x0c, task_b.eflags = FLAG_CF | FLAG_IOPL | FLAG_AC;
-    t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0});
+    t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){ .ax = 0 });
     CHECK("loads-ldt", t.vector == VECTOR_DONE && (t.regs.ax & 0xffff) == PARTS && t.regs.fs == 0x0c);
     CHECK_EQ("loads-eflags", t.regs.flags, FLAG_CF | FLAG_IOPL | FLAG_AC | 2);
     back_to_first();
@@ -279,7 +310,8 @@ static void details(void)
     /* a 16-bit TSS (figure 7-10) */
     static u16 ALIGNED(64) small[22];
     set_gdt(PARTS + 16, descriptor((ulong)small, 42, 0x81, 0));
-    FAULT("tss16-limit", go(CODE("jmp fword ptr [ebx]"), PARTS + 16, (struct regs){.ax = 0}), TS, PARTS + 16);
+    FAULT("tss16-limit", go(CODE("jmp fword ptr [ebx]"), PARTS + 16, (struct regs){ .ax = 0 }), TS,
+          PARTS + 16);
     FAULT("iret-from-user-with-nt", TRY_USER("iretd", .flags = FLAG_NT), TS, 0);
 }
 
@@ -287,19 +319,24 @@ static void tss16(void)
 {
     /* JMP to a 16-bit TSS and back by JMP to the 32-bit one; the task stores a mark in memory */
     static volatile u32 mark;
-    static struct { u32 offset; u16 selector; } home = {0, SEL_TSS};
+    static struct {
+        u32 offset;
+        u16 selector;
+    } home = { 0, SEL_TSS };
     static u16 ALIGNED(64) small[22];
     mark = 0;
     fill(small, 0, sizeof(small));
-    struct code task = CODE("movzx ecx, cx\n movzx edx, dx\n shl edx, 16\n or edx, ecx\n mov dword ptr [edx], 0x600d\n"
-                            "movzx ebx, bx\n movzx esi, si\n shl esi, 16\n or esi, ebx\n jmp fword ptr [esi]");
+    struct code task = CODE(
+        "movzx ecx, cx\n movzx edx, dx\n shl edx, 16\n or edx, ecx\n mov dword ptr [edx], 0x600d\n"
+        "movzx ebx, bx\n movzx esi, si\n shl esi, 16\n or esi, ebx\n jmp fword ptr [esi]");
     set_gdt(PARTS, descriptor(task.start & ~0xffffu, 0xfffff, D_XCODE, D_GRANULAR | D_BIG));
     small[7] = (u16)task.start, small[8] = 2;
-    small[10] = (u16)(ulong)&mark, small[11] = (u16)((ulong)&mark >> 16);      /* cx, dx */
-    small[12] = (u16)(ulong)&home, small[15] = (u16)((ulong)&home >> 16);      /* bx, si */
+    small[10] = (u16)(ulong)&mark, small[11] = (u16)((ulong)&mark >> 16); /* cx, dx */
+    small[12] = (u16)(ulong)&home, small[15] = (u16)((ulong)&home >> 16); /* bx, si */
     small[13] = 0x1000, small[17] = SEL_DATA, small[18] = PARTS, small[19] = SEL_DATA, small[20] = SEL_DATA;
     set_gdt(TSS_B, descriptor((ulong)small, sizeof(small) - 1, 0x81, 0));
-    struct trap t = DONE("tss16-and-back", go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0x55}));
+    struct trap t = DONE("tss16-and-back",
+                         go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){ .ax = 0x55 }));
     CHECK("tss16-ran", mark == 0x600d && t.regs.ax == 0x55);
     CHECK_EQ("tss16-saves-cx", small[10], (u16)(ulong)&mark);
     back_to_first();
@@ -320,7 +357,8 @@ static void with_paging(void)
     task_init(&task_b, TSS_B, CODE("mov ecx, [eax]\n mov edx, cr3"), stack_b);
     task_b.cr3 = two.root, task_b.eax = 0x80000000;
     cpus[0].tss.cr3 = 0x12345;
-    struct trap t = go(CODE("mov ecx, [eax]\n jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0x80000000});
+    struct trap t = go(CODE("mov ecx, [eax]\n jmp fword ptr [ebx]"), TSS_B,
+                       (struct regs){ .ax = 0x80000000 });
     CHECK("switch-loads-cr3", t.vector == VECTOR_DONE && t.regs.cx == 2 && t.regs.dx == two.root);
     CHECK_EQ("switch-does-not-save-cr3", cpus[0].tss.cr3, 0x12345);
     CHECK_EQ("switch-old-space", cpus[0].tss.ecx, 1);
@@ -351,8 +389,9 @@ static void with_paging(void)
     reset_gate(DF);
     /* the TSS of the new task lies in a page that is not there: page fault in the old task */
     set_gdt(TSS_B, descriptor(0xa0000000, 0x67, 0x89, 0));
-    t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){.ax = 0});
-    CHECK("tss-page-fault", t.vector == PF && t.cr2 >= 0xa0000000 && t.cr2 < 0xa0000068 && tr_of_trap == SEL_TSS && t.off == 0);
+    t = go(CODE("jmp fword ptr [ebx]"), TSS_B, (struct regs){ .ax = 0 });
+    CHECK("tss-page-fault",
+          t.vector == PF && t.cr2 >= 0xa0000000 && t.cr2 < 0xa0000068 && tr_of_trap == SEL_TSS && t.off == 0);
     paging_off();
 }
 

@@ -4,7 +4,10 @@
 
 void guest_main(void)
 {
-    struct { u16 limit; ulong base; } __attribute__((packed)) none = {0, 0};
+    struct {
+        u16 limit;
+        ulong base;
+    } __attribute__((packed)) none = { 0, 0 };
     print("a triple fault follows\n");
     asm volatile("lidt %0; ud2" : : "m"(none));
 }

@@ -5,14 +5,14 @@
 #define CODE_SEG 0x1000u
 #define STACK_SEG 0x2000u
 #define DATA_SEG 0x3000u
-#define LINEAR(seg, off) (*(volatile u8 *)(ulong)((seg) * 16 + (off)))
-#define WORD(seg, off) (*(volatile u16 *)(ulong)((seg) * 16 + (off)))
+#define LINEAR(seg, off) (*(volatile u8 *)(ulong)((seg)*16 + (off)))
+#define WORD(seg, off) (*(volatile u16 *)(ulong)((seg)*16 + (off)))
 
 /* Copies a 16-bit snippet to CODE_SEG:0 and runs it in virtual-8086 mode; positions are offsets there. */
 static struct trap run(struct code c, struct regs in)
 {
     copy((void *)(CODE_SEG * 16), (const void *)c.start, c.end + 2 - c.start);
-    struct code at_zero = {0, c.mark - c.start, c.end - c.start};
+    struct code at_zero = { 0, c.mark - c.start, c.end - c.start };
     in.cs = CODE_SEG;
     in.ss = in.ss ? in.ss : STACK_SEG;
     in.ds = in.ds ? in.ds : DATA_SEG;
@@ -22,8 +22,8 @@ static struct trap run(struct code c, struct regs in)
     return run_code(at_zero, in);
 }
 
-#define VM(text, ...) run(CODE16(text), (struct regs){.flags = FLAG_IOPL, __VA_ARGS__}) /* IOPL 3 */
-#define VM0(text, ...) run(CODE16(text), (struct regs){__VA_ARGS__})                    /* IOPL 0 */
+#define VM(text, ...) run(CODE16(text), (struct regs){ .flags = FLAG_IOPL, __VA_ARGS__ }) /* IOPL 3 */
+#define VM0(text, ...) run(CODE16(text), (struct regs){ __VA_ARGS__ })                    /* IOPL 0 */
 
 static ulong monitor_selectors, monitor_eflags;
 
@@ -35,14 +35,19 @@ static void monitor(struct frame *f)
 
 static void entry_and_exit(void)
 {
-    struct trap t = DONE("enters", VM("mov ax, cs\n mov bx, ss\n mov cx, ds\n mov dx, es\n mov si, fs\n mov di, gs", .fs = 0x4444, .gs = 0x5555));
-    CHECK("selectors", (t.regs.ax & 0xffff) == CODE_SEG && (t.regs.bx & 0xffff) == STACK_SEG && (t.regs.cx & 0xffff) == DATA_SEG &&
-                           (t.regs.dx & 0xffff) == DATA_SEG && (t.regs.si & 0xffff) == 0x4444 && (t.regs.di & 0xffff) == 0x5555);
-    CHECK("frame-has-selectors", t.regs.cs == CODE_SEG && (t.regs.ss & 0xffff) == STACK_SEG && (t.regs.ds & 0xffff) == DATA_SEG &&
-                                     (t.regs.fs & 0xffff) == 0x4444 && (t.regs.gs & 0xffff) == 0x5555);
+    struct trap t = DONE("enters",
+                         VM("mov ax, cs\n mov bx, ss\n mov cx, ds\n mov dx, es\n mov si, fs\n mov di, gs",
+                            .fs = 0x4444, .gs = 0x5555));
+    CHECK("selectors", (t.regs.ax & 0xffff) == CODE_SEG && (t.regs.bx & 0xffff) == STACK_SEG &&
+                           (t.regs.cx & 0xffff) == DATA_SEG && (t.regs.dx & 0xffff) == DATA_SEG &&
+                           (t.regs.si & 0xffff) == 0x4444 && (t.regs.di & 0xffff) == 0x5555);
+    CHECK("frame-has-selectors", t.regs.cs == CODE_SEG && (t.regs.ss & 0xffff) == STACK_SEG &&
+                                     (t.regs.ds & 0xffff) == DATA_SEG && (t.regs.fs & 0xffff) == 0x4444 &&
+                                     (t.regs.gs & 0xffff) == 0x5555);
     CHECK("frame-has-vm", t.regs.flags & FLAG_VM);
     CHECK_EQ("frame-esp", t.regs.sp, 0x1000);
-    CHECK_EQ("frame-place", t.frame + 40, (ulong)cpus[0].stack + sizeof(cpus[0].stack)); /* 9 dwords pushed, and the stub's */
+    CHECK_EQ("frame-place", t.frame + 40,
+             (ulong)cpus[0].stack + sizeof(cpus[0].stack)); /* 9 dwords pushed, and the stub's */
     /* 20.2.3: DS, ES, FS, GS are null in the monitor, VM is clear */
     set_handler(0x31, monitor);
     set_gate(0x31, (ulong)trap_stubs[0x31], GATE_TRAP, 3);
@@ -72,7 +77,8 @@ static void addressing(void)
     CHECK_EQ("32-bit-operand-value", t.regs.cx, 0x12345678);
     t = VM("push ax\n mov cx, sp", .sp = 0x10000, .ax = 0x4321);
     CHECK("sp-wraps", (t.regs.cx & 0xffff) == 0xfffe && WORD(STACK_SEG, 0xfffe) == 0x4321);
-    t = DONE("far-call", VM("push cs\n pop ax\n mov word ptr [2], ax\n mov bx, offset 1f - 7b\n mov [0], bx\n call dword ptr [0]\n jmp 2f\n"
+    t = DONE("far-call", VM("push cs\n pop ax\n mov word ptr [2], ax\n mov bx, offset 1f - 7b\n mov [0], "
+                            "bx\n call dword ptr [0]\n jmp 2f\n"
                             "1: mov bp, sp\n mov dx, [bp+2]\n retf\n 2:"));
     CHECK_EQ("far-call-pushes-cs", t.regs.dx & 0xffff, CODE_SEG);
     t = DONE("far-return", VM("push cs\n mov ax, offset 1f - 7b\n push ax\n retf\n ud2\n 1: nop"));
@@ -89,13 +95,32 @@ static void faults(void)
     TRAP("int3-at-iopl-0", VM0("int3"), BP); /* INT3 and INTO are not IOPL-sensitive (20.2.7) */
     TRAP("into-at-iopl-0", VM0("into", .flags = FLAG_OF), OF);
     FAULT("bound", VM("mov word ptr [0], 1\n mov word ptr [2], 5\n 8: bound ax, [0]", .ax = 9), BR, 0);
-    static const struct { const char *name; u8 bytes[4]; u8 vector; } cases[] = {
-        {"hlt", {0xf4}, GP}, {"clts", {0x0f, 6}, GP}, {"lgdt", {0x0f, 1, 0x17}, GP}, {"lidt", {0x0f, 1, 0x1f}, GP},
-        {"lmsw", {0x0f, 1, 0xf0}, GP}, {"mov-from-cr0", {0x0f, 0x20, 0xc0}, GP}, {"mov-to-cr3", {0x0f, 0x22, 0xd8}, GP},
-        {"mov-dr", {0x0f, 0x21, 0xc0}, GP}, {"invlpg", {0x0f, 1, 0x3f}, GP}, {"wbinvd", {0x0f, 9}, GP}, {"rdmsr", {0x0f, 0x32}, GP},
-        {"wrmsr", {0x0f, 0x30}, GP}, {"sysexit", {0x0f, 0x35}, GP}, {"lldt", {0x0f, 0, 0xd0}, UD}, {"ltr", {0x0f, 0, 0xd8}, UD},
-        {"sldt", {0x0f, 0, 0xc0}, UD}, {"str", {0x0f, 0, 0xc8}, UD}, {"verr", {0x0f, 0, 0xe0}, UD}, {"lar", {0x0f, 2, 0xc0}, UD},
-        {"lsl", {0x0f, 3, 0xc0}, UD}, {"arpl", {0x63, 0xc0}, UD},
+    static const struct {
+        const char *name;
+        u8 bytes[4];
+        u8 vector;
+    } cases[] = {
+        { "hlt", { 0xf4 }, GP },
+        { "clts", { 0x0f, 6 }, GP },
+        { "lgdt", { 0x0f, 1, 0x17 }, GP },
+        { "lidt", { 0x0f, 1, 0x1f }, GP },
+        { "lmsw", { 0x0f, 1, 0xf0 }, GP },
+        { "mov-from-cr0", { 0x0f, 0x20, 0xc0 }, GP },
+        { "mov-to-cr3", { 0x0f, 0x22, 0xd8 }, GP },
+        { "mov-dr", { 0x0f, 0x21, 0xc0 }, GP },
+        { "invlpg", { 0x0f, 1, 0x3f }, GP },
+        { "wbinvd", { 0x0f, 9 }, GP },
+        { "rdmsr", { 0x0f, 0x32 }, GP },
+        { "wrmsr", { 0x0f, 0x30 }, GP },
+        { "sysexit", { 0x0f, 0x35 }, GP },
+        { "lldt", { 0x0f, 0, 0xd0 }, UD },
+        { "ltr", { 0x0f, 0, 0xd8 }, UD },
+        { "sldt", { 0x0f, 0, 0xc0 }, UD },
+        { "str", { 0x0f, 0, 0xc8 }, UD },
+        { "verr", { 0x0f, 0, 0xe0 }, UD },
+        { "lar", { 0x0f, 2, 0xc0 }, UD },
+        { "lsl", { 0x0f, 3, 0xc0 }, UD },
+        { "arpl", { 0x63, 0xc0 }, UD },
     };
     for (u32 i = 0; i < ARRAY_LEN(cases); i++) {
         struct code c = CODE16("nop\n nop\n nop\n nop");
@@ -104,7 +129,7 @@ static void faults(void)
             *(u8 *)(c.start + j) = 0x90;
         if (cases[i].bytes[0] == 0x0f && cases[i].bytes[1] <= 1 && cases[i].bytes[2] == 0)
             *(u8 *)(c.start + 2) = 0;
-        t = run(c, (struct regs){.flags = FLAG_IOPL, .bx = 0x100});
+        t = run(c, (struct regs){ .flags = FLAG_IOPL, .bx = 0x100 });
         check_fault(cases[i].name, &t, cases[i].vector, 0);
     }
     DONE("smsw-sgdt", VM("smsw ax\n sgdt [bx]", .bx = 0x100));
@@ -126,12 +151,15 @@ static void io_and_iopl(void)
     t = DONE("iopl3-pushf", VM("pushf\n pop ax", .ax = 0));
     CHECK_EQ("iopl3-pushf-value", t.regs.ax & 0xffff, FLAG_IOPL | 2);
     t = DONE("iopl3-pushfd", VM("pushfd\n pop eax"));
-    CHECK_EQ("iopl3-pushfd-hides-vm", t.regs.ax, FLAG_IOPL | 2); /* SDM 2B PUSHF: VM and RF are cleared in the image */
+    CHECK_EQ("iopl3-pushfd-hides-vm", t.regs.ax,
+             FLAG_IOPL | 2); /* SDM 2B PUSHF: VM and RF are cleared in the image */
     t = DONE("iopl3-popf", VM("push 0x0ed7\n popf"));
     CHECK_EQ("iopl3-popf-keeps-iopl", t.regs.flags & 0x3ffff, FLAG_VM | FLAG_IOPL | 0xed7);
-    t = DONE("iopl3-iret", VM("push 0x0001\n push cs\n mov ax, offset 1f - 7b\n push ax\n iret\n ud2\n 1: nop"));
+    t = DONE("iopl3-iret",
+             VM("push 0x0001\n push cs\n mov ax, offset 1f - 7b\n push ax\n iret\n ud2\n 1: nop"));
     CHECK_EQ("iopl3-iret-flags", t.regs.flags & 0x3ffff, FLAG_VM | FLAG_IOPL | 3);
-    t = VM("push 2\n mov ax, cs\n dec ax\n push ax\n mov ax, offset 1f - 7b + 16\n push ax\n iret\n ud2\n 1: mov bx, cs");
+    t = VM("push 2\n mov ax, cs\n dec ax\n push ax\n mov ax, offset 1f - 7b + 16\n push ax\n iret\n ud2\n 1: "
+           "mov bx, cs");
     CHECK("iopl3-iret-new-cs", t.vector == VECTOR_DONE && (t.regs.bx & 0xffff) == CODE_SEG - 1);
     /* INT n with IOPL 3 obeys the gate's DPL, and may only go to CPL 0 */
     FAULT("int-gate-dpl", VM("int 0x50"), GP, 0x50 * 8 + 2);
@@ -148,7 +176,7 @@ static void io_and_iopl(void)
     map[0x80 / 8] = 0xfe;
     DONE("io-iopl3-allowed", VM("in al, 0x80"));
     struct code c = CODE16("in al, 0x80\n 8: ud2");
-    t = run(c, (struct regs){.flags = 0});
+    t = run(c, (struct regs){ .flags = 0 });
     check_fault("io-iopl0-allowed", &t, UD, 0);
     FAULT("io-word-denied", VM("in ax, 0x80"), GP, 0);
     map[0x80 / 8] = 0xff;
@@ -166,9 +194,9 @@ static void extensions(void)
     u16 *ivt = (u16 *)(ulong)(0x60 * 4);
     u16 keep[2];
     copy(keep, ivt, 4);
-    static const u8 handler[] = {0xb8, 0x34, 0x12, 0xcf}; /* mov ax, 1234h; iret */
+    static const u8 handler[] = { 0xb8, 0x34, 0x12, 0xcf }; /* mov ax, 1234h; iret */
     copy((void *)(CODE_SEG * 16 + 0x800), handler, sizeof(handler));
-    static const u16 vector[2] = {0x800, CODE_SEG};
+    static const u16 vector[2] = { 0x800, CODE_SEG };
     copy(ivt, vector, 4);
     cpus[0].redirection[0x60 / 8] = (u8)~1;
     struct trap t = DONE("vme-int-redirected", VM("int 0x60\n mov bx, sp", .ax = 0));
@@ -177,7 +205,7 @@ static void extensions(void)
     FAULT("vme-int-not-redirected", VM("int 0x61"), GP, 0x61 * 8 + 2);
     /* method 6: IOPL 0: the same, with VIF for IF and IOPL 3 in the pushed image */
     struct code c = CODE16("int 0x60\n 8: ud2");
-    t = run(c, (struct regs){.flags = FLAG_VIF});
+    t = run(c, (struct regs){ .flags = FLAG_VIF });
     check_fault("vme-int-redirected-iopl0", &t, UD, 0);
     CHECK_EQ("vme-iopl0-pushed-flags", WORD(STACK_SEG, 0xffe) & (FLAG_IOPL | FLAG_IF), FLAG_IOPL | FLAG_IF);
     CHECK("vme-iret-restores-vif", t.regs.flags & FLAG_VIF);

@@ -4,7 +4,7 @@
 
 void pic_init(void)
 {
-    static const u8 words[][4] = {{0x20, 0x11, IRQ_BASE, 4}, {0xa0, 0x11, IRQ_BASE + 8, 2}};
+    static const u8 words[][4] = { { 0x20, 0x11, IRQ_BASE, 4 }, { 0xa0, 0x11, IRQ_BASE + 8, 2 } };
     for (u32 i = 0; i < 2; i++) {
         u16 port = words[i][0];
         out8(port, words[i][1]);
@@ -55,10 +55,7 @@ void pit_one_shot(u16 count)
     out8(0x40, (u8)(count >> 8));
 }
 
-void pit_stop(void)
-{
-    out8(0x43, 0x30); /* mode 0 without a count: output low, not counting */
-}
+void pit_stop(void) { out8(0x43, 0x30); /* mode 0 without a count: output low, not counting */ }
 
 void delay_us(u32 us)
 {
@@ -92,10 +89,7 @@ void apic_enable(void)
     apic_write(APIC_TPR, 0);
 }
 
-bool apic_bit(u32 reg, u8 vector)
-{
-    return apic_read(reg + (vector / 32u) * 16) >> (vector % 32) & 1;
-}
+bool apic_bit(u32 reg, u8 vector) { return apic_read(reg + (vector / 32u) * 16) >> (vector % 32) & 1; }
 
 void apic_icr(u32 destination, u32 low)
 {

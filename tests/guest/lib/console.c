@@ -10,7 +10,7 @@ static u32 passed, failed, skipped;
 
 void console_init(void)
 {
-    static const u8 set_up[][2] = {{1, 0}, {3, 0x80}, {0, 1}, {1, 0}, {3, 3}, {2, 1}, {4, 3}};
+    static const u8 set_up[][2] = { { 1, 0 }, { 3, 0x80 }, { 0, 1 }, { 1, 0 }, { 3, 3 }, { 2, 1 }, { 4, 3 } };
     for (u32 i = 0; i < ARRAY_LEN(set_up); i++)
         out8(COM1 + set_up[i][0], set_up[i][1]);
 }
@@ -112,29 +112,31 @@ void check_skip(const char *name, const char *why)
 void check_fault(const char *name, const struct trap *t, ulong vector, ulong error)
 {
     if (!count(name, t->vector == vector && t->error == error && t->off == 0))
-        print("got vector %lu error 0x%lx at mark%c%ld, expected vector %lu error 0x%lx at mark\n", t->vector, t->error,
-              t->off < 0 ? '-' : '+', t->off < 0 ? -t->off : t->off, vector, error);
+        print("got vector %lu error 0x%lx at mark%c%ld, expected vector %lu error 0x%lx at mark\n", t->vector,
+              t->error, t->off < 0 ? '-' : '+', t->off < 0 ? -t->off : t->off, vector, error);
 }
 
 void check_trap(const char *name, const struct trap *t, ulong vector)
 {
     if (!count(name, t->vector == vector && t->after == 0))
-        print("got vector %lu error 0x%lx at ip 0x%lx (end%c%ld), expected vector %lu at end\n", t->vector, t->error, t->regs.ip,
-              t->after < 0 ? '-' : '+', t->after < 0 ? -t->after : t->after, vector);
+        print("got vector %lu error 0x%lx at ip 0x%lx (end%c%ld), expected vector %lu at end\n", t->vector,
+              t->error, t->regs.ip, t->after < 0 ? '-' : '+', t->after < 0 ? -t->after : t->after, vector);
 }
 
 void check_done(const char *name, const struct trap *t)
 {
     if (!count(name, t->vector == VECTOR_DONE && t->after == 2))
-        print("got vector %lu error 0x%lx at ip 0x%lx (cr2 0x%lx), expected to run to the end\n", t->vector, t->error, t->regs.ip,
-              t->cr2);
+        print("got vector %lu error 0x%lx at ip 0x%lx (cr2 0x%lx), expected to run to the end\n", t->vector,
+              t->error, t->regs.ip, t->cr2);
 }
 
 void check_page_fault(const char *name, const struct trap *t, ulong error, ulong address)
 {
     if (!count(name, t->vector == PF && t->error == error && t->cr2 == address && t->off == 0))
-        print("got vector %lu error 0x%lx cr2 0x%lx at mark%c%ld, expected a page fault with error 0x%lx, cr2 0x%lx at mark\n",
-              t->vector, t->error, t->cr2, t->off < 0 ? '-' : '+', t->off < 0 ? -t->off : t->off, error, address);
+        print("got vector %lu error 0x%lx cr2 0x%lx at mark%c%ld, expected a page fault with error 0x%lx, "
+              "cr2 0x%lx at mark\n",
+              t->vector, t->error, t->cr2, t->off < 0 ? '-' : '+', t->off < 0 ? -t->off : t->off, error,
+              address);
 }
 
 static void leave(u8 code)

@@ -17,12 +17,15 @@ void snippet_leave(ulong resume_sp) __attribute__((noreturn));
 void trap_entry(struct frame *frame);
 void guest_start(ulong index);
 
-struct table_pointer { u16 limit; ulong base; } __attribute__((packed));
+struct table_pointer {
+    u16 limit;
+    ulong base;
+} __attribute__((packed));
 
 u64 descriptor(u32 base, u32 limit, u8 access, u8 flags)
 {
-    return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)access << 40 | (u64)(limit >> 16 & 15) << 48 |
-           (u64)(flags & 15) << 52 | (u64)(base >> 24) << 56;
+    return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)access << 40 |
+           (u64)(limit >> 16 & 15) << 48 | (u64)(flags & 15) << 52 | (u64)(base >> 24) << 56;
 }
 
 void set_gdt(u16 selector, u64 word)
@@ -33,7 +36,8 @@ void set_gdt(u16 selector, u64 word)
 
 static void put_gate(u64 *slot, u16 selector, ulong target, u8 access, u8 low)
 {
-    slot[0] = (target & 0xffff) | (u64)selector << 16 | (u64)low << 32 | (u64)access << 40 | (u64)(target >> 16 & 0xffff) << 48;
+    slot[0] = (target & 0xffff) | (u64)selector << 16 | (u64)low << 32 | (u64)access << 40 |
+              (u64)(target >> 16 & 0xffff) << 48;
 #if WIDE
     slot[1] = target >> 32;
 #endif
@@ -127,7 +131,7 @@ static void tables_init(void)
 
 static void tables_load(u32 index)
 {
-    struct table_pointer g = {sizeof(gdt) - 1, (ulong)gdt}, i = {sizeof(idt) - 1, (ulong)idt};
+    struct table_pointer g = { sizeof(gdt) - 1, (ulong)gdt }, i = { sizeof(idt) - 1, (ulong)idt };
     u16 tr = (u16)(SEL_TSS + index * 16);
     asm volatile("lgdt %0\n lidt %1\n ltr %2\n lldt %3" : : "m"(g), "m"(i), "r"(tr), "r"((u16)0) : "memory");
 #if WIDE
@@ -135,7 +139,10 @@ static void tables_load(u32 index)
 #else
     asm volatile("ljmp %0, $1f; 1:" : : "i"(SEL_CODE) : "memory");
 #endif
-    asm volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%ss; mov %0, %%fs; mov %0, %%gs" : : "r"(SEL_DATA) : "memory");
+    asm volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%ss; mov %0, %%fs; mov %0, %%gs"
+                 :
+                 : "r"(SEL_DATA)
+                 : "memory");
 }
 
 volatile u32 smp_running = 1;
@@ -176,7 +183,7 @@ static void capture(struct cpu *cpu, struct frame *f, ulong cr2)
 {
     struct trap *t = &cpu->trap;
     struct regs *r = &t->regs;
-    *t = (struct trap){.vector = f->vector, .error = f->error, .cr2 = cr2, .frame = (ulong)&f->error};
+    *t = (struct trap){ .vector = f->vector, .error = f->error, .cr2 = cr2, .frame = (ulong)&f->error };
     t->dr6 = f->vector == DB ? read_dr6() : 0;
     t->off = (long)(f->ip - cpu->code.mark);
     t->after = (long)(f->ip - cpu->code.end);
@@ -214,8 +221,8 @@ void trap_entry(struct frame *f)
         return;
     }
     if (!cpu->capturing)
-        panic("cpu %u: unexpected vector %lu error 0x%lx at 0x%lx:0x%lx flags 0x%lx cr2 0x%lx", cpu->index, f->vector, f->error, f->cs,
-              f->ip, f->flags, cr2);
+        panic("cpu %u: unexpected vector %lu error 0x%lx at 0x%lx:0x%lx flags 0x%lx cr2 0x%lx", cpu->index,
+              f->vector, f->error, f->cs, f->ip, f->flags, cr2);
     cpu->capturing = false;
     capture(cpu, f, cr2);
     snippet_leave(cpu->resume_sp);
@@ -257,17 +264,25 @@ struct trap run_code(struct code code, struct regs in)
 bool has(enum feature feature)
 {
     /* leaf, register (0 = a ... 3 = d), bit; in the order of the enumeration */
-    static const struct { u32 leaf; u8 reg, bit; } where[] = {
-        {1, 3, 1}, {1, 3, 2}, {1, 3, 3}, {1, 3, 4}, {1, 3, 5}, {1, 3, 6}, {1, 3, 8}, {1, 3, 9}, {1, 3, 11}, {1, 3, 12},
-        {1, 3, 13}, {1, 3, 16}, {1, 3, 24}, {1, 3, 25}, {1, 3, 26}, {1, 2, 17}, {1, 2, 13}, {1, 2, 21}, {1, 2, 24}, {1, 2, 26},
-        {1, 2, 3}, {1, 2, 31}, {7, 1, 0}, {7, 1, 7}, {7, 1, 10}, {7, 1, 20}, {7, 2, 2}, {0x80000001, 3, 11}, {0x80000001, 3, 20},
-        {0x80000001, 3, 26}, {0x80000001, 3, 27}, {0x80000001, 3, 29}, {0x80000007, 3, 8},
+    static const struct {
+        u32 leaf;
+        u8 reg, bit;
+    } where[] = {
+        { 1, 3, 1 },           { 1, 3, 2 },           { 1, 3, 3 },           { 1, 3, 4 },
+        { 1, 3, 5 },           { 1, 3, 6 },           { 1, 3, 8 },           { 1, 3, 9 },
+        { 1, 3, 11 },          { 1, 3, 12 },          { 1, 3, 13 },          { 1, 3, 16 },
+        { 1, 3, 24 },          { 1, 3, 25 },          { 1, 3, 26 },          { 1, 2, 17 },
+        { 1, 2, 13 },          { 1, 2, 21 },          { 1, 2, 24 },          { 1, 2, 26 },
+        { 1, 2, 3 },           { 1, 2, 31 },          { 7, 1, 0 },           { 7, 1, 7 },
+        { 7, 1, 10 },          { 7, 1, 20 },          { 7, 2, 2 },           { 0x80000001, 3, 11 },
+        { 0x80000001, 3, 20 }, { 0x80000001, 3, 26 }, { 0x80000001, 3, 27 }, { 0x80000001, 3, 29 },
+        { 0x80000007, 3, 8 },
     };
     u32 leaf = where[feature].leaf;
     if (cpuid(leaf & 0x80000000, 0).a < leaf)
         return false;
     struct cpuid c = cpuid(leaf, 0);
-    u32 r[4] = {c.a, c.b, c.c, c.d};
+    u32 r[4] = { c.a, c.b, c.c, c.d };
     return r[where[feature].reg] >> where[feature].bit & 1;
 }
 
@@ -280,13 +295,10 @@ bool is_amd(void)
 bool is_sundog(void)
 {
     struct cpuid c = cpuid(0x40000000, 0);
-    return has(F_HYPERVISOR) && c.b == 0x646e7553 && (c.c & 0xffff) == 0x676f; /* Sundog */
+    return has(F_HYPERVISOR) && c.b == 0x446e7553 && (c.c & 0xffff) == 0x676f; /* SunDog */
 }
 
-bool is_tcg(void)
-{
-    return has(F_HYPERVISOR) && cpuid(0x40000000, 0).b == 0x54474354; /* TCGT */
-}
+bool is_tcg(void) { return has(F_HYPERVISOR) && cpuid(0x40000000, 0).b == 0x54474354; /* TCGT */ }
 
 const char *command_line(void)
 {
@@ -330,5 +342,13 @@ bool equal(const void *a, const void *b, size_t n)
 
 void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int byte, size_t n);
-void *memcpy(void *to, const void *from, size_t n) { copy(to, from, n); return to; }
-void *memset(void *to, int byte, size_t n) { fill(to, byte, n); return to; }
+void *memcpy(void *to, const void *from, size_t n)
+{
+    copy(to, from, n);
+    return to;
+}
+void *memset(void *to, int byte, size_t n)
+{
+    fill(to, byte, n);
+    return to;
+}

@@ -3,7 +3,7 @@
 #ifndef GUEST_LAYOUT_H
 #define GUEST_LAYOUT_H
 
-#define SEL_CODE 0x08     /* 64-bit code in a 64-bit guest, 32-bit code in a 32-bit one */
+#define SEL_CODE 0x08 /* 64-bit code in a 64-bit guest, 32-bit code in a 32-bit one */
 #define SEL_DATA 0x10
 #define SEL_CODE32 0x18
 #define SEL_USER_CODE32 0x23

@@ -15,10 +15,7 @@ ulong page_alloc(void)
     return (ulong)page;
 }
 
-struct space space_new(enum paging_mode mode)
-{
-    return (struct space){.mode = mode, .root = page_alloc()};
-}
+struct space space_new(enum paging_mode mode) { return (struct space){ .mode = mode, .root = page_alloc() }; }
 
 static u32 table_index(const struct space *space, u64 va, int level)
 {
@@ -67,14 +64,20 @@ void map(struct space *space, u64 va, u64 pa, u64 flags, int level)
 
 void map_range(struct space *space, u64 va, u64 pa, u64 size, u64 flags, int level)
 {
-    u64 step = level == 1 ? PAGE : level == 3 ? 1ull << 30 : space->mode == PAGING_32 ? 1ull << 22 : 1ull << 21;
+    u64 step = level == 1                 ? PAGE
+               : level == 3               ? 1ull << 30
+               : space->mode == PAGING_32 ? 1ull << 22
+                                          : 1ull << 21;
     for (u64 done = 0; done < size; done += step)
         map(space, va + done, pa + done, flags, level);
 }
 
 void *entry(struct space *space, u64 va, int level) { return walk(space, va, level, false); }
 u64 entry_get(struct space *space, u64 va, int level) { return load(space, walk(space, va, level, false)); }
-void entry_set(struct space *space, u64 va, int level, u64 value) { store(space, walk(space, va, level, false), value); }
+void entry_set(struct space *space, u64 va, int level, u64 value)
+{
+    store(space, walk(space, va, level, false), value);
+}
 
 void space_use(struct space *space)
 {
@@ -89,8 +92,5 @@ void space_use(struct space *space)
 }
 
 #if !WIDE
-void paging_off(void)
-{
-    write_cr0(read_cr0() & ~CR0_PG);
-}
+void paging_off(void) { write_cr0(read_cr0() & ~CR0_PG); }
 #endif

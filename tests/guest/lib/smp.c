@@ -4,32 +4,13 @@
 
 extern u8 trampoline[], trampoline_end[];
 
-static const u8 *find_rsdp(void)
-{
-    for (ulong p = 0xe0000; p < 0x100000; p += 16)
-        if (equal((const void *)p, "RSD PTR ", 8))
-            return (const void *)p;
-    return NULL;
-}
-
-static u32 get32(const u8 *p) { return (u32)p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24; }
-
 u32 smp_count(void)
 {
-    const u8 *rsdp = find_rsdp();
-    if (!rsdp)
-        return 0;
-    const u8 *rsdt = (const u8 *)(ulong)get32(rsdp + 16);
-    for (u32 at = 36; at + 4 <= get32(rsdt + 4); at += 4) {
-        const u8 *madt = (const u8 *)(ulong)get32(rsdt + at);
-        if (!equal(madt, "APIC", 4))
-            continue;
-        u32 n = 0;
-        for (u32 i = 44; i + 2 <= get32(madt + 4) && madt[i + 1] >= 2; i += madt[i + 1])
-            n += madt[i] == 0 && (madt[i + 4] & 1);
-        return n;
-    }
-    return 0;
+    const u8 *madt = (const u8 *)acpi_table("APIC");
+    u32 n = 0;
+    for (u32 i = 44; madt && i + 2 <= get32((ulong)madt + 4) && madt[i + 1] >= 2; i += madt[i + 1])
+        n += madt[i] == 0 && (madt[i + 4] & 1);
+    return n;
 }
 
 u32 smp_start(u32 wanted)
@@ -47,10 +28,7 @@ u32 smp_start(u32 wanted)
     return smp_running;
 }
 
-void smp_run(u32 cpu, void (*work)(void))
-{
-    cpus[cpu].work = work;
-}
+void smp_run(u32 cpu, void (*work)(void)) { cpus[cpu].work = work; }
 
 void smp_wait(u32 cpu)
 {

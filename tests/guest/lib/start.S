@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From the Multiboot entry (32-bit protected mode, paging off) to C, and the way an application processor takes. */
+/* From the Multiboot entry (32-bit protected mode, paging off) to C, and the way an application processor
+ * takes. */
 #include "layout.h"
 
         .section .multiboot, "a"
@@ -15,6 +16,18 @@ _start:
         movl %eax, boot_magic
         movl %ebx, boot_info
         movl $boot_stack_top, %esp
+        pushfl                          /* the state the loader left, for the guest that looks at it */
+        popl boot_state + 4
+        movl %cr0, %eax
+        movl %eax, boot_state
+        movl %ds, %eax
+        movl %eax, boot_state + 8
+        movl %ss, %eax
+        movl %eax, boot_state + 12
+        movl %cs, %eax
+        movl %eax, boot_state + 16
+        movl %cr4, %eax
+        movl %eax, boot_state + 20
         pushl $0
         popfl
 #ifdef __x86_64__
@@ -134,6 +147,9 @@ boot_gdt_pointer:
         .word boot_gdt_end - boot_gdt - 1
         .long boot_gdt
         .globl boot_magic, boot_info, boot_cr3, ap_index, ap_gate, ap_next
+        .align 8
+        .globl boot_state
+boot_state:     .fill 6, 4, 0           /* cr0, eflags, ds, ss, cs, cr4 */
         .align 8
 boot_magic:     .quad 0
 boot_info:      .quad 0
