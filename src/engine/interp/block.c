@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocks are keyed by the host address of their first byte (so by physical page: every mapping of a page shares them) and by mode.
+ * Blocks are keyed by the host address of their first byte (so by physical page: every mapping of a page
+ * shares them) and by mode.
  *
  *   CS:rip ──lookup cache (linear address, address space, mode)──► block
  *            └─ miss: translate ──► host address ──hash──► block, refreshed if the page changed elsewhere
@@ -60,7 +61,7 @@ void block_cache_flush(struct interp *c)
     c->link = NULL; /* c->block may still be running: it stays as it is until the next block is made */
 }
 
-/* --- fetching ----------------------------------------------------------------------------------------------------------------------------- */
+/* --- fetching ------------------------------------------------------------------------------------------- */
 
 /* One page as code is fetched from it. */
 struct fetched {
@@ -78,7 +79,9 @@ static struct fetched fetch_page(struct vcpu *v, uint64_t lin)
         cpu_raise_gp0(v);
     if (!r.page || !r.page->host)
         return (struct fetched){ .addr = r.addr };
-    return (struct fetched){ .host = r.page->host + (r.addr.v & PAGE_OFFSET_MASK), .page = r.page, .addr = r.addr };
+    return (struct fetched){ .host = r.page->host + (r.addr.v & PAGE_OFFSET_MASK),
+                             .page = r.page,
+                             .addr = r.addr };
 }
 
 static const uint8_t *fetch_host(struct vcpu *v, uint64_t lin)
@@ -94,7 +97,7 @@ static uint64_t next_page(const struct vcpu *v, uint64_t lin)
     return ((lin | PAGE_OFFSET_MASK) + 1) & v->lin_mask;
 }
 
-/* --- finding ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- finding -------------------------------------------------------------------------------------------- */
 
 static struct block **bucket(struct interp *c, const uint8_t *host, uint32_t mode)
 {
@@ -102,10 +105,7 @@ static struct block **bucket(struct interp *c, const uint8_t *host, uint32_t mod
     return &c->hash[h >> (64 - 15)];
 }
 
-static uint8_t *saved_bytes(struct block *b)
-{
-    return (uint8_t *)&b->ops[b->count + 1];
-}
+static uint8_t *saved_bytes(struct block *b) { return (uint8_t *)&b->ops[b->count + 1]; }
 
 /* Bytes of the block that are on its first page. */
 static unsigned first_part(const struct block *b)
@@ -114,7 +114,8 @@ static unsigned first_part(const struct block *b)
     return b->bytes < room ? b->bytes : room;
 }
 
-/* The page changed: claims the bytes again and compares. Code that shares a page with changing data is not decoded anew each time. */
+/* The page changed: claims the bytes again and compares. Code that shares a page with changing data is not
+ * decoded anew each time. */
 static bool refresh(struct vcpu *v, struct block *b, uint64_t lin)
 {
     unsigned part = first_part(b);
@@ -164,7 +165,7 @@ static struct block *find_decoded(struct vcpu *v, const uint8_t *host, uint64_t 
     return NULL;
 }
 
-/* --- decoding ----------------------------------------------------------------------------------------------------------------------------- */
+/* --- decoding ------------------------------------------------------------------------------------------- */
 
 struct builder {
     struct vcpu *v;
@@ -206,7 +207,8 @@ static bool ends_block(const struct insn *in)
 {
     if (in->row->flags & IF_STR)
         return in->prefixes & (IP_REP | IP_REPNE) || in->id == INSN_INS || in->id == INSN_OUTS;
-    return in->row->flags & IF_END || in->id == INSN_IN || in->id == INSN_OUT || in->id == INSN_VMCALL || in->id == INSN_VMMCALL;
+    return in->row->flags & IF_END || in->id == INSN_IN || in->id == INSN_OUT || in->id == INSN_VMCALL ||
+           in->id == INSN_VMMCALL;
 }
 
 /* Appends one instruction's op; true when the block goes on behind it. */
@@ -229,7 +231,8 @@ static bool append(struct builder *b, const struct insn *in)
     return !ends_block(in) && blk->count < b->max_ops;
 }
 
-/* An op that raises #UD or #GP for bytes that are no instruction. */
+/* An op that raises #UD or #GP for bytes that are no instruction. All that were looked at belong to the
+ * block: it is made anew when one of them changes. */
 static void append_undefined(struct builder *b, const uint8_t *bytes, unsigned avail, bool too_long)
 {
     uint64_t raw = 0;
@@ -237,6 +240,7 @@ static void append_undefined(struct builder *b, const uint8_t *bytes, unsigned a
     struct op *op = &b->block->ops[b->block->count];
     lower_undefined(op, raw, b->block->bytes, too_long);
     b->block->count++;
+    b->block->bytes = (uint16_t)(b->block->bytes + avail);
 }
 
 static void finish(struct builder *b)
@@ -248,14 +252,16 @@ static void finish(struct builder *b)
     memcpy(saved_bytes(blk), blk->host, first_part(blk));
 }
 
-/* Decodes into the block as many instructions as the page, the limits and the count allow; false: not even one fits the page. */
+/* Decodes into the block as many instructions as the page, the limits and the count allow; false: not even
+ * one fits the page. */
 static bool decode_page(struct builder *b, const struct fetched *f)
 {
     struct vcpu *v = b->v;
     struct block *blk = b->block;
     unsigned start = f->addr.v & PAGE_OFFSET_MASK, code_bytes = mode_code_bytes(b->mode);
     for (bool more = true; more;) {
-        unsigned at = start + blk->bytes, avail = PAGE_SIZE - at, limit = within_limit(v, v->s.rip + blk->bytes);
+        unsigned at = start + blk->bytes, avail = PAGE_SIZE - at;
+        unsigned limit = within_limit(v, v->s.rip + blk->bytes);
         struct insn in;
         if (avail == 0 || (limit == 0 && blk->count))
             break;
@@ -269,7 +275,8 @@ static bool decode_page(struct builder *b, const struct fetched *f)
             b->claimed = upto;
         }
         const uint8_t *bytes = f->host + blk->bytes;
-        enum decode_status st = insn_decode(&in, bytes, avail < limit ? avail : limit, code_bytes);
+        unsigned allowed = avail < limit ? avail : limit;
+        enum decode_status st = insn_decode(&in, bytes, allowed, code_bytes);
         if (st == DECODE_MORE) {
             if (blk->count)
                 break;
@@ -280,7 +287,7 @@ static bool decode_page(struct builder *b, const struct fetched *f)
         if (st == DECODE_OK) {
             more = append(b, &in);
         } else {
-            append_undefined(b, bytes, avail, st == DECODE_TOO_LONG);
+            append_undefined(b, bytes, allowed, st == DECODE_TOO_LONG);
             more = false;
         }
     }
@@ -312,7 +319,7 @@ static void decode_crossing(struct builder *b, const struct fetched *f)
     if (st == DECODE_OK)
         append(b, &in);
     else
-        append_undefined(b, bytes, INSN_MAX, st == DECODE_TOO_LONG);
+        append_undefined(b, bytes, limit, st == DECODE_TOO_LONG);
     finish(b);
     if (blk->bytes > part)
         memcpy(saved_bytes(blk) + part, bytes + part, blk->bytes - part);
@@ -354,6 +361,7 @@ static struct block *build(struct vcpu *v, uint64_t lin, uint32_t mode)
 
 struct block *block_find(struct vcpu *v, uint32_t mode)
 {
+    struct interp *c = interp_of(v);
     uint64_t lin = fetch_linear(v);
     if (vcpu_long64(v) ? !is_canonical48(v->s.rip) : v->s.rip > v->s.seg[SEG_CS].limit)
         cpu_raise_gp0(v);
@@ -362,6 +370,6 @@ struct block *block_find(struct vcpu *v, uint32_t mode)
     if (!b)
         b = build(v, lin, mode);
     if (host && mode == v->mode)
-        *lookup_slot(interp_of(v), lin) = (struct lookup_entry){ .lin = lin, .context = lookup_context(v), .block = b };
+        *lookup_slot(c, lin) = (struct lookup_entry){ lin, lookup_context(v), b };
     return b;
 }
