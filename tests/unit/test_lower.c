@@ -53,8 +53,8 @@ static int lower_one(const struct insn_row *row, unsigned m, bool mem)
     if (insn_decode(&in, bytes, 15, modes[m].code_bytes) != DECODE_OK || in.row != row)
         return 0;
     if (!lower(&op, &in, in.len, modes[m].mode) || !op.run) {
-        print_error("%s (opcode %02x, map %u, %s, %u-byte code) has no handler\n", insn_names[row->id], row->opcode, row->map,
-                    mem ? "memory" : "register", modes[m].code_bytes);
+        print_error("%s (opcode %02x, map %u, %s, %u-byte code) has no handler\n", insn_names[row->id],
+                    row->opcode, row->map, mem ? "memory" : "register", modes[m].code_bytes);
         fail();
     }
     return 1;
@@ -74,8 +74,8 @@ static void every_row_has_a_handler(void **state)
             if (row->mod != MR && !(row->flags & IF_NOMODRM))
                 seen += lower_one(row, m, true);
             if (!seen) {
-                print_error("%s (opcode %02x, map %u) cannot be reached in %u-byte code\n", insn_names[row->id], row->opcode,
-                            row->map, modes[m].code_bytes);
+                print_error("%s (opcode %02x, map %u) cannot be reached in %u-byte code\n",
+                            insn_names[row->id], row->opcode, row->map, modes[m].code_bytes);
                 fail();
             }
         }

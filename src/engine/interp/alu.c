@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ADD OR ADC SBB AND SUB XOR CMP TEST and INC DEC NEG NOT: the host's own instructions on guest operands, flags included. */
+/* ADD OR ADC SBB AND SUB XOR CMP TEST and INC DEC NEG NOT: the host's own instructions on guest operands,
+ * flags included. */
 #include "engine/interp/operand.h"
 
-/* --- the operations on values ----------------------------------------------------------------------------------------------- */
+/* --- the operations on values --------------------------------------------------------------------------- */
 
 /* Before the instruction: nothing, or CF from the guest's flags. */
 #define NO_CARRY ""
@@ -13,14 +14,18 @@
     static inline T name##n##_reg(struct vcpu *v, T d, T s) \
     { \
         uint16_t cc; \
-        __asm__(carry #name S " %[s], %[d]" CC_SAVE : [d] "+r"(d), "=&a"(cc) : [s] "re"(s), [cc] "m"(v->s.cc)); \
+        __asm__(carry #name S " %[s], %[d]" CC_SAVE \
+                : [d] "+r"(d), "=&a"(cc) \
+                : [s] "re"(s), [cc] "m"(v->s.cc)); \
         v->s.cc = cc; \
         return d; \
     } \
     static inline void name##n##_mem(struct vcpu *v, any##n *d, T s) \
     { \
         uint16_t cc; \
-        __asm__ volatile(carry #name S " %[s], %[d]" CC_SAVE : [d] "+m"(*d), "=&a"(cc) : [s] "re"(s), [cc] "m"(v->s.cc)); \
+        __asm__ volatile(carry #name S " %[s], %[d]" CC_SAVE \
+                         : [d] "+m"(*d), "=&a"(cc) \
+                         : [s] "re"(s), [cc] "m"(v->s.cc)); \
         v->s.cc = cc; \
     } \
     static inline void name##n##_lock(struct vcpu *v, any##n *d, T s) \
@@ -58,11 +63,14 @@
     static inline void name##n##_lock(struct vcpu *v, any##n *d) \
     { \
         uint16_t cc; \
-        __asm__ volatile(carry "lock " #name S " %[d]" CC_SAVE : [d] "+m"(*d), "=&a"(cc) : [cc] "m"(v->s.cc) : "memory"); \
+        __asm__ volatile(carry "lock " #name S " %[d]" CC_SAVE \
+                         : [d] "+m"(*d), "=&a"(cc) \
+                         : [cc] "m"(v->s.cc) \
+                         : "memory"); \
         v->s.cc = cc; \
     }
 
-/* --- handlers --------------------------------------------------------------------------------------------------------------- */
+/* --- handlers ------------------------------------------------------------------------------------------- */
 
 /* The locked instruction, or its parts while the world is stopped. `tmp` is the operand then. */
 #define LOCKED_HANDLER(name, n, on_host, on_tmp) \
@@ -99,7 +107,8 @@
     LOAD_HANDLERS(name##n##_rm, n, set##n(v, op->r1, name##n##_reg(v, get##n(v, op->r1), x))) \
     RMW_HANDLERS(name##n##_mr, n, name##n##_mem(v, p, get##n(v, op->r2))) \
     RMW_HANDLERS(name##n##_mi, n, name##n##_mem(v, p, (T)op->imm)) \
-    LOCKED_HANDLER(name##n##_lr, n, name##n##_lock(v, p, get##n(v, op->r2)), tmp = name##n##_reg(v, tmp, get##n(v, op->r2))) \
+    LOCKED_HANDLER(name##n##_lr, n, name##n##_lock(v, p, get##n(v, op->r2)), \
+                   tmp = name##n##_reg(v, tmp, get##n(v, op->r2))) \
     LOCKED_HANDLER(name##n##_li, n, name##n##_lock(v, p, (T)op->imm), tmp = name##n##_reg(v, tmp, (T)op->imm))
 
 #define COMPARE(name, n, T, S) \
@@ -128,6 +137,7 @@
     RMW_HANDLERS(name##n##_m, n, name##n##_mem(v, p)) \
     LOCKED_HANDLER(name##n##_l, n, name##n##_lock(v, p), tmp = name##n##_reg(v, tmp))
 
+/* clang-format off */
 #define ALL_ADD(n, T, S) BINARY(add, n, T, S, NO_CARRY)
 #define ALL_OR(n, T, S) BINARY(or, n, T, S, NO_CARRY)
 #define ALL_ADC(n, T, S) BINARY(adc, n, T, S, CARRY)
@@ -152,20 +162,25 @@ FOR_SIZES(ALL_TEST)
 FOR_SIZES(ALL_INC)
 FOR_SIZES(ALL_DEC)
 FOR_SIZES(ALL_NEG)
+/* clang-format on */
 
-/* NOT touches no flags. */
+/* NOT ("inv" here, as some take not for a keyword) touches no flags. */
+/* clang-format off */
 #define ALL_NOT(n, T, S) \
-    HANDLER(not##n##_r) \
+    HANDLER(inv##n##_r) \
     { \
         set##n(v, op->r1, (T)~get##n(v, op->r1)); \
         return NEXT(v, op); \
     } \
-    RMW_HANDLERS(not##n##_m, n, *p = (T) ~*p) \
-    LOCKED_HANDLER(not##n##_l, n, __asm__ volatile("lock not" S " %0" : "+m"(*p) : : "memory"), tmp = (T)~tmp)
+    RMW_HANDLERS(inv##n##_m, n, *p = (T) ~*p) \
+    LOCKED_HANDLER(inv##n##_l, n, __asm__ volatile("lock not" S " %0" : "+m"(*p) : : "memory"), \
+                   tmp = (T)~tmp)
 FOR_SIZES(ALL_NOT)
+/* clang-format on */
 
-/* --- tables ------------------------------------------------------------------------------------------------------------------- */
+/* --- tables --------------------------------------------------------------------------------------------- */
 
+/* clang-format off */
 struct binary_handlers {
     op_handler rr, ri, rm[FORM_COUNT], mr[FORM_COUNT], mi[FORM_COUNT], lr, li;
 };
@@ -174,16 +189,22 @@ struct unary_handlers {
 };
 
 #define BINARY_ROW(name, n) \
-    { name##n##_rr, name##n##_ri, FORMS(name##n##_rm), FORMS(name##n##_mr), FORMS(name##n##_mi), name##n##_lr, name##n##_li }
+    { name##n##_rr, name##n##_ri, FORMS(name##n##_rm), FORMS(name##n##_mr), FORMS(name##n##_mi), \
+      name##n##_lr, name##n##_li }
 #define COMPARE_ROW(name, n) \
     { name##n##_rr, name##n##_ri, FORMS(name##n##_rm), FORMS(name##n##_mr), FORMS(name##n##_mi), NULL, NULL }
 #define UNARY_ROW(name, n) { name##n##_r, FORMS(name##n##_m), name##n##_l }
 #define BY_SIZE(ROW, name) { ROW(name, 8), ROW(name, 16), ROW(name, 32), ROW(name, 64) }
 
 static const struct binary_handlers binary_handlers[][4] = {
-    [INSN_ADD] = BY_SIZE(BINARY_ROW, add),  [INSN_OR] = BY_SIZE(BINARY_ROW, or),   [INSN_ADC] = BY_SIZE(BINARY_ROW, adc),
-    [INSN_SBB] = BY_SIZE(BINARY_ROW, sbb),  [INSN_AND] = BY_SIZE(BINARY_ROW, and), [INSN_SUB] = BY_SIZE(BINARY_ROW, sub),
-    [INSN_XOR] = BY_SIZE(BINARY_ROW, xor),  [INSN_CMP] = BY_SIZE(COMPARE_ROW, cmp),
+    [INSN_ADD] = BY_SIZE(BINARY_ROW, add),
+    [INSN_OR] = BY_SIZE(BINARY_ROW, or),
+    [INSN_ADC] = BY_SIZE(BINARY_ROW, adc),
+    [INSN_SBB] = BY_SIZE(BINARY_ROW, sbb),
+    [INSN_AND] = BY_SIZE(BINARY_ROW, and),
+    [INSN_SUB] = BY_SIZE(BINARY_ROW, sub),
+    [INSN_XOR] = BY_SIZE(BINARY_ROW, xor),
+    [INSN_CMP] = BY_SIZE(COMPARE_ROW, cmp),
     [INSN_TEST] = BY_SIZE(COMPARE_ROW, test),
 };
 
@@ -191,8 +212,9 @@ static const struct unary_handlers unary_handlers[][4] = {
     [INSN_INC] = BY_SIZE(UNARY_ROW, inc),
     [INSN_DEC] = BY_SIZE(UNARY_ROW, dec),
     [INSN_NEG] = BY_SIZE(UNARY_ROW, neg),
-    [INSN_NOT] = BY_SIZE(UNARY_ROW, not),
+    [INSN_NOT] = BY_SIZE(UNARY_ROW, inv),
 };
+/* clang-format on */
 
 bool lower_alu(struct op *op, const struct insn *in, uint32_t mode)
 {

@@ -2,19 +2,22 @@
 /* BT BTS BTR BTC, BSF BSR POPCNT, CRC32. */
 #include "engine/interp/operand.h"
 
-/* --- bit test ------------------------------------------------------------------------------------------------------------------- */
+/* --- bit test ------------------------------------------------------------------------------------------- */
 
 #define BIT_IMMEDIATE 0xff /* op->r2: the bit number is imm */
 
-/* A bit number in a register may reach beyond the operand in memory: signed, in units of the operand size (SDM 2A BT). */
-static inline uint64_t bit_address(struct vcpu *v, const struct op *op, unsigned size, int64_t bit, enum mmu_access access)
+/* A bit number in a register may reach beyond the operand in memory: signed, in units of the operand size
+ * (SDM 2A BT). */
+static inline uint64_t bit_address(struct vcpu *v, const struct op *op, unsigned size, int64_t bit,
+                                   enum mmu_access access)
 {
     int64_t units = bit >> (3 + size_index(size));
     uint64_t off = (op_offset(v, op) + (uint64_t)units * size) & mask_bytes(op->addrsize);
     return seg_linear(v, op->seg, off, size, access);
 }
 
-#define BIT_NUMBER(n) (op->r2 == BIT_IMMEDIATE ? (int64_t)(op->imm & (n - 1)) : (int64_t)(int##n##_t)get##n(v, op->r2))
+#define BIT_NUMBER(n) \
+    (op->r2 == BIT_IMMEDIATE ? (int64_t)(op->imm & (n - 1)) : (int64_t)(int##n##_t)get##n(v, op->r2))
 
 /* Only CF is defined, ZF kept. */
 #define BIT_VALUE(name, n, T, S) \
@@ -37,7 +40,7 @@ static inline uint64_t bit_address(struct vcpu *v, const struct op *op, unsigned
     { \
         int64_t bit = BIT_NUMBER(n); \
         uint64_t lin = bit_address(v, op, n / 8, bit, ACCESS_READ); \
-        bt##n(v, (T)read_linear(v, op, lin, n / 8, op->seg), (T)bit & (n - 1)); \
+        bt##n(v, (T)read_linear(v, op, lin, n / 8, op->seg), (T)bit &(n - 1)); \
         return NEXT(v, op); \
     }
 
@@ -57,7 +60,10 @@ static inline uint64_t bit_address(struct vcpu *v, const struct op *op, unsigned
         uint16_t cc = v->s.cc; \
         T at = (T)bit & (n - 1); \
         if (likely(p != NULL)) { \
-            __asm__ volatile(CC_LOAD "lock " #name S " %[b], %[d]" CC_SAVE : [d] "+m"(*p), "+a"(cc) : [b] "r"(at) : "memory"); \
+            __asm__ volatile(CC_LOAD "lock " #name S " %[b], %[d]" CC_SAVE \
+                             : [d] "+m"(*p), "+a"(cc) \
+                             : [b] "r"(at) \
+                             : "memory"); \
             v->s.cc = cc; \
             return NEXT(v, op); \
         } \
@@ -77,10 +83,13 @@ FOR_WIDE_SIZES(ALL_BTS)
 FOR_WIDE_SIZES(ALL_BTR)
 FOR_WIDE_SIZES(ALL_BTC)
 
+/* clang-format off */
 #define BIT_ROWS(name) { { name##16_r, name##16_m }, { name##32_r, name##32_m }, { name##64_r, name##64_m } }
 static const op_handler bit_handlers[][3][2] = {
-    [INSN_BT] = BIT_ROWS(bt), [INSN_BTS] = BIT_ROWS(bts), [INSN_BTR] = BIT_ROWS(btr), [INSN_BTC] = BIT_ROWS(btc),
+    [INSN_BT] = BIT_ROWS(bt), [INSN_BTS] = BIT_ROWS(bts), [INSN_BTR] = BIT_ROWS(btr),
+    [INSN_BTC] = BIT_ROWS(btc),
 };
+/* clang-format on */
 
 bool lower_bit_test(struct op *op, const struct insn *in, uint32_t mode)
 {
@@ -93,7 +102,7 @@ bool lower_bit_test(struct op *op, const struct insn *in, uint32_t mode)
     return true;
 }
 
-/* --- bit scan, population count ------------------------------------------------------------------------------------------------------ */
+/* --- bit scan, population count ------------------------------------------------------------------------- */
 
 /* On the whole 64-bit register, so that a zero source leaves of the destination what the host leaves. */
 #define SCAN_VALUE(name, n, S, mod) \
@@ -111,10 +120,12 @@ bool lower_bit_test(struct op *op, const struct insn *in, uint32_t mode)
         return NEXT(v, op); \
     } \
     LOAD_HANDLERS(name##n##_m, n, name##n(v, op->r1, x))
+/* clang-format off */
 #define SCAN(name) SCAN_VALUE(name, 16, "w", w) SCAN_VALUE(name, 32, "l", k) SCAN_VALUE(name, 64, "q", q)
 SCAN(bsf)
 SCAN(bsr)
 SCAN(popcnt)
+/* clang-format on */
 
 /* CRC32 touches no flags; the destination is 32 bits wide and zero-extended in every form. */
 #define CRC(n, T, S) \
@@ -141,6 +152,7 @@ CRC(32, uint32_t, "l")
 struct scan_handlers {
     op_handler r, m[FORM_COUNT];
 };
+/* clang-format off */
 #define SCAN_ROW(name, n) { name##n##_r, FORMS(name##n##_m) }
 #define SCAN_ROWS(name) { { 0 }, SCAN_ROW(name, 16), SCAN_ROW(name, 32), SCAN_ROW(name, 64) }
 static const struct scan_handlers scan_handlers[][4] = {
@@ -149,6 +161,7 @@ static const struct scan_handlers scan_handlers[][4] = {
     [INSN_POPCNT] = SCAN_ROWS(popcnt),
     [INSN_CRC32] = { SCAN_ROW(crc, 8), SCAN_ROW(crc, 16), SCAN_ROW(crc, 32), SCAN_ROW(crc, 64) },
 };
+/* clang-format on */
 
 bool lower_bit_scan(struct op *op, const struct insn *in, uint32_t mode)
 {

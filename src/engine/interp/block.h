@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The block cache: decoded code found by address, made when missing, checked for being still what memory holds. */
+/* The block cache: decoded code found by address, made when missing, checked for being still what memory
+ * holds. */
 #ifndef SUNDOG_ENGINE_INTERP_BLOCK_H
 #define SUNDOG_ENGINE_INTERP_BLOCK_H
 
@@ -10,7 +11,8 @@ void block_cache_free(struct interp *c);
 /* Forgets every block. */
 void block_cache_flush(struct interp *c);
 
-/* The block at CS:rip for `mode` (v->mode, perhaps with MODE_STEP: one instruction). Raises what fetching there raises. */
+/* The block at CS:rip for `mode` (v->mode, perhaps with MODE_STEP: one instruction). Raises what fetching
+ * there raises. */
 struct block *block_find(struct vcpu *v, uint32_t mode);
 
 /* Was it decoded from what its pages hold now? */

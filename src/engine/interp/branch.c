@@ -2,16 +2,14 @@
 /*
  * Jcc, JMP, CALL, RET, LOOP: how a block ends.
  *
- * A successor on the same physical page is remembered in the block itself: whoever runs this block has the page mapped, so it needs no
- * lookup. Others go through the lookup cache. 64-bit mode and the older modes have handlers of their own: _64 checks that targets are
- * canonical, _old cuts them to the operand size and checks CS's limit.
+ * A successor on the same physical page is remembered in the block itself: whoever runs this block has the
+ * page mapped, so it needs no lookup. Others go through the lookup cache. 64-bit mode and the older modes
+ * have handlers of their own: _64 checks that targets are canonical, _old cuts them to the operand size and
+ * checks CS's limit.
  */
 #include "engine/interp/stack.h"
 
-static inline struct block *own_block(const struct op *op)
-{
-    return (struct block *)(uintptr_t)op->aux;
-}
+static inline struct block *own_block(const struct op *op) { return (struct block *)(uintptr_t)op->aux; }
 
 static inline uint64_t cs_linear(const struct vcpu *v, uint64_t rip)
 {
@@ -32,7 +30,8 @@ static cold_fn const struct op *follow_unlinked(struct vcpu *v, const struct op 
 
 enum { TO_NEXT, TO_TARGET };
 
-static always_inline const struct op *follow_64(struct vcpu *v, const struct op *op, unsigned slot, int64_t delta)
+static always_inline const struct op *follow_64(struct vcpu *v, const struct op *op, unsigned slot,
+                                                int64_t delta)
 {
     struct block *to = own_block(op)->to[slot];
     v->s.rip += (uint64_t)delta;
@@ -64,7 +63,7 @@ static always_inline const struct op *jump_64(struct vcpu *v, uint64_t rip, stru
     return likely(to != NULL) ? block_enter(v, to) : NULL;
 }
 
-/* --- the older modes ------------------------------------------------------------------------------------------------------------------ */
+/* --- the older modes ------------------------------------------------------------------------------------ */
 
 static always_inline const struct op *next_old(struct vcpu *v, const struct op *op)
 {
@@ -110,7 +109,7 @@ static inline uint64_t checked_old(struct vcpu *v, const struct op *op, uint64_t
     return rip;
 }
 
-/* --- JMP, Jcc, end of block -------------------------------------------------------------------------------------------------------------- */
+/* --- JMP, Jcc, end of block ----------------------------------------------------------------------------- */
 
 HANDLER(end_64) { return next_64(v, op); }
 HANDLER(end_old) { return next_old(v, op); }
@@ -121,8 +120,10 @@ HANDLER(jmp_old) { return target_old(v, op); }
     HANDLER(j##c##_64) { return cc_test(v->s.cc, n) ? target_64(v, op) : next_64(v, op); } \
     HANDLER(j##c##_old) { return cc_test(v->s.cc, n) ? target_old(v, op) : next_old(v, op); }
 FOR_CONDITIONS(JCC)
+/* clang-format off */
 #define JCC_ROW(n, c) { j##c##_64, j##c##_old },
 static const op_handler jcc_handlers[16][2] = { FOR_CONDITIONS(JCC_ROW) };
+/* clang-format on */
 
 /* LOOP counts CX, ECX or RCX by the address size; imm: the instruction. */
 static inline bool loop_taken(struct vcpu *v, const struct op *op)
@@ -160,7 +161,7 @@ HANDLER(loop_old)
     return taken ? target_old(v, op) : next_old(v, op);
 }
 
-/* --- CALL --------------------------------------------------------------------------------------------------------------------------------- */
+/* --- CALL ----------------------------------------------------------------------------------------------- */
 
 HANDLER(call_64)
 {
@@ -218,7 +219,7 @@ HANDLER(jmp_m_old) { return jump_old(v, checked_old(v, op, read_operand(v, op, o
 HANDLER(call_r_old) { return call_to_old(v, op, v->s.gpr[op->r1]); }
 HANDLER(call_m_old) { return call_to_old(v, op, read_operand(v, op, op->opsize)); }
 
-/* --- RET; imm: bytes of arguments to drop -------------------------------------------------------------------------------------------------- */
+/* --- RET; imm: bytes of arguments to drop --------------------------------------------------------------- */
 
 static cold_fn const struct op *ret_64_slow(struct vcpu *v, const struct op *op)
 {
@@ -250,7 +251,7 @@ HANDLER(ret_old)
     return jump_old(v, rip);
 }
 
-/* --- a displacement that does not fit with its offset in the block ------------------------------------------------------------------------ */
+/* --- a displacement that does not fit with its offset in the block -------------------------------------- */
 
 /* imm: the whole displacement; r1: condition, or which instruction. 64-bit mode only; never linked. */
 enum { WIDE_JMP = 16, WIDE_CALL = 17 };
@@ -263,7 +264,7 @@ HANDLER(wide_64)
     return op->r1 == WIDE_CALL ? call_to_64(v, op, rip) : jump_to_64(v, rip);
 }
 
-/* --- a comparison and the Jcc after it, as one ----------------------------------------------------------------------------------------------- */
+/* --- a comparison and the Jcc after it, as one ---------------------------------------------------------- */
 
 /* The comparison's handler looks at the op after its own, which stays as it is. */
 #define FUSED_FORM(name, form, n, T, S, c, second) \
@@ -280,6 +281,7 @@ HANDLER(wide_64)
 #define FUSED(name, n, T, S, c) \
     FUSED_FORM(name, rr, n, T, S, c, get##n(v, op->r2)) \
     FUSED_FORM(name, ri, n, T, S, c, op->imm)
+/* clang-format off */
 #define FUSED_CONDITION(cond, c) \
     FUSED(cmp, 8, uint8_t, "b", c) FUSED(cmp, 32, uint32_t, "l", c) FUSED(cmp, 64, uint64_t, "q", c) \
     FUSED(test, 8, uint8_t, "b", c) FUSED(test, 32, uint32_t, "l", c) FUSED(test, 64, uint64_t, "q", c)
@@ -293,23 +295,34 @@ FOR_CONDITIONS(FUSED_CONDITION)
     },
 /* [condition][TEST?][8, 32, 64 bits][immediate?] */
 static const op_handler fused_handlers[16][2][3][2] = { FOR_CONDITIONS(FUSED_ROW) };
+/* clang-format on */
 
 void fuse(struct op *first, const struct op *second)
 {
     bool test = first->id == INSN_TEST;
-    if ((first->id != INSN_CMP && !test) || second->id != INSN_JCC || first->opsize == 2 || first->prefixes & OP_MEMORY)
+    if ((first->id != INSN_CMP && !test) || second->id != INSN_JCC || first->opsize == 2 ||
+        first->prefixes & OP_MEMORY)
         return;
+    unsigned size = first->opsize == 1 ? 0 : size_index(first->opsize) - 1;
     for (unsigned cond = 0; cond < 16; cond++)
         if (second->run == jcc_handlers[cond][0])
-            first->run = fused_handlers[cond][test][first->opsize == 1 ? 0 : size_index(first->opsize) - 1][first->r2 == IMMEDIATE];
+            first->run = fused_handlers[cond][test][size][first->r2 == IMMEDIATE];
 }
 
-/* --- lowering -------------------------------------------------------------------------------------------------------------------------------- */
+/* --- lowering ------------------------------------------------------------------------------------------- */
 
 bool op_links(const struct op *op)
 {
-    return op->run != wide_64 && (op->id == INSN_INVALID || op->id == INSN_JCC || op->id == INSN_JMP || op->id == INSN_CALL ||
-                                  op->id == INSN_LOOP || op->id == INSN_LOOPE || op->id == INSN_LOOPNE || op->id == INSN_JCXZ);
+    switch (op->id) {
+    case INSN_JCC:
+    case INSN_JMP:
+    case INSN_CALL:
+    case INSN_LOOP:
+    case INSN_LOOPE:
+    case INSN_LOOPNE:
+    case INSN_JCXZ: return op->run != wide_64;
+    default: return op->id == INSN_INVALID;
+    }
 }
 
 static bool lower_wide(struct op *op, const struct insn *in, int64_t disp)
@@ -361,5 +374,7 @@ bool lower_branch(struct op *op, const struct insn *in, uint32_t mode)
 
 void lower_block_end(struct op *op, unsigned off, uint32_t mode)
 {
-    *op = (struct op){ .run = (mode & MODE_CODE_MASK) == MODE_CODE64 ? end_64 : end_old, .id = INSN_INVALID, .off = (uint16_t)off };
+    *op = (struct op){ .run = (mode & MODE_CODE_MASK) == MODE_CODE64 ? end_64 : end_old,
+                       .id = INSN_INVALID,
+                       .off = (uint16_t)off };
 }

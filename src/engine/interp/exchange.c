@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* XCHG, XADD, CMPXCHG, CMPXCHG8B/16B: in memory always by the host's locked instruction, LOCK prefix or not. */
+/* XCHG, XADD, CMPXCHG, CMPXCHG8B/16B: in memory always by the host's locked instruction, LOCK prefix or
+ * not. */
 #include "engine/interp/operand.h"
 
-/* --- XCHG ------------------------------------------------------------------------------------------------------------------------- */
+/* --- XCHG ----------------------------------------------------------------------------------------------- */
 
 #define XCHG(n, T, S) \
     HANDLER(xchg##n##_r) \
@@ -28,7 +29,7 @@
     }
 FOR_SIZES(XCHG)
 
-/* --- XADD ------------------------------------------------------------------------------------------------------------------------- */
+/* --- XADD ----------------------------------------------------------------------------------------------- */
 
 /* The sum goes to operand 1 last: it wins when both are one register. */
 #define XADD(n, T, S) \
@@ -49,7 +50,10 @@ FOR_SIZES(XCHG)
         T x = get##n(v, op->r2); \
         uint16_t cc; \
         if (likely(p != NULL)) { \
-            __asm__ volatile("lock xadd" S " %[x], %[p]" CC_SAVE : [x] "+r"(x), [p] "+m"(*p), "=&a"(cc) : : "memory"); \
+            __asm__ volatile("lock xadd" S " %[x], %[p]" CC_SAVE \
+                             : [x] "+r"(x), [p] "+m"(*p), "=&a"(cc) \
+                             : \
+                             : "memory"); \
         } else { \
             T sum = (T)val; \
             __asm__("xadd" S " %[b], %[a]" CC_SAVE : [a] "+r"(sum), [b] "+r"(x), "=&a"(cc)); \
@@ -61,7 +65,7 @@ FOR_SIZES(XCHG)
     }
 FOR_SIZES(XADD)
 
-/* --- CMPXCHG ------------------------------------------------------------------------------------------------------------------------ */
+/* --- CMPXCHG -------------------------------------------------------------------------------------------- */
 
 /* Whole registers go through the host's instruction, so that it decides about their upper halves. */
 #define KEEP8 set8
@@ -98,7 +102,8 @@ FOR_SIZES(XADD)
         uint64_t acc = v->s.gpr[RAX]; \
         uint16_t cc; \
         if (likely(p != NULL)) { \
-            __asm__ volatile("mov %[acc], %%rax\n\tlock cmpxchg" S " %[s], %[p]\n\tmov %%rax, %[acc]" CC_SAVE \
+            __asm__ volatile("mov %[acc], %%rax\n\tlock cmpxchg" S \
+                             " %[s], %[p]\n\tmov %%rax, %[acc]" CC_SAVE \
                              : [acc] "+r"(acc), [p] "+m"(*p), "=&a"(cc) \
                              : [s] "r"(get##n(v, op->r2)) \
                              : "memory"); \
@@ -110,6 +115,7 @@ FOR_SIZES(XADD)
         v->s.gpr[RAX] = acc; \
         return NEXT(v, op); \
     }
+/* clang-format off */
 typedef uint8_t uint8_keep;
 typedef uint16_t uint16_keep;
 typedef uint64_t uint32_keep;
@@ -118,8 +124,9 @@ CMPXCHG(8, uint8_t, "b", b)
 CMPXCHG(16, uint16_t, "w", w)
 CMPXCHG(32, uint32_t, "l", k)
 CMPXCHG(64, uint64_t, "q", q)
+/* clang-format on */
 
-/* --- CMPXCHG8B, CMPXCHG16B -------------------------------------------------------------------------------------------------------------- */
+/* --- CMPXCHG8B, CMPXCHG16B ------------------------------------------------------------------------------ */
 
 /* Both as 16 bytes of values in registers; only ZF changes. */
 struct pair {
@@ -190,14 +197,18 @@ HANDLER(cmpxchg_pair)
     return NEXT(v, op);
 }
 
-/* --- tables ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- tables --------------------------------------------------------------------------------------------- */
 
-#define EXCHANGE_ROWS(name) { { name##8_r, name##8_m }, { name##16_r, name##16_m }, { name##32_r, name##32_m }, { name##64_r, name##64_m } }
+/* clang-format off */
+#define EXCHANGE_ROWS(name) \
+    { { name##8_r, name##8_m }, { name##16_r, name##16_m }, \
+      { name##32_r, name##32_m }, { name##64_r, name##64_m } }
 static const op_handler exchange_handlers[][4][2] = {
     [INSN_XCHG] = EXCHANGE_ROWS(xchg),
     [INSN_XADD] = EXCHANGE_ROWS(xadd),
     [INSN_CMPXCHG] = EXCHANGE_ROWS(cmpxchg),
 };
+/* clang-format on */
 
 bool lower_exchange(struct op *op, const struct insn *in, uint32_t mode)
 {

@@ -1,12 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Instructions on single flags (CLC, STC, CMC, CLD, STD, LAHF, SAHF) and decimal arithmetic (DAA ... AAD, SALC). */
+/* Instructions on single flags (CLC, STC, CMC, CLD, STD, LAHF, SAHF) and decimal arithmetic (DAA ... AAD,
+ * SALC). */
 #include "engine/interp/operand.h"
 
-HANDLER(clc) { v->s.cc &= (uint16_t)~CC_CF; return NEXT(v, op); }
-HANDLER(stc) { v->s.cc |= CC_CF; return NEXT(v, op); }
-HANDLER(cmc) { v->s.cc ^= CC_CF; return NEXT(v, op); }
-HANDLER(cld) { v->s.rflags &= ~(uint64_t)FL_DF; return NEXT(v, op); }
-HANDLER(std) { v->s.rflags |= FL_DF; return NEXT(v, op); }
+HANDLER(clc)
+{
+    v->s.cc &= (uint16_t)~CC_CF;
+    return NEXT(v, op);
+}
+HANDLER(stc)
+{
+    v->s.cc |= CC_CF;
+    return NEXT(v, op);
+}
+HANDLER(cmc)
+{
+    v->s.cc ^= CC_CF;
+    return NEXT(v, op);
+}
+HANDLER(cld)
+{
+    v->s.rflags &= ~(uint64_t)FL_DF;
+    return NEXT(v, op);
+}
+HANDLER(std)
+{
+    v->s.rflags |= FL_DF;
+    return NEXT(v, op);
+}
 
 HANDLER(lahf)
 {
@@ -36,7 +57,7 @@ bool lower_flag(struct op *op, const struct insn *in, uint32_t mode)
     return true;
 }
 
-/* --- decimal arithmetic: a 64-bit host cannot run it, so by the manual's pseudo code ------------------------------------------------- */
+/* --- decimal arithmetic: a 64-bit host cannot run it, so by the manual's pseudo code -------------------- */
 
 /* SF, ZF and PF of a byte as the host gives them; CF, AF and OF by arguments. */
 static uint16_t byte_flags(uint8_t val, bool carry, bool adjust, bool overflow)
@@ -65,8 +86,16 @@ static void decimal_adjust(struct vcpu *v, bool subtract)
     v->s.cc = byte_flags(al, carry_out, adjust, false);
 }
 
-HANDLER(daa) { decimal_adjust(v, false); return NEXT(v, op); }
-HANDLER(das) { decimal_adjust(v, true); return NEXT(v, op); }
+HANDLER(daa)
+{
+    decimal_adjust(v, false);
+    return NEXT(v, op);
+}
+HANDLER(das)
+{
+    decimal_adjust(v, true);
+    return NEXT(v, op);
+}
 
 /* AAA and AAS. OF, SF, ZF and PF are undefined: as of the resulting AL. */
 static void ascii_adjust(struct vcpu *v, bool subtract)
@@ -80,8 +109,16 @@ static void ascii_adjust(struct vcpu *v, bool subtract)
     v->s.cc = byte_flags((uint8_t)ax, adjust, adjust, false);
 }
 
-HANDLER(aaa) { ascii_adjust(v, false); return NEXT(v, op); }
-HANDLER(aas) { ascii_adjust(v, true); return NEXT(v, op); }
+HANDLER(aaa)
+{
+    ascii_adjust(v, false);
+    return NEXT(v, op);
+}
+HANDLER(aas)
+{
+    ascii_adjust(v, true);
+    return NEXT(v, op);
+}
 
 /* CF, AF and OF are undefined for AAM and AAD: clear. */
 HANDLER(aam)

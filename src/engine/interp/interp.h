@@ -7,7 +7,8 @@
 
 extern const struct engine_ops interp_engine;
 
-/* For tests: calls `trace` before each instruction, with the state exact. One instruction at a time from then on; NULL ends it. */
+/* For tests: calls `trace` before each instruction, with the state exact. One instruction at a time from
+ * then on; NULL ends it. */
 void interp_set_trace(struct vcpu *v, void (*trace)(void *ctx, const struct vcpu *v), void *ctx);
 
 #endif

@@ -2,7 +2,7 @@
 /* MOV, MOVZX, MOVSX, LEA, CMOVcc, SETcc, BSWAP, CBW and CWD families, XLAT: data moved, flags left alone. */
 #include "engine/interp/operand.h"
 
-/* --- MOV ---------------------------------------------------------------------------------------------------------------------- */
+/* --- MOV ------------------------------------------------------------------------------------------------ */
 
 #define MOVE(n, T, S) \
     HANDLER(mov##n##_rr) \
@@ -23,8 +23,11 @@ FOR_SIZES(MOVE)
 struct move_handlers {
     op_handler rr, ri, rm[FORM_COUNT], mr[FORM_COUNT], mi[FORM_COUNT];
 };
-#define MOVE_ROW(n, T, S) { mov##n##_rr, mov##n##_ri, FORMS(mov##n##_rm), FORMS(mov##n##_mr), FORMS(mov##n##_mi) },
+/* clang-format off */
+#define MOVE_ROW(n, T, S) \
+    { mov##n##_rr, mov##n##_ri, FORMS(mov##n##_rm), FORMS(mov##n##_mr), FORMS(mov##n##_mi) },
 static const struct move_handlers move_handlers[] = { FOR_SIZES(MOVE_ROW) };
+/* clang-format on */
 
 bool lower_move(struct op *op, const struct insn *in, uint32_t mode)
 {
@@ -39,7 +42,7 @@ bool lower_move(struct op *op, const struct insn *in, uint32_t mode)
     return true;
 }
 
-/* --- MOVZX, MOVSX, MOVSXD ----------------------------------------------------------------------------------------------------- */
+/* --- MOVZX, MOVSX, MOVSXD ------------------------------------------------------------------------------- */
 
 /* name: z or s; to, from: bits; the value x of `from` bits is converted through type C. */
 #define EXTEND(name, to, from, C) \
@@ -50,8 +53,9 @@ bool lower_move(struct op *op, const struct insn *in, uint32_t mode)
     } \
     LOAD_HANDLERS(name##to##_##from##_rm, from, set##to(v, op->r1, (uint##to##_t)(C)x))
 #define EXTEND_FROM(from) \
-    EXTEND(movz, 16, from, uint##from##_t) EXTEND(movz, 32, from, uint##from##_t) EXTEND(movs, 16, from, int##from##_t) \
-    EXTEND(movs, 32, from, int##from##_t) EXTEND(movs, 64, from, int##from##_t)
+    EXTEND(movz, 16, from, uint##from##_t) \
+    EXTEND(movz, 32, from, uint##from##_t) EXTEND(movs, 16, from, int##from##_t) \
+        EXTEND(movs, 32, from, int##from##_t) EXTEND(movs, 64, from, int##from##_t)
 EXTEND_FROM(8)
 EXTEND_FROM(16)
 EXTEND_FROM(32)
@@ -59,27 +63,31 @@ EXTEND_FROM(32)
 struct extend_handlers {
     op_handler rr, rm[FORM_COUNT];
 };
+/* clang-format off */
 #define EXTEND_ROW(name, to, from) { name##to##_##from##_rr, FORMS(name##to##_##from##_rm) }
-#define EXTEND_ROWS(name, from, wide) { EXTEND_ROW(name, 16, from), EXTEND_ROW(name, 32, from), EXTEND_ROW(name, wide, from) }
+#define EXTEND_ROWS(name, from, wide) \
+    { EXTEND_ROW(name, 16, from), EXTEND_ROW(name, 32, from), EXTEND_ROW(name, wide, from) }
 /* [signed][source size][destination size]; zero extension to 64 bits is that to 32. */
 static const struct extend_handlers extend_handlers[2][3][3] = {
     { EXTEND_ROWS(movz, 8, 32), EXTEND_ROWS(movz, 16, 32), EXTEND_ROWS(movz, 32, 32) },
     { EXTEND_ROWS(movs, 8, 64), EXTEND_ROWS(movs, 16, 64), EXTEND_ROWS(movs, 32, 64) },
 };
+/* clang-format on */
 
 bool lower_extend(struct op *op, const struct insn *in, uint32_t mode)
 {
     const struct operand *b = &in->op[1];
     if (b->size == 0 || b->size > 4 || in->opsize < 2)
         return false;
-    const struct extend_handlers *h = &extend_handlers[in->id == INSN_MOVSX][size_index(b->size)][size_index(in->opsize) - 1];
+    const struct extend_handlers *h =
+        &extend_handlers[in->id == INSN_MOVSX][size_index(b->size)][size_index(in->opsize) - 1];
     op->r1 = in->op[0].reg;
     op->r2 = reg_number(b);
     op->run = is_reg(b) ? h->rr : h->rm[lower_mem(op, in, mode)];
     return true;
 }
 
-/* --- LEA ------------------------------------------------------------------------------------------------------------------------ */
+/* --- LEA ------------------------------------------------------------------------------------------------ */
 
 #define LEA(n, T, S) \
     HANDLER(lea##n##_b) \
@@ -89,7 +97,8 @@ bool lower_extend(struct op *op, const struct insn *in, uint32_t mode)
     } \
     HANDLER(lea##n##_bi) \
     { \
-        set##n(v, op->r1, (T)(op_reg(v, op->base) + (v->s.gpr[op->index] << op->scale) + (uint64_t)(int64_t)op->disp)); \
+        set##n(v, op->r1, \
+               (T)(op_reg(v, op->base) + (v->s.gpr[op->index] << op->scale) + (uint64_t)(int64_t)op->disp)); \
         return NEXT(v, op); \
     } \
     HANDLER(lea##n##_gen) \
@@ -113,9 +122,10 @@ bool lower_lea(struct op *op, const struct insn *in, uint32_t mode)
     return true;
 }
 
-/* --- CMOVcc, SETcc ---------------------------------------------------------------------------------------------------------------- */
+/* --- CMOVcc, SETcc -------------------------------------------------------------------------------------- */
 
-/* The memory operand is read whatever the condition, and a 32-bit destination is always zero-extended (SDM 2A CMOVcc). */
+/* The memory operand is read whatever the condition, and a 32-bit destination is always zero-extended (SDM
+ * 2A CMOVcc). */
 #define CMOV_SIZE(cond, c, n) \
     HANDLER(cmov##c##n##_rr) \
     { \
@@ -130,9 +140,13 @@ bool lower_lea(struct op *op, const struct insn *in, uint32_t mode)
     }
 #define CMOV(cond, c) CMOV_SIZE(cond, c, 16) CMOV_SIZE(cond, c, 32) CMOV_SIZE(cond, c, 64)
 FOR_CONDITIONS(CMOV)
+/* clang-format off */
 #define CMOV_ROW(cond, c) \
-    { { cmov##c##16_rr, cmov##c##16_rm }, { cmov##c##32_rr, cmov##c##32_rm }, { cmov##c##64_rr, cmov##c##64_rm } },
+    { { cmov##c##16_rr, cmov##c##16_rm }, \
+      { cmov##c##32_rr, cmov##c##32_rm }, \
+      { cmov##c##64_rr, cmov##c##64_rm } },
 static const op_handler cmov_handlers[16][3][2] = { FOR_CONDITIONS(CMOV_ROW) };
+/* clang-format on */
 
 bool lower_cmov(struct op *op, const struct insn *in, uint32_t mode)
 {
@@ -157,8 +171,10 @@ bool lower_cmov(struct op *op, const struct insn *in, uint32_t mode)
         return NEXT(v, op); \
     }
 FOR_CONDITIONS(SET)
+/* clang-format off */
 #define SET_ROW(cond, c) { set##c##_r, set##c##_m },
 static const op_handler set_handlers[16][2] = { FOR_CONDITIONS(SET_ROW) };
+/* clang-format on */
 
 bool lower_setcc(struct op *op, const struct insn *in, uint32_t mode)
 {
@@ -170,20 +186,34 @@ bool lower_setcc(struct op *op, const struct insn *in, uint32_t mode)
     return true;
 }
 
-/* --- the accumulator's own, BSWAP, XLAT --------------------------------------------------------------------------------------------- */
+/* --- the accumulator's own, BSWAP, XLAT ----------------------------------------------------------------- */
 
+/* clang-format off */
 HANDLER(cbw) { set16(v, RAX, (uint16_t)(int8_t)v->s.gpr[RAX]); return NEXT(v, op); }
 HANDLER(cwde) { set32(v, RAX, (uint32_t)(int16_t)v->s.gpr[RAX]); return NEXT(v, op); }
 HANDLER(cdqe) { set64(v, RAX, (uint64_t)(int32_t)v->s.gpr[RAX]); return NEXT(v, op); }
 HANDLER(cwd) { set16(v, RDX, (uint16_t)((int16_t)v->s.gpr[RAX] >> 15)); return NEXT(v, op); }
 HANDLER(cdq) { set32(v, RDX, (uint32_t)((int32_t)v->s.gpr[RAX] >> 31)); return NEXT(v, op); }
 HANDLER(cqo) { set64(v, RDX, (uint64_t)((int64_t)v->s.gpr[RAX] >> 63)); return NEXT(v, op); }
+/* clang-format on */
 
-HANDLER(bswap32) { set32(v, op->r1, __builtin_bswap32(get32(v, op->r1))); return NEXT(v, op); }
-HANDLER(bswap64) { set64(v, op->r1, __builtin_bswap64(get64(v, op->r1))); return NEXT(v, op); }
+HANDLER(bswap32)
+{
+    set32(v, op->r1, __builtin_bswap32(get32(v, op->r1)));
+    return NEXT(v, op);
+}
+HANDLER(bswap64)
+{
+    set64(v, op->r1, __builtin_bswap64(get64(v, op->r1)));
+    return NEXT(v, op);
+}
 
 /* Undefined by the manual; processors clear the low word. */
-HANDLER(bswap16) { set16(v, op->r1, 0); return NEXT(v, op); }
+HANDLER(bswap16)
+{
+    set16(v, op->r1, 0);
+    return NEXT(v, op);
+}
 
 HANDLER(xlat)
 {
@@ -195,15 +225,19 @@ HANDLER(xlat)
 
 bool lower_accumulator(struct op *op, const struct insn *in, uint32_t mode)
 {
-    static const op_handler convert[3] = { cbw, cwde, cdqe }, spread[3] = { cwd, cdq, cqo }, swap[3] = { bswap16, bswap32, bswap64 };
+    static const op_handler convert[3] = { cbw, cwde, cdqe }, spread[3] = { cwd, cdq, cqo },
+                            swap[3] = { bswap16, bswap32, bswap64 };
     (void)mode;
     unsigned size = in->opsize >= 2 ? size_index(in->opsize) - 1 : 0;
     op->r1 = in->op[0].reg;
-    op->run = in->id == INSN_CBW ? convert[size] : in->id == INSN_CWD ? spread[size] : in->id == INSN_BSWAP ? swap[size] : xlat;
+    op->run = in->id == INSN_CBW     ? convert[size]
+              : in->id == INSN_CWD   ? spread[size]
+              : in->id == INSN_BSWAP ? swap[size]
+                                     : xlat;
     return true;
 }
 
-/* --- NOP, fences, hints --------------------------------------------------------------------------------------------------------------- */
+/* --- NOP, fences, hints --------------------------------------------------------------------------------- */
 
 HANDLER(nop) { return NEXT(v, op); }
 

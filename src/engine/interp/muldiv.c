@@ -2,7 +2,7 @@
 /* MUL, IMUL, DIV, IDIV on the host's own. What would raise #DE there is found before it is run. */
 #include "engine/interp/operand.h"
 
-/* --- multiplication: the flags are captured after the product was moved out of their way -------------------------------------- */
+/* --- multiplication: the flags are captured after the product was moved out of their way ---------------- */
 
 #define MULTIPLY(name, insn, n, T, S) \
     static inline void name##n##_wide(struct vcpu *v, T s) \
@@ -18,11 +18,13 @@
     }
 /* AX = AL * s */
 #define MULTIPLY_BYTE(name, insn) \
-    static inline void name##8_wide(struct vcpu *v, uint8_t s) \
+    static inline void name##8_wide(struct vcpu * v, uint8_t s) \
     { \
         uint64_t low = v->s.gpr[RAX]; \
         uint16_t cc = v->s.cc; \
-        __asm__(CC_LOAD "mov %[low], %%rax\n\t" #insn "b %[s]\n\tmov %%rax, %[low]" CC_SAVE : [low] "+r"(low), "+a"(cc) : [s] "r"(s)); \
+        __asm__(CC_LOAD "mov %[low], %%rax\n\t" #insn "b %[s]\n\tmov %%rax, %[low]" CC_SAVE \
+                : [low] "+r"(low), "+a"(cc) \
+                : [s] "r"(s)); \
         v->s.cc = cc; \
         set16(v, RAX, (uint16_t)low); \
     }
@@ -33,6 +35,7 @@
         return NEXT(v, op); \
     } \
     LOAD_HANDLERS(name##n##_m, n, name##n##_wide(v, x))
+/* clang-format off */
 #define ALL_MUL(n, T, S) MULTIPLY(mul, mul, n, T, S) MULTIPLY_HANDLERS(mul, n)
 #define ALL_IMUL1(n, T, S) MULTIPLY(imul1, imul, n, T, S) MULTIPLY_HANDLERS(imul1, n)
 MULTIPLY_BYTE(mul, mul)
@@ -41,6 +44,7 @@ MULTIPLY_BYTE(imul1, imul)
 MULTIPLY_HANDLERS(imul1, 8)
 FOR_WIDE_SIZES(ALL_MUL)
 FOR_WIDE_SIZES(ALL_IMUL1)
+/* clang-format on */
 
 #define IMUL(n, T, S) \
     static inline T imul##n(struct vcpu *v, T d, T s) \
@@ -64,7 +68,7 @@ FOR_WIDE_SIZES(ALL_IMUL1)
     LOAD_HANDLERS(imul3_##n##_m, n, set##n(v, op->r1, imul##n(v, x, (T)op->imm)))
 FOR_WIDE_SIZES(IMUL)
 
-/* --- division ------------------------------------------------------------------------------------------------------------------- */
+/* --- division ------------------------------------------------------------------------------------------- */
 
 /* Runs the host's instruction on high:low / s. */
 #define DIVIDE_ON_HOST(insn, S, low, high, s) \
@@ -108,7 +112,8 @@ FOR_WIDE_SIZES(IMUL)
     } \
     LOAD_HANDLERS(idiv##n##_m, n, idiv##n##_wide(v, x))
 
-/* Does num / den (den not 0) not fit n bits? |num| must stay below |den| * 2^(n-1), or equal its sum with den - 1 when negative. */
+/* Does num / den (den not 0) not fit n bits? |num| must stay below |den| * 2^(n-1), or equal its sum with
+ * den - 1 when negative. */
 static inline bool idiv_overflows(__int128 num, int64_t den, unsigned n)
 {
     if (likely(num == (int64_t)num && (n == 64 || num == sext((uint64_t)num, n))))
@@ -142,23 +147,34 @@ static inline void idiv8_wide(struct vcpu *v, uint8_t s)
     set16(v, RAX, (uint16_t)low);
 }
 
-HANDLER(div8_r) { div8_wide(v, get8(v, op->r1)); return NEXT(v, op); }
-HANDLER(idiv8_r) { idiv8_wide(v, get8(v, op->r1)); return NEXT(v, op); }
+HANDLER(div8_r)
+{
+    div8_wide(v, get8(v, op->r1));
+    return NEXT(v, op);
+}
+HANDLER(idiv8_r)
+{
+    idiv8_wide(v, get8(v, op->r1));
+    return NEXT(v, op);
+}
 LOAD_HANDLERS(div8_m, 8, div8_wide(v, x))
 LOAD_HANDLERS(idiv8_m, 8, idiv8_wide(v, x))
 
-/* --- tables --------------------------------------------------------------------------------------------------------------------- */
+/* --- tables --------------------------------------------------------------------------------------------- */
 
 struct muldiv_handlers {
     op_handler r, m[FORM_COUNT];
 };
+/* clang-format off */
 #define MULDIV_ROW(name) { name##_r, FORMS(name##_m) }
-#define MULDIV_ROWS(name) { MULDIV_ROW(name##8), MULDIV_ROW(name##16), MULDIV_ROW(name##32), MULDIV_ROW(name##64) }
+#define MULDIV_ROWS(name) \
+    { MULDIV_ROW(name##8), MULDIV_ROW(name##16), MULDIV_ROW(name##32), MULDIV_ROW(name##64) }
 #define IMUL_ROWS(name) { { 0 }, MULDIV_ROW(name##_16), MULDIV_ROW(name##_32), MULDIV_ROW(name##_64) }
 static const struct muldiv_handlers muldiv_handlers[][4] = {
     [INSN_MUL] = MULDIV_ROWS(mul),   [INSN_IMUL1] = MULDIV_ROWS(imul1), [INSN_DIV] = MULDIV_ROWS(div),
     [INSN_IDIV] = MULDIV_ROWS(idiv), [INSN_IMUL2] = IMUL_ROWS(imul2),   [INSN_IMUL3] = IMUL_ROWS(imul3),
 };
+/* clang-format on */
 
 bool lower_muldiv(struct op *op, const struct insn *in, uint32_t mode)
 {

@@ -5,15 +5,15 @@
  *   struct insn ──lower (per family)──► struct op { handler, registers, displacement, immediate }
  *
  * A handler executes one instruction and then
- *   return NEXT(v, op);    goes on in the block (as a tail call where the compiler makes one; `return op + 1` is the slow spelling),
+ *   return NEXT(v, op);    goes on in the block (`return op + 1` is the slow spelling),
  *   return NULL;           has moved v->s.rip: the run loop finds the next block,
- *   return leave(v);       the same after something that the run loop has to look at (mode, events, activity),
- *   return interp_follow() goes to a block linked to this one.
- * A handler that faults unwinds with nothing committed; v->engine_op is the running operation, from which the run loop computes rip
- * and the retired count.
+ *   return leave(v);       the same, and the run loop has to look at mode, events and activity first,
+ *   return block_enter()   goes on in another block.
+ * A handler that faults unwinds with nothing committed; v->engine_op is the running operation, from which the
+ * run loop computes rip and the retired count.
  *
- * While a block runs, v->s.rip is the rip of its first byte and v->s.retired already counts the whole block. An operation that calls
- * into cpu/ where these matter puts exact()/inexact() around it.
+ * While a block runs, v->s.rip is the rip of its first byte and v->s.retired already counts the whole block.
+ * An operation that calls into cpu/ where these matter puts exact()/inexact() around it.
  */
 #ifndef SUNDOG_ENGINE_INTERP_OP_H
 #define SUNDOG_ENGINE_INTERP_OP_H
@@ -27,19 +27,19 @@ typedef const struct op *(*op_handler)(struct vcpu *v, const struct op *op);
 
 struct op {
     op_handler run;
-    uint8_t r1, r2;      /* register operands; byte registers of the integer families by byte offset in gpr[] */
+    uint8_t r1, r2;      /* registers; byte registers of the integer families by byte offset in gpr[] */
     uint8_t base, index; /* registers of the memory operand, 0..15 or MEM_* */
     uint8_t scale;
     uint8_t opsize;
-    uint8_t prefixes;    /* IP_*, and OP_MEMORY */
+    uint8_t prefixes;     /* IP_*, and OP_MEMORY */
     uint8_t len : 4;      /* instruction length */
     uint8_t addrsize : 4; /* 2, 4, 8 */
     uint16_t id : 13;     /* enum insn_id */
     uint16_t seg : 3;     /* of the memory operand or of implicit DS */
     uint16_t off;         /* of the next instruction from the block's start: rip after = block rip + off */
-    int32_t disp;         /* of the memory operand; from the block's start when base is MEM_RIP. Of a branch: from the block's start */
+    int32_t disp; /* of the memory operand; of a branch, or when base is MEM_RIP: from the block's start */
     uint64_t imm;
-    const void *aux;      /* family's: a stub, ... Of a branch: its block */
+    const void *aux; /* the family's: a stub, ...; of a branch: its block */
 };
 
 #define OP_MEMORY 0x80u /* has a memory operand */
@@ -48,21 +48,22 @@ struct op {
 
 #define BLOCK_OPS_MAX 32
 
-/* A decoded run of instructions from one physical page, or one instruction that crosses into a second page. Never freed alone: the
- * arena is emptied as a whole. Valid while the pages' code versions are those it was decoded under. */
+/* A decoded run of instructions from one physical page, or one instruction that crosses into a second
+ * page. Never freed alone: the arena is emptied as a whole. Valid while the pages' code versions are those
+ * it was decoded under. */
 struct block {
     const _Atomic uint32_t *live; /* the page's code version now */
     uint32_t version;
-    uint16_t count;               /* instructions */
+    uint16_t count; /* instructions */
     uint16_t bytes;
-    struct block *to[2];          /* successors on the same page: fall-through, taken; NULL: not looked up yet */
+    struct block *to[2]; /* successors on the same page: fall-through, taken; NULL: not looked up yet */
     struct block *hash_next;
-    const uint8_t *host;          /* its first byte: the key, with mode */
+    const uint8_t *host; /* its first byte: the key, with mode */
     uint32_t mode;
-    uint32_t version2;            /* of the second page, when live2 */
+    uint32_t version2; /* of the second page, when live2 */
     const _Atomic uint32_t *live2;
     const uint8_t *host2;
-    struct op ops[];              /* count, then one that ends the block; then the bytes they were made from */
+    struct op ops[]; /* count, then one that ends the block; then the bytes they were made from */
 };
 
 struct lookup_entry {
@@ -74,15 +75,15 @@ struct lookup_entry {
 
 /* The engine's part of a vcpu. */
 struct interp {
-    uint64_t limit;       /* blocks may run up to this retired count; 0: the run loop wants to look */
-    struct block *block;  /* running */
-    uint64_t rip0;        /* rip at its start */
-    uint64_t retired0;    /* retired count at its start */
+    uint64_t limit;      /* blocks may run up to this retired count; 0: the run loop wants to look */
+    struct block *block; /* running */
+    uint64_t rip0;       /* rip at its start */
+    uint64_t retired0;   /* retired count at its start */
     uint64_t until;
-    struct block **link;  /* successor slot that missed, to be filled by the next lookup */
-    bool alone;           /* the next instruction runs in a block of its own */
-    bool world_stopped;   /* for a locked operation */
-    bool repeating;       /* a string instruction stopped between iterations */
+    struct block **link; /* successor slot that missed, to be filled by the next lookup */
+    bool alone;          /* the next instruction runs in a block of its own */
+    bool world_stopped;  /* for a locked operation */
+    bool repeating;      /* a string instruction stopped between iterations */
     void (*trace)(void *ctx, const struct vcpu *v); /* called before each instruction */
     void *trace_ctx;
     uint8_t *arena;
@@ -91,12 +92,10 @@ struct interp {
     struct lookup_entry lookup[LOOKUP_ENTRIES];
 };
 
-static inline struct interp *interp_of(struct vcpu *v)
-{
-    return v->engine_data;
-}
+static inline struct interp *interp_of(struct vcpu *v) { return v->engine_data; }
 
-/* Handlers go from one to the next by tail calls where the compiler is known to make them; else the run loop calls each. */
+/* Handlers go from one to the next by tail calls where the compiler is known to make them; else the run
+ * loop calls each. */
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
 #define SUNDOG_SANITIZED 1
@@ -121,7 +120,8 @@ static always_inline const struct op *op_run(struct vcpu *v, const struct op *op
 
 #define NEXT(v, op) op_run((v), (op) + 1)
 
-/* Starts a block at v->s.rip, or NULL when the run loop has to look first: requests, count reached, code changed. */
+/* Starts a block at v->s.rip, or NULL when the run loop has to look first: requests, count reached, code
+ * changed. */
 static always_inline const struct op *block_enter(struct vcpu *v, struct block *b)
 {
     struct interp *c = interp_of(v);
@@ -133,14 +133,12 @@ static always_inline const struct op *block_enter(struct vcpu *v, struct block *
     c->rip0 = v->s.rip;
     c->retired0 = v->s.retired;
     v->s.retired = retired;
+    v->counters.blocks_executed++;
     return op_run(v, b->ops);
 }
 
 /* What the lookup cache is keyed with besides the linear address: address space, flushes so far, mode. */
-static inline uint64_t lookup_context(const struct vcpu *v)
-{
-    return v->mmu.flush_epoch << 12 | v->mode;
-}
+static inline uint64_t lookup_context(const struct vcpu *v) { return v->mmu.flush_epoch << 12 | v->mode; }
 
 static inline struct lookup_entry *lookup_slot(struct interp *c, uint64_t lin)
 {
@@ -156,7 +154,8 @@ static inline struct block *lookup_fast(struct vcpu *v, uint64_t lin)
     return NULL;
 }
 
-/* block_enter() outside 64-bit mode, where a block may reach beyond CS's limit: its instructions then run one by one. */
+/* block_enter() outside 64-bit mode, where a block may reach beyond CS's limit: its instructions then run
+ * one by one. */
 static always_inline const struct op *block_enter_limited(struct vcpu *v, struct block *b)
 {
     if (unlikely(v->s.rip + b->bytes - 1 > v->s.seg[SEG_CS].limit)) {
@@ -179,7 +178,8 @@ static inline uint64_t op_next_rip(const struct vcpu *v, const struct op *op)
     return (v->s.rip + op->off) & v->lin_mask;
 }
 
-/* Makes rip (as cpu/ops.h wants it: of the next instruction) and the retired count (this one not counted) exact. */
+/* Makes rip (as cpu/ops.h wants it: of the next instruction) and the retired count (this one not counted)
+ * exact. */
 static inline void exact(struct vcpu *v, const struct op *op)
 {
     struct interp *c = interp_of(v);
@@ -202,12 +202,13 @@ static inline const struct op *leave_exact(struct vcpu *v)
     return leave(v);
 }
 
-/* --- the memory operand --------------------------------------------------------------------------------------------------- */
+/* --- the memory operand --------------------------------------------------------------------------------- */
 
 /* Register n, where 16 is the block's rip: only the arithmetic of rip-relative operands reads it so. */
 static inline uint64_t op_reg(const struct vcpu *v, unsigned n)
 {
-    _Static_assert(offsetof(struct vcpu_state, rip) == MEM_RIP * sizeof(uint64_t), "rip follows the registers");
+    _Static_assert(offsetof(struct vcpu_state, rip) == MEM_RIP * sizeof(uint64_t),
+                   "rip follows the registers");
     uint64_t val;
     memcpy(&val, (const uint8_t *)&v->s + n * sizeof(val), sizeof(val));
     return val;
@@ -233,16 +234,17 @@ static inline uint64_t op_offset(const struct vcpu *v, const struct op *op)
     return off & mask_bytes(op->addrsize);
 }
 
-/* --- lowering ------------------------------------------------------------------------------------------------------------- */
+/* --- lowering ------------------------------------------------------------------------------------------- */
 
-/* Turns one decoded instruction into an op. `off`: of the next instruction from the block's start. False: nobody knows it. */
+/* Turns one decoded instruction into an op. `off`: of the next instruction from the block's start. False:
+ * nobody knows it. */
 bool lower(struct op *op, const struct insn *in, unsigned off, uint32_t mode);
 
-/* Fills op->run and operands for one decoded instruction; len, off, opsize, addrsize, seg, prefixes, id and imm are set already.
- * False if the family does not know it. One function per family. */
+/* Fills op->run and operands for one decoded instruction; len, off, opsize, addrsize, seg, prefixes, id
+ * and imm are set already. False if the family does not know it. One function per family. */
 bool lower_integer(struct op *op, const struct insn *in, uint32_t mode);
 bool lower_system(struct op *op, const struct insn *in, uint32_t mode);
-bool lower_simd(struct op *op, const struct insn *in, uint32_t mode); /* MMX and SSE rows, FXSAVE, XSAVE ... */
+bool lower_simd(struct op *op, const struct insn *in, uint32_t mode);
 bool lower_x87(struct op *op, const struct insn *in, uint32_t mode);
 
 #endif

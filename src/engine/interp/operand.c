@@ -2,7 +2,8 @@
 /* Memory operands: their fields, their linear address in the general case, and the paths of a TLB miss. */
 #include "engine/interp/operand.h"
 
-/* The displacement counts from the block's start where it is relative to rip, since rip itself stays there. */
+/* The displacement counts from the block's start where it is relative to rip, since rip itself stays
+ * there. */
 void op_set_mem(struct op *op, const struct insn *in)
 {
     const struct mem_operand *m = &in->mem;
@@ -24,7 +25,8 @@ static bool is_flat(const struct op *op, uint32_t mode)
 {
     if ((mode & MODE_CODE_MASK) == MODE_CODE64)
         return op->addrsize == 8 && op->seg < SEG_FS;
-    return (mode & MODE_FLAT) && op->addrsize == 4 && (op->seg == SEG_DS || op->seg == SEG_ES || op->seg == SEG_SS);
+    return (mode & MODE_FLAT) && op->addrsize == 4 &&
+           (op->seg == SEG_DS || op->seg == SEG_ES || op->seg == SEG_SS);
 }
 
 unsigned lower_mem(struct op *op, const struct insn *in, uint32_t mode)
@@ -35,7 +37,8 @@ unsigned lower_mem(struct op *op, const struct insn *in, uint32_t mode)
     return op->index == MEM_NO_REG ? FORM_B : FORM_BI;
 }
 
-__attribute__((noinline)) uint64_t address_gen(struct vcpu *v, const struct op *op, unsigned size, enum mmu_access access)
+__attribute__((noinline)) uint64_t address_gen(struct vcpu *v, const struct op *op, unsigned size,
+                                               enum mmu_access access)
 {
     return seg_linear(v, op->seg, op_offset(v, op), size, access);
 }
@@ -49,7 +52,8 @@ cold_fn uint64_t slow_read(struct vcpu *v, const struct op *op, uint64_t lin, un
     return val;
 }
 
-cold_fn void slow_write(struct vcpu *v, const struct op *op, uint64_t lin, uint64_t val, unsigned size, enum seg seg)
+cold_fn void slow_write(struct vcpu *v, const struct op *op, uint64_t lin, uint64_t val, unsigned size,
+                        enum seg seg)
 {
     exact(v, op);
     access_write(v, lin, &val, size, v->mmu.index, seg);
@@ -68,7 +72,8 @@ cold_fn void *slow_rmw(struct vcpu *v, const struct op *op, uint64_t lin, unsign
     return host;
 }
 
-/* Where no single locked instruction can do it (MMIO, two pages, a page with code), nobody else runs meanwhile. */
+/* Where no single locked instruction can do it (MMIO, two pages, a page with code), nobody else runs
+ * meanwhile. */
 cold_fn static void lock_world(struct vcpu *v)
 {
     if (v->cb.stop_others)

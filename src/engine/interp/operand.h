@@ -6,7 +6,8 @@
  *   LOAD_HANDLERS(name, 32, body using `x`)      the memory operand is read
  *   STORE_HANDLERS(name, 32, value)              ... is written
  *   RMW_HANDLERS(name, 32, body using `*p`)      ... is read and written in place, rights checked first
- * each in three address forms (FORM_*) and with the TLB-miss path in a cold twin, so that the fast path needs no stack frame.
+ * each in three address forms (FORM_*) and with the TLB-miss path in a cold twin, so that the fast path needs
+ * no stack frame.
  */
 #ifndef SUNDOG_ENGINE_INTERP_OPERAND_H
 #define SUNDOG_ENGINE_INTERP_OPERAND_H
@@ -30,12 +31,9 @@ typedef uint32_t any32 __attribute__((aligned(1), may_alias));
 typedef uint64_t any64 __attribute__((aligned(1), may_alias));
 
 /* Index of an operand size in handler tables: 1, 2, 4, 8 -> 0..3. */
-static inline unsigned size_index(unsigned size)
-{
-    return (unsigned)__builtin_ctz(size);
-}
+static inline unsigned size_index(unsigned size) { return (unsigned)__builtin_ctz(size); }
 
-/* --- registers: stores are always 64 bits wide, so that any later load is forwarded ----------------------------------------- */
+/* --- registers: stores are always 64 bits wide, so that any later load is forwarded --------------------- */
 
 static inline uint8_t get8(const struct vcpu *v, unsigned r) { return ((const uint8_t *)v->s.gpr)[r]; }
 static inline uint16_t get16(const struct vcpu *v, unsigned r) { return (uint16_t)v->s.gpr[r]; }
@@ -82,17 +80,16 @@ static inline uint8_t reg_number(const struct operand *o)
 /* r2 of an ALU op whose second operand is imm. */
 #define IMMEDIATE 0xff
 
-static inline bool is_reg(const struct operand *o)
-{
-    return o->kind == OPND_REG || o->kind == OPND_REGH;
-}
+static inline bool is_reg(const struct operand *o) { return o->kind == OPND_REG || o->kind == OPND_REGH; }
 
-/* --- address forms ---------------------------------------------------------------------------------------------------------- */
+/* --- address forms -------------------------------------------------------------------------------------- */
 
+/* clang-format off */
 /* B: flat, base + displacement. BI: flat, base + scaled index + displacement. GEN: anything. */
 enum { FORM_B, FORM_BI, FORM_GEN, FORM_COUNT };
 
 #define FORMS(name) { name##_b, name##_bi, name##_gen }
+/* clang-format on */
 
 /* The form of the memory operand; also fills op's fields. */
 unsigned lower_mem(struct op *op, const struct insn *in, uint32_t mode);
@@ -106,13 +103,14 @@ static inline uint64_t address_b(struct vcpu *v, const struct op *op, unsigned s
 static inline uint64_t address_bi(struct vcpu *v, const struct op *op, unsigned size, enum mmu_access access)
 {
     (void)size, (void)access;
-    return (op_reg(v, op->base) + (v->s.gpr[op->index] << op->scale) + (uint64_t)(int64_t)op->disp) & v->lin_mask;
+    return (op_reg(v, op->base) + (v->s.gpr[op->index] << op->scale) + (uint64_t)(int64_t)op->disp) &
+           v->lin_mask;
 }
 
 /* Linear address of any operand, segment checks made. */
 uint64_t address_gen(struct vcpu *v, const struct op *op, unsigned size, enum mmu_access access);
 
-/* --- memory: the paths of a TLB miss (operand.c) ------------------------------------------------------------------------------ */
+/* --- memory: the paths of a TLB miss (operand.c) -------------------------------------------------------- */
 
 uint64_t slow_read(struct vcpu *v, const struct op *op, uint64_t lin, unsigned size, enum seg seg);
 void slow_write(struct vcpu *v, const struct op *op, uint64_t lin, uint64_t val, unsigned size, enum seg seg);
@@ -120,7 +118,8 @@ void slow_write(struct vcpu *v, const struct op *op, uint64_t lin, uint64_t val,
 void *slow_rmw(struct vcpu *v, const struct op *op, uint64_t lin, unsigned size, uint64_t *val);
 
 /* Reads and writes at a linear address in `seg`, fast when cached. */
-static inline uint64_t read_linear(struct vcpu *v, const struct op *op, uint64_t lin, unsigned size, enum seg seg)
+static inline uint64_t read_linear(struct vcpu *v, const struct op *op, uint64_t lin, unsigned size,
+                                   enum seg seg)
 {
     const void *host = tlb_find(&v->mmu, lin, size, ACCESS_READ);
     if (unlikely(!host))
@@ -133,7 +132,8 @@ static inline uint64_t read_linear(struct vcpu *v, const struct op *op, uint64_t
     }
 }
 
-static inline void write_linear(struct vcpu *v, const struct op *op, uint64_t lin, uint64_t val, unsigned size, enum seg seg)
+static inline void write_linear(struct vcpu *v, const struct op *op, uint64_t lin, uint64_t val,
+                                unsigned size, enum seg seg)
 {
     void *host = tlb_find(&v->mmu, lin, size, ACCESS_WRITE);
     if (unlikely(!host)) {
@@ -199,7 +199,8 @@ static inline void write_operand(struct vcpu *v, const struct op *op, uint64_t v
         return NEXT(v, op); \
     }
 
-/* The body may change *p and v->s.cc, nothing else: where the store may still unwind, the flags are taken back until it is made. */
+/* The body may change *p and v->s.cc, nothing else: where the store may still unwind, the flags are taken
+ * back until it is made. */
 #define RMW_HANDLERS(name, n, ...) \
     static cold_fn const struct op *name##_slow(struct vcpu *v, const struct op *op, uint64_t lin) \
     { \
@@ -231,18 +232,19 @@ static inline void write_operand(struct vcpu *v, const struct op *op, uint64_t v
         return NEXT(v, op); \
     }
 
-/* --- LOCK: one handler for all address forms ------------------------------------------------------------------------------------ */
+/* --- LOCK: one handler for all address forms ------------------------------------------------------------ */
 
-/* Begins a locked read-modify-write at `lin`: host memory to use a locked instruction on; or NULL, with the old value in *val and
- * all other vcpus stopped until locked_end(). */
+/* Begins a locked read-modify-write at `lin`: host memory to use a locked instruction on; or NULL, with
+ * the old value in *val and all other vcpus stopped until locked_end(). */
 void *locked_begin(struct vcpu *v, const struct op *op, uint64_t lin, unsigned size, uint64_t *val);
-/* Stores `val` (when `store`) and lets the others go. May unwind: what the instruction writes besides is committed after it. */
+/* Stores `val` (when `store`) and lets the others go. May unwind: what the instruction writes besides is
+ * committed after it. */
 void locked_end(struct vcpu *v, const struct op *op, uint64_t lin, uint64_t val, unsigned size, bool store);
 
 /* Lets the other vcpus go, if they are stopped. Unwinding does it too. */
 void unlock_world(struct vcpu *v);
 
-/* --- host flags ------------------------------------------------------------------------------------------------------------------- */
+/* --- host flags ----------------------------------------------------------------------------------------- */
 
 /* After the instruction whose flags are wanted: AX = flags in the form of struct vcpu_state's cc. */
 #define CC_SAVE "\n\tlahf\n\tseto %%al"
@@ -273,16 +275,15 @@ static inline bool cc_test(uint16_t cc, unsigned n)
     return yes != (n & 1);
 }
 
+/* clang-format off */
 #define FOR_CONDITIONS(X) \
-    X(0, o) X(1, no) X(2, b) X(3, nb) X(4, z) X(5, nz) X(6, be) X(7, nbe) X(8, s) X(9, ns) X(10, p) X(11, np) X(12, l) X(13, nl) \
-    X(14, le) X(15, nle)
+    X(0, o) X(1, no) X(2, b) X(3, nb) X(4, z) X(5, nz) X(6, be) X(7, nbe) X(8, s) X(9, ns) X(10, p) X(11, np) \
+    X(12, l) X(13, nl) X(14, le) X(15, nle)
+/* clang-format on */
 
-static inline bool is_canonical48(uint64_t lin)
-{
-    return (uint64_t)sext(lin, 48) == lin;
-}
+static inline bool is_canonical48(uint64_t lin) { return (uint64_t)sext(lin, 48) == lin; }
 
-/* --- families ---------------------------------------------------------------------------------------------------------------------- */
+/* --- families ------------------------------------------------------------------------------------------- */
 
 /* One instruction's lowering; op is filled as by lower(). */
 typedef bool (*lower_fn)(struct op *op, const struct insn *in, uint32_t mode);

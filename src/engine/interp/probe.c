@@ -15,24 +15,25 @@ void interp_probe(struct engine_report *report);
 
 /* 32-bit code: sum and hash of a small array, over and over. */
 static const uint8_t probe_code[] = {
-    0xbe, 0x00, 0x20, 0x00, 0x00,       /* 0: mov esi, 0x2000 */
-    0xb9, 0x00, 0x04, 0x00, 0x00,       /*    mov ecx, 0x400 */
-    0x8b, 0x06,                         /* 1: mov eax, [esi] */
-    0x01, 0xc3,                         /*    add ebx, eax */
-    0x31, 0xda,                         /*    xor edx, ebx */
-    0xc1, 0xc2, 0x05,                   /*    rol edx, 5 */
-    0x89, 0x56, 0x04,                   /*    mov [esi + 4], edx */
-    0x83, 0xc6, 0x04,                   /*    add esi, 4 */
-    0x49,                               /*    dec ecx */
-    0x75, 0xee,                         /*    jnz 1b */
-    0xeb, 0xe2,                         /*    jmp 0b */
+    0xbe, 0x00, 0x20, 0x00, 0x00, /* 0: mov esi, 0x2000 */
+    0xb9, 0x00, 0x04, 0x00, 0x00, /*    mov ecx, 0x400 */
+    0x8b, 0x06,                   /* 1: mov eax, [esi] */
+    0x01, 0xc3,                   /*    add ebx, eax */
+    0x31, 0xda,                   /*    xor edx, ebx */
+    0xc1, 0xc2, 0x05,             /*    rol edx, 5 */
+    0x89, 0x56, 0x04,             /*    mov [esi + 4], edx */
+    0x83, 0xc6, 0x04,             /*    add esi, 4 */
+    0x49,                         /*    dec ecx */
+    0x75, 0xee,                   /*    jnz 1b */
+    0xeb, 0xe2,                   /*    jmp 0b */
 };
 
 /* Flat 32-bit protected mode without paging, at address 0. */
 static void probe_state(struct vcpu *v)
 {
     for (unsigned i = 0; i < SEG_COUNT; i++)
-        v->s.seg[i] = (struct segment){ .sel = 8, .attr = SA_P | SA_S | SA_DB | SA_G | 3, .limit = 0xffffffff };
+        v->s.seg[i] =
+            (struct segment){ .sel = 8, .attr = SA_P | SA_S | SA_DB | SA_G | 3, .limit = 0xffffffff };
     v->s.seg[SEG_CS].attr |= 8;
     v->s.cr0 |= CR0_PE;
     v->s.rip = 0;

@@ -3,8 +3,8 @@
  * The interpreter's run loop.
  *
  *   run ──► requests, count, events ──► many blocks at full speed  (run_blocks)
- *      ▲                           └──► or one instruction alone    (run_one: single step, shadows, count nearly reached, ...)
- *      └── exceptions unwind to here: rip and the retired count are computed from the operation that was running
+ *      ▲                           └──► or one instruction alone   (run_one: single step, shadows, end of count)
+ *      └── exceptions unwind to here: rip and retired count are computed from the operation that was running
  */
 #include "cpu/event.h"
 #include "engine/interp/block.h"
@@ -15,26 +15,27 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* --- running blocks ----------------------------------------------------------------------------------------------------------------------- */
+/* --- running blocks ------------------------------------------------------------------------------------- */
 
 /* A linked successor must be on the page of the block that remembers it: the same code version says so. */
-static void fill_link(struct interp *c, struct block *to)
+static void fill_link(struct vcpu *v, struct interp *c, struct block *to)
 {
     struct block **link = c->link;
     c->link = NULL;
-    if (to->live == c->block->live && to->mode == c->block->mode && !to->live2)
-        *link = to;
+    if (to->live != c->block->live || to->mode != c->block->mode || to->live2)
+        return;
+    *link = to;
+    v->counters.chained++;
 }
 
 static inline struct block *next_block(struct vcpu *v, struct interp *c)
 {
     uint64_t lin = fetch_linear(v);
     const struct lookup_entry *e = lookup_slot(c, lin);
-    struct block *b = e->lin == lin && e->context == lookup_context(v) && block_fresh(e->block) ? e->block : block_find(v, v->mode);
-    if (c->link) {
-        v->counters.chained++;
-        fill_link(c, b);
-    }
+    bool found = e->lin == lin && e->context == lookup_context(v) && block_fresh(e->block);
+    struct block *b = found ? e->block : block_find(v, v->mode);
+    if (c->link)
+        fill_link(v, c, b);
     return b;
 }
 
@@ -59,7 +60,7 @@ static void run_blocks(struct vcpu *v, struct interp *c)
     c->link = NULL;
 }
 
-/* --- one instruction -------------------------------------------------------------------------------------------------------------------------- */
+/* --- one instruction ------------------------------------------------------------------------------------ */
 
 static void run_alone(struct vcpu *v, struct interp *c, struct block *b)
 {
@@ -68,6 +69,7 @@ static void run_alone(struct vcpu *v, struct interp *c, struct block *b)
     c->rip0 = v->s.rip;
     c->retired0 = v->s.retired;
     v->s.retired += b->count;
+    v->counters.blocks_executed++;
     run_ops(v, b->ops);
     c->link = NULL;
 }
@@ -94,7 +96,7 @@ static void run_one(struct vcpu *v, struct interp *c)
         cpu_debug_after(v, tf);
 }
 
-/* --- unwinding ---------------------------------------------------------------------------------------------------------------------------------- */
+/* --- unwinding ------------------------------------------------------------------------------------------ */
 
 /* The state as it was before the operation that was running, of which nothing is committed. */
 static void retreat(struct vcpu *v, struct interp *c)
@@ -121,7 +123,7 @@ static void unwound(struct vcpu *v, struct interp *c, int why)
         v->s.activity = ACTIVITY_SHUTDOWN;
 }
 
-/* --- the engine --------------------------------------------------------------------------------------------------------------------------------- */
+/* --- the engine ----------------------------------------------------------------------------------------- */
 
 /* Looks at everything that may end or interrupt the run; false: *cause is set. */
 static bool may_go_on(struct vcpu *v, struct interp *c, enum exit_cause *cause)
@@ -143,9 +145,7 @@ static enum exit_cause why_idle(struct vcpu *v)
     switch (v->s.activity) {
     case ACTIVITY_SHUTDOWN: return EXIT_SHUTDOWN;
     case ACTIVITY_WAIT_SIPI: return EXIT_WAIT_SIPI;
-    default:
-        v->counters.exits_hlt++;
-        return EXIT_HLT;
+    default: v->counters.exits_hlt++; return EXIT_HLT;
     }
 }
 
@@ -153,7 +153,8 @@ static enum exit_cause run_loop(struct vcpu *v, struct interp *c)
 {
     enum exit_cause cause;
     while (may_go_on(v, c, &cause)) {
-        if (v->s.activity != ACTIVITY_RUN || (atomic_load_explicit(&v->requests, memory_order_relaxed) & REQ_EVENT)) {
+        if (v->s.activity != ACTIVITY_RUN ||
+            (atomic_load_explicit(&v->requests, memory_order_relaxed) & REQ_EVENT)) {
             cpu_take_events(v);
             if (v->s.activity != ACTIVITY_RUN)
                 return why_idle(v);
@@ -212,10 +213,7 @@ static void interp_vcpu_destroy(struct vcpu *v)
 }
 
 /* The state is always in v->s between runs. */
-static void interp_sync(struct vcpu *v, unsigned parts)
-{
-    (void)v, (void)parts;
-}
+static void interp_sync(struct vcpu *v, unsigned parts) { (void)v, (void)parts; }
 
 static void interp_state_changed(struct vcpu *v)
 {
@@ -223,7 +221,8 @@ static void interp_state_changed(struct vcpu *v)
     interp_of(v)->alone = false;
 }
 
-/* Decoded code is found by the host address of its page: when that may no longer be read there, all is forgotten. */
+/* Decoded code is found by the host address of its page: when that may no longer be read there, all is
+ * forgotten. */
 static void interp_drop_physical(struct vcpu *v, uint64_t first_page, uint64_t count, unsigned rights)
 {
     mmu_drop_physical(&v->mmu, first_page, count, rights);

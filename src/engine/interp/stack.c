@@ -2,7 +2,7 @@
 /* PUSH, POP, PUSHA, POPA, ENTER, LEAVE. Nothing is committed before the last access succeeded. */
 #include "engine/interp/stack.h"
 
-/* --- PUSH ----------------------------------------------------------------------------------------------------------------------------- */
+/* --- PUSH ----------------------------------------------------------------------------------------------- */
 
 cold_fn const struct op *push_and_next(struct vcpu *v, const struct op *op, uint64_t val, unsigned size)
 {
@@ -18,7 +18,7 @@ HANDLER(push_r) { return push_and_next(v, op, v->s.gpr[op->r1], op->opsize); }
 HANDLER(push_i) { return push_and_next(v, op, op->imm, op->opsize); }
 HANDLER(push_m) { return push_and_next(v, op, read_operand(v, op, op->opsize), op->opsize); }
 
-/* --- POP ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- POP ------------------------------------------------------------------------------------------------ */
 
 HANDLER(pop_r)
 {
@@ -53,7 +53,7 @@ HANDLER(pop_m)
     return NEXT(v, op);
 }
 
-/* --- PUSHA, POPA ---------------------------------------------------------------------------------------------------------------------- */
+/* --- PUSHA, POPA ---------------------------------------------------------------------------------------- */
 
 HANDLER(pusha)
 {
@@ -78,7 +78,7 @@ HANDLER(popa)
     return NEXT(v, op);
 }
 
-/* --- ENTER, LEAVE --------------------------------------------------------------------------------------------------------------------- */
+/* --- ENTER, LEAVE --------------------------------------------------------------------------------------- */
 
 /* imm: bytes to reserve; r1: nesting level (SDM 2A ENTER). */
 HANDLER(enter)
@@ -126,10 +126,11 @@ HANDLER(leave64)
     return NEXT(v, op);
 }
 
-/* --- lowering ------------------------------------------------------------------------------------------------------------------------- */
+/* --- lowering ------------------------------------------------------------------------------------------- */
 
 /* [operand: register, immediate][stack form] */
-static const op_handler push_handlers[2][STACK_FORM_COUNT] = { { push_r64, push_r32, push_r }, { push_i64, push_i32, push_i } };
+static const op_handler push_handlers[2][STACK_FORM_COUNT] = { { push_r64, push_r32, push_r },
+                                                               { push_i64, push_i32, push_i } };
 static const op_handler pop_handlers[STACK_FORM_COUNT] = { pop_r64, pop_r32, pop_r };
 
 bool lower_stack(struct op *op, const struct insn *in, uint32_t mode)

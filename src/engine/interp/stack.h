@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The guest's stack as instructions use it: in 64-bit and flat 32-bit mode directly, else by SS's base, limit and size. */
+/* The guest's stack as instructions use it: in 64-bit and flat 32-bit mode directly, else by SS's base,
+ * limit and size. */
 #ifndef SUNDOG_ENGINE_INTERP_STACK_H
 #define SUNDOG_ENGINE_INTERP_STACK_H
 
@@ -39,10 +40,7 @@ static inline uint64_t stack_peek(struct vcpu *v, const struct op *op, unsigned 
     return stack_read(v, op, v->s.gpr[RSP] & stack_mask(v), size);
 }
 
-static inline void stack_drop(struct vcpu *v, uint64_t bytes)
-{
-    stack_set(v, v->s.gpr[RSP] + bytes);
-}
+static inline void stack_drop(struct vcpu *v, uint64_t bytes) { stack_set(v, v->s.gpr[RSP] + bytes); }
 
 static inline void stack_push(struct vcpu *v, const struct op *op, uint64_t val, unsigned size)
 {

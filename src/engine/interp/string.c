@@ -2,9 +2,10 @@
 /*
  * MOVS STOS LODS CMPS SCAS INS OUTS, with and without REP.
  *
- * Each iteration retires one instruction and leaves RCX, RSI and RDI as the next needs them, so a fault or an interrupt between two
- * finds exact state. A repeated one runs in chunks: as many iterations as the count, the wanted retired count and CHUNK allow; then
- * the run loop looks for requests and comes back. Where both operands lie in plain RAM, MOVS and STOS do a page's worth at once.
+ * Each iteration retires one instruction and leaves RCX, RSI and RDI as the next needs them, so a fault or an
+ * interrupt between two finds exact state. A repeated one runs in chunks: as many iterations as the count,
+ * the wanted retired count and CHUNK allow; then the run loop looks for requests and comes back. Where both
+ * operands lie in plain RAM, MOVS and STOS do a page's worth at once.
  */
 #include "engine/interp/operand.h"
 
@@ -47,7 +48,7 @@ static inline void advance(const struct string_op *s, enum reg r, uint64_t n)
     set_sized(s->v, r, s->v->s.gpr[r] + (uint64_t)s->step * n, s->op->addrsize);
 }
 
-/* --- one iteration of each --------------------------------------------------------------------------------------------------------------- */
+/* --- one iteration of each ------------------------------------------------------------------------------ */
 
 static inline uint64_t read_source(const struct string_op *s)
 {
@@ -98,7 +99,9 @@ static inline void lods(const struct string_op *s)
 
 static inline void cmps(const struct string_op *s)
 {
-    uint64_t b = read_dest(s), a = read_source(s); /* in this order on the host: visible when both would fault */
+    /* The host reads in this order, which shows when both would fault. */
+    uint64_t b = read_dest(s);
+    uint64_t a = read_source(s);
     compare(s->v, a, b, s->size);
     advance(s, RSI, 1);
     advance(s, RDI, 1);
@@ -110,7 +113,8 @@ static inline void scas(const struct string_op *s)
     advance(s, RDI, 1);
 }
 
-/* The destination is known to be writable before the port is read, since reading it may have effects (SDM 2A INS). */
+/* The destination is known to be writable before the port is read, since reading it may have effects (SDM
+ * 2A INS). */
 static void ins(const struct string_op *s)
 {
     struct vcpu *v = s->v;
@@ -147,7 +151,7 @@ static inline void iterate(const struct string_op *s)
     }
 }
 
-/* --- many at once -------------------------------------------------------------------------------------------------------------------------- */
+/* --- many at once --------------------------------------------------------------------------------------- */
 
 /* Elements from `lin` upward to the end of its page. */
 static inline uint64_t elements_in_page(uint64_t lin, unsigned size)
@@ -155,10 +159,7 @@ static inline uint64_t elements_in_page(uint64_t lin, unsigned size)
     return (PAGE_SIZE - (lin & PAGE_OFFSET_MASK)) / size;
 }
 
-static inline uint64_t at_most(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
+static inline uint64_t at_most(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static void fill(uint8_t *dst, uint64_t val, unsigned size, uint64_t n)
 {
@@ -168,9 +169,18 @@ static void fill(uint8_t *dst, uint64_t val, unsigned size, uint64_t n)
     }
     switch (size) {
     case 1: memset(dst, (int)(uint8_t)val, n); break;
-    case 2: for (uint64_t i = 0; i < n; i++) ((any16 *)dst)[i] = (uint16_t)val; break;
-    case 4: for (uint64_t i = 0; i < n; i++) ((any32 *)dst)[i] = (uint32_t)val; break;
-    default: for (uint64_t i = 0; i < n; i++) ((any64 *)dst)[i] = val; break;
+    case 2:
+        for (uint64_t i = 0; i < n; i++)
+            ((any16 *)dst)[i] = (uint16_t)val;
+        break;
+    case 4:
+        for (uint64_t i = 0; i < n; i++)
+            ((any32 *)dst)[i] = (uint32_t)val;
+        break;
+    default:
+        for (uint64_t i = 0; i < n; i++)
+            ((any64 *)dst)[i] = val;
+        break;
     }
 }
 
@@ -188,7 +198,8 @@ static void copy_forward(uint8_t *dst, const uint8_t *src, unsigned size, uint64
     }
 }
 
-/* How many whole elements from RSI / RDI on could be done at once, upward in flat address space without a wrap. */
+/* How many whole elements from RSI / RDI on could be done at once, upward in flat address space without a
+ * wrap. */
 static inline uint64_t run_length(const struct string_op *s, enum reg r, uint64_t lin)
 {
     uint64_t to_wrap = (s->mask - (s->v->s.gpr[r] & s->mask)) / s->size;
@@ -228,9 +239,10 @@ static uint64_t movs_bulk(const struct string_op *s, uint64_t n)
     return n;
 }
 
-/* --- REP ------------------------------------------------------------------------------------------------------------------------------------- */
+/* --- REP ------------------------------------------------------------------------------------------------ */
 
-/* Notes n iterations as done: the count register, and the retired count, of which the block has one already. */
+/* Notes n iterations as done: the count register, and the retired count, of which the block has one
+ * already. */
 static inline void retire_iterations(const struct string_op *s, uint64_t n)
 {
     struct vcpu *v = s->v;
@@ -251,7 +263,11 @@ static bool repeat(const struct string_op *s, uint64_t n)
 {
     struct vcpu *v = s->v;
     while (n) {
-        uint64_t done = s->op->r1 == STRING_STOS ? stos_bulk(s, n) : s->op->r1 == STRING_MOVS ? movs_bulk(s, n) : 0;
+        uint64_t done = 0;
+        if (s->op->r1 == STRING_STOS)
+            done = stos_bulk(s, n);
+        else if (s->op->r1 == STRING_MOVS)
+            done = movs_bulk(s, n);
         if (!done) {
             iterate(s);
             done = 1;
@@ -264,7 +280,8 @@ static bool repeat(const struct string_op *s, uint64_t n)
     return false;
 }
 
-/* The block counted one instruction for it, of which the iterations are the true number: none at all still counts one. */
+/* The block counted one instruction for it, of which the iterations are the true number: none at all still
+ * counts one. */
 HANDLER(string_rep)
 {
     struct string_op s = string_begin(v, op);
@@ -312,12 +329,17 @@ HANDLER(string_io)
 
 bool lower_string(struct op *op, const struct insn *in, uint32_t mode)
 {
-    static const op_handler single[] = { string_movs, string_stos, string_lods, string_cmps, string_scas, string_io, string_io };
+    /* clang-format off */
+    static const op_handler single[] = {
+        string_movs, string_stos, string_lods, string_cmps, string_scas, string_io, string_io,
+    };
     static const uint8_t kinds[INSN_OUTS - INSN_MOVS + 1] = {
-        [INSN_MOVS - INSN_MOVS] = STRING_MOVS, [INSN_CMPS - INSN_MOVS] = STRING_CMPS, [INSN_STOS - INSN_MOVS] = STRING_STOS,
-        [INSN_LODS - INSN_MOVS] = STRING_LODS, [INSN_SCAS - INSN_MOVS] = STRING_SCAS, [INSN_INS - INSN_MOVS] = STRING_INS,
+        [INSN_MOVS - INSN_MOVS] = STRING_MOVS, [INSN_CMPS - INSN_MOVS] = STRING_CMPS,
+        [INSN_STOS - INSN_MOVS] = STRING_STOS, [INSN_LODS - INSN_MOVS] = STRING_LODS,
+        [INSN_SCAS - INSN_MOVS] = STRING_SCAS, [INSN_INS - INSN_MOVS] = STRING_INS,
         [INSN_OUTS - INSN_MOVS] = STRING_OUTS,
     };
+    /* clang-format on */
     (void)mode;
     op->r1 = kinds[in->id - INSN_MOVS];
     if (op->r1 >= STRING_INS && op->opsize == 8)

@@ -2,8 +2,8 @@
 /*
  * System instructions: operands fetched here, the operation itself in cpu/ops.h.
  *
- * cpu/ wants rip and the retired count exact: STAY brackets a call with exact()/inexact() and goes on in the block; LEAVE ends the block
- * and has the run loop look at mode, events and activity.
+ * cpu/ wants rip and the retired count exact: STAY brackets a call with exact()/inexact() and goes on in the
+ * block; LEAVE ends the block and has the run loop look at mode, events and activity.
  */
 #include "engine/interp/stack.h"
 
@@ -23,10 +23,7 @@
     } while (0)
 
 /* op->prefixes: the r/m operand is memory. */
-static inline bool in_memory(const struct op *op)
-{
-    return op->prefixes;
-}
+static inline bool in_memory(const struct op *op) { return op->prefixes; }
 
 /* The r/m operand of 16 bits. */
 static uint16_t read_selector(struct vcpu *v, const struct op *op, unsigned reg)
@@ -61,7 +58,7 @@ static inline void set_zf(struct vcpu *v, bool set)
     v->s.cc = (uint16_t)((v->s.cc & ~CC_ZF) | (set ? CC_ZF : 0));
 }
 
-/* --- flags ------------------------------------------------------------------------------------------------------------------------------- */
+/* --- flags ---------------------------------------------------------------------------------------------- */
 
 HANDLER(pushf) { return push_and_next(v, op, cpu_pushf_value(v, op->opsize), op->opsize); }
 
@@ -77,7 +74,7 @@ HANDLER(sti) { LEAVE(v, op, cpu_sti(v)); }
 HANDLER(clac) { LEAVE(v, op, cpu_clac(v)); }
 HANDLER(stac) { LEAVE(v, op, cpu_stac(v)); }
 
-/* --- segment registers ------------------------------------------------------------------------------------------------------------------- */
+/* --- segment registers ---------------------------------------------------------------------------------- */
 
 HANDLER(push_seg) { return push_and_next(v, op, v->s.seg[op->r1].sel, op->opsize); }
 
@@ -198,7 +195,8 @@ HANDLER(lsl)
     return NEXT(v, op);
 }
 
-/* The destination's RPL is raised to the source's (SDM 2A ARPL). A memory destination is written only then. */
+/* The destination's RPL is raised to the source's (SDM 2A ARPL). A memory destination is written only
+ * then. */
 HANDLER(arpl)
 {
     cpu_check_arpl(v);
@@ -218,18 +216,16 @@ HANDLER(bound)
     unsigned size = op->opsize;
     mem_read_bytes(v, op->seg, op_offset(v, op), raw, size * 2);
     int64_t index = sext(v->s.gpr[op->r1], size * 8);
-    int64_t low = sext(get_le32(raw), size * 8), high = sext(size == 2 ? get_le16(raw + 2) : get_le32(raw + 4), size * 8);
+    int64_t low = sext(get_le32(raw), size * 8),
+            high = sext(size == 2 ? get_le16(raw + 2) : get_le32(raw + 4), size * 8);
     if (index < low || index > high)
         cpu_raise(v, VEC_BR);
     return NEXT(v, op);
 }
 
-/* --- descriptor tables ------------------------------------------------------------------------------------------------------------------- */
+/* --- descriptor tables ---------------------------------------------------------------------------------- */
 
-static unsigned table_base_size(const struct vcpu *v)
-{
-    return vcpu_long64(v) ? 8 : 4;
-}
+static unsigned table_base_size(const struct vcpu *v) { return vcpu_long64(v) ? 8 : 4; }
 
 static void store_table(struct vcpu *v, const struct op *op, uint16_t limit, uint64_t base)
 {
@@ -286,7 +282,7 @@ HANDLER(lidt)
     STAY(v, op, cpu_lidt(v, limit, base));
 }
 
-/* --- control, debug and model-specific registers ------------------------------------------------------------------------------------------- */
+/* --- control, debug and model-specific registers -------------------------------------------------------- */
 
 HANDLER(smsw)
 {
@@ -339,9 +335,13 @@ HANDLER(invpcid)
 HANDLER(hlt) { LEAVE(v, op, cpu_hlt(v)); }
 HANDLER(wbinvd) { STAY(v, op, cpu_wbinvd(v)); }
 HANDLER(vmcall) { LEAVE(v, op, cpu_vmcall(v)); }
-HANDLER(undefined) { (void)op; cpu_raise(v, VEC_UD); }
+HANDLER(undefined)
+{
+    (void)op;
+    cpu_raise(v, VEC_UD);
+}
 
-/* --- far transfers ----------------------------------------------------------------------------------------------------------------------- */
+/* --- far transfers -------------------------------------------------------------------------------------- */
 
 /* imm: offset; disp: selector. */
 HANDLER(jmp_far) { LEAVE(v, op, cpu_jmp_far(v, (uint16_t)op->disp, op->imm, op->opsize)); }
@@ -372,7 +372,7 @@ HANDLER(sysret) { LEAVE(v, op, cpu_sysret(v, op->opsize)); }
 HANDLER(sysenter) { LEAVE(v, op, cpu_sysenter(v)); }
 HANDLER(sysexit) { LEAVE(v, op, cpu_sysexit(v, op->opsize)); }
 
-/* --- ports; imm: the port, or DX when r2 says so ----------------------------------------------------------------------------------------- */
+/* --- ports; imm: the port, or DX when r2 says so -------------------------------------------------------- */
 
 static inline uint16_t port_of(const struct vcpu *v, const struct op *op)
 {
@@ -380,52 +380,63 @@ static inline uint16_t port_of(const struct vcpu *v, const struct op *op)
 }
 
 HANDLER(in) { LEAVE(v, op, set_sized(v, RAX, cpu_in(v, port_of(v, op), op->opsize), op->opsize)); }
-HANDLER(out) { LEAVE(v, op, cpu_out(v, port_of(v, op), (uint32_t)get_sized(v, RAX, op->opsize), op->opsize)); }
+HANDLER(out)
+{
+    LEAVE(v, op, cpu_out(v, port_of(v, op), (uint32_t)get_sized(v, RAX, op->opsize), op->opsize));
+}
 
-/* --- lowering ---------------------------------------------------------------------------------------------------------------------------- */
+/* --- lowering ------------------------------------------------------------------------------------------- */
 
+/* clang-format off */
 static const op_handler system_handlers[INSN_ID_COUNT] = {
-    [INSN_PUSHF] = pushf,       [INSN_POPF] = popf,         [INSN_CLI] = cli,           [INSN_STI] = sti,
-    [INSN_CLAC] = clac,         [INSN_STAC] = stac,         [INSN_PUSH_SEG] = push_seg, [INSN_POP_SEG] = pop_seg,
-    [INSN_MOV_FROM_SEG] = mov_from_seg, [INSN_MOV_TO_SEG] = mov_to_seg,
-    [INSN_LES] = load_far,      [INSN_LDS] = load_far,      [INSN_LSS] = load_far,      [INSN_LFS] = load_far,
-    [INSN_LGS] = load_far,      [INSN_SLDT] = sldt,         [INSN_STR] = str,           [INSN_LLDT] = lldt,
-    [INSN_LTR] = ltr,           [INSN_VERR] = verr,         [INSN_VERW] = verw,         [INSN_LAR] = lar,
-    [INSN_LSL] = lsl,           [INSN_ARPL] = arpl,         [INSN_BOUND] = bound,       [INSN_SGDT] = sgdt,
-    [INSN_SIDT] = sidt,         [INSN_LGDT] = lgdt,         [INSN_LIDT] = lidt,         [INSN_SMSW] = smsw,
-    [INSN_LMSW] = lmsw,         [INSN_MOV_FROM_CR] = mov_from_cr, [INSN_MOV_TO_CR] = mov_to_cr,
-    [INSN_MOV_FROM_DR] = mov_from_dr, [INSN_MOV_TO_DR] = mov_to_dr,
-    [INSN_CLTS] = clts,         [INSN_RDMSR] = rdmsr,       [INSN_WRMSR] = wrmsr,       [INSN_RDTSC] = rdtsc,
-    [INSN_RDTSCP] = rdtscp,     [INSN_RDPMC] = rdpmc,       [INSN_CPUID] = cpuid,       [INSN_XGETBV] = xgetbv,
-    [INSN_XSETBV] = xsetbv,     [INSN_SWAPGS] = swapgs,     [INSN_RDFSBASE] = rdfsbase, [INSN_RDGSBASE] = rdgsbase,
-    [INSN_WRFSBASE] = wrfsbase, [INSN_WRGSBASE] = wrgsbase, [INSN_INVLPG] = invlpg,     [INSN_INVPCID] = invpcid,
-    [INSN_HLT] = hlt,           [INSN_INVD] = wbinvd,       [INSN_WBINVD] = wbinvd,     [INSN_VMCALL] = vmcall,
-    [INSN_VMMCALL] = vmcall,    [INSN_UD] = undefined,      [INSN_RET_FAR] = ret_far,   [INSN_IRET] = iret,
-    [INSN_INT3] = int3,         [INSN_INT1] = int1,         [INSN_INT] = int_n,         [INSN_INTO] = into,
-    [INSN_SYSCALL] = syscall,   [INSN_SYSRET] = sysret,     [INSN_SYSENTER] = sysenter, [INSN_SYSEXIT] = sysexit,
-    [INSN_JMP_FAR] = jmp_far,   [INSN_CALL_FAR] = call_far, [INSN_JMP_FAR_IND] = jmp_far_m, [INSN_CALL_FAR_IND] = call_far_m,
-    [INSN_IN] = in,             [INSN_OUT] = out,
+    [INSN_PUSHF] = pushf, [INSN_POPF] = popf, [INSN_CLI] = cli, [INSN_STI] = sti, [INSN_CLAC] = clac,
+    [INSN_STAC] = stac, [INSN_PUSH_SEG] = push_seg, [INSN_POP_SEG] = pop_seg,
+    [INSN_MOV_FROM_SEG] = mov_from_seg, [INSN_MOV_TO_SEG] = mov_to_seg, [INSN_LES] = load_far,
+    [INSN_LDS] = load_far, [INSN_LSS] = load_far, [INSN_LFS] = load_far, [INSN_LGS] = load_far,
+    [INSN_SLDT] = sldt, [INSN_STR] = str, [INSN_LLDT] = lldt, [INSN_LTR] = ltr, [INSN_VERR] = verr,
+    [INSN_VERW] = verw, [INSN_LAR] = lar, [INSN_LSL] = lsl, [INSN_ARPL] = arpl, [INSN_BOUND] = bound,
+    [INSN_SGDT] = sgdt, [INSN_SIDT] = sidt, [INSN_LGDT] = lgdt, [INSN_LIDT] = lidt, [INSN_SMSW] = smsw,
+    [INSN_LMSW] = lmsw, [INSN_MOV_FROM_CR] = mov_from_cr, [INSN_MOV_TO_CR] = mov_to_cr,
+    [INSN_MOV_FROM_DR] = mov_from_dr, [INSN_MOV_TO_DR] = mov_to_dr, [INSN_CLTS] = clts,
+    [INSN_RDMSR] = rdmsr, [INSN_WRMSR] = wrmsr, [INSN_RDTSC] = rdtsc, [INSN_RDTSCP] = rdtscp,
+    [INSN_RDPMC] = rdpmc, [INSN_CPUID] = cpuid, [INSN_XGETBV] = xgetbv, [INSN_XSETBV] = xsetbv,
+    [INSN_SWAPGS] = swapgs, [INSN_RDFSBASE] = rdfsbase, [INSN_RDGSBASE] = rdgsbase,
+    [INSN_WRFSBASE] = wrfsbase, [INSN_WRGSBASE] = wrgsbase, [INSN_INVLPG] = invlpg,
+    [INSN_INVPCID] = invpcid, [INSN_HLT] = hlt, [INSN_INVD] = wbinvd, [INSN_WBINVD] = wbinvd,
+    [INSN_VMCALL] = vmcall, [INSN_VMMCALL] = vmcall, [INSN_UD] = undefined, [INSN_RET_FAR] = ret_far,
+    [INSN_IRET] = iret, [INSN_INT3] = int3, [INSN_INT1] = int1, [INSN_INT] = int_n, [INSN_INTO] = into,
+    [INSN_SYSCALL] = syscall, [INSN_SYSRET] = sysret, [INSN_SYSENTER] = sysenter, [INSN_SYSEXIT] = sysexit,
+    [INSN_JMP_FAR] = jmp_far, [INSN_CALL_FAR] = call_far, [INSN_JMP_FAR_IND] = jmp_far_m,
+    [INSN_CALL_FAR_IND] = call_far_m, [INSN_IN] = in, [INSN_OUT] = out,
 };
+/* clang-format on */
 
 static enum seg far_segment(unsigned id)
 {
-    return id == INSN_LES ? SEG_ES : id == INSN_LDS ? SEG_DS : id == INSN_LSS ? SEG_SS : id == INSN_LFS ? SEG_FS : SEG_GS;
+    return id == INSN_LES   ? SEG_ES
+           : id == INSN_LDS ? SEG_DS
+           : id == INSN_LSS ? SEG_SS
+           : id == INSN_LFS ? SEG_FS
+                            : SEG_GS;
 }
 
 /* Control and debug registers and the bases of FS and GS have their own sizes. */
 static unsigned operation_size(const struct insn *in, uint32_t mode)
 {
     switch (in->id) {
-    case INSN_MOV_FROM_CR: case INSN_MOV_TO_CR: case INSN_MOV_FROM_DR: case INSN_MOV_TO_DR:
-        return (mode & MODE_CODE_MASK) == MODE_CODE64 ? 8 : 4;
-    case INSN_RDFSBASE: case INSN_RDGSBASE: case INSN_WRFSBASE: case INSN_WRGSBASE:
-        return in->op[0].size;
-    case INSN_SYSRET: case INSN_SYSEXIT:
-        return in->rex & 8 ? 8 : 4;
-    case INSN_IN: case INSN_OUT:
-        return in->opsize == 8 ? 4 : in->opsize;
-    default:
-        return in->opsize;
+    case INSN_MOV_FROM_CR:
+    case INSN_MOV_TO_CR:
+    case INSN_MOV_FROM_DR:
+    case INSN_MOV_TO_DR: return (mode & MODE_CODE_MASK) == MODE_CODE64 ? 8 : 4;
+    case INSN_RDFSBASE:
+    case INSN_RDGSBASE:
+    case INSN_WRFSBASE:
+    case INSN_WRGSBASE: return in->op[0].size;
+    case INSN_SYSRET:
+    case INSN_SYSEXIT: return in->rex & 8 ? 8 : 4;
+    case INSN_IN:
+    case INSN_OUT: return in->opsize == 8 ? 4 : in->opsize;
+    default: return in->opsize;
     }
 }
 
@@ -440,8 +451,13 @@ bool lower_system(struct op *op, const struct insn *in, uint32_t mode)
         op_set_mem(op, in);
     op->prefixes = mem;
     switch (in->id) {
-    case INSN_LES: case INSN_LDS: case INSN_LSS: case INSN_LFS: case INSN_LGS: op->r2 = (uint8_t)far_segment(in->id); break;
-    case INSN_JMP_FAR: case INSN_CALL_FAR: op->disp = (int32_t)in->imm2; break;
+    case INSN_LES:
+    case INSN_LDS:
+    case INSN_LSS:
+    case INSN_LFS:
+    case INSN_LGS: op->r2 = (uint8_t)far_segment(in->id); break;
+    case INSN_JMP_FAR:
+    case INSN_CALL_FAR: op->disp = (int32_t)in->imm2; break;
     case INSN_RET_FAR: op->imm = in->op[0].kind == OPND_IMM ? in->imm : 0; break;
     case INSN_IN: op->r2 = is_reg(&in->op[1]); break;
     case INSN_OUT: op->r2 = is_reg(&in->op[0]); break;
@@ -450,10 +466,14 @@ bool lower_system(struct op *op, const struct insn *in, uint32_t mode)
     return op->run != NULL;
 }
 
-/* --- what could not be decoded ----------------------------------------------------------------------------------------------------------- */
+/* --- what could not be decoded -------------------------------------------------------------------------- */
 
 HANDLER(not_implemented) { cpu_raise_unimplemented(v, op->imm); }
-HANDLER(too_long) { (void)op; cpu_raise_gp0(v); }
+HANDLER(too_long)
+{
+    (void)op;
+    cpu_raise_gp0(v);
+}
 
 void lower_undefined(struct op *op, uint64_t bytes, unsigned off, bool long_)
 {
