@@ -68,7 +68,7 @@ def mutate(image, kind):
     elif kind == "text":
         data = bytearray(b"this is no kernel\n" * 1000)
     elif kind == "entry":
-        struct.pack_into("<I", data, 24, 0x03000000)
+        struct.pack_into("<I", data, 24, 0xE0000000)
     else:
         raise SystemExit(f"{kind}: no such mutation")
     return bytes(data)
