@@ -98,11 +98,23 @@ static uint64_t next_page(const struct vcpu *v, uint64_t lin)
     return v->mode & MODE_LMA ? next : next & 0xffffffff;
 }
 
+/* A flat segment's limit is not compared on the fast path; only an access over the end of its 4 GiB can pass it, and such a one comes
+ * here because it crosses a page. Segments in 64-bit mode have no limit. */
+static bool beyond_4g(const struct vcpu *v, uint64_t lin, unsigned size, enum seg seg)
+{
+    if (vcpu_long64(v) || attr_expand_down(v->s.seg[seg].attr))
+        return false;
+    uint64_t off = (lin - v->s.seg[seg].base) & 0xffffffff;
+    return v->s.seg[seg].limit == 0xffffffff && off + size - 1 > 0xffffffff;
+}
+
 /* size <= 4096, so at most two pieces. Returns how many. */
 static unsigned translate_all(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_access access,
                               enum mmu_index index, enum seg seg, struct piece out[2])
 {
     uint32_t room = PAGE_SIZE - (lin & PAGE_OFFSET_MASK);
+    if (unlikely(size > room && beyond_4g(v, lin, size, seg)))
+        raise_segment(v, seg);
     check_alignment(v, lin, size, index);
     if (likely(size <= room)) {
         out[0] = translate(v, lin, size, access, index, seg);

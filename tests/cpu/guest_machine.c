@@ -17,7 +17,7 @@
 /* Guest-physical layout. */
 enum { PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, PT_CODE = 0x4000, PT_DATA = 0x5000, PT_KERNEL = 0x6000, GDT = 0x7000, IDT = 0x8000,
        TSS = 0x9000, STUBS = 0xa000, STACK = 0xc000, CODE_PA = 0x10000, DATA_PA = 0x14000 };
-#define KERNEL_BASE 0x400000ull /* linear address of guest-physical 0 for the handlers and tables */
+#define KERNEL_BASE 0x3fe00000ull /* linear address of guest-physical 0 for the handlers and tables; no edge value points there */
 #define RAM_SIZE (1u << 20)
 
 enum { SEL_KCODE = 0x10, SEL_UCODE32 = 0x23, SEL_UDATA = 0x2b, SEL_UCODE64 = 0x33, SEL_TSS = 0x40 };

@@ -3,8 +3,9 @@
  * MMX and SSE: operands are brought to a fixed place, the host's own instruction runs on them (simd_stubs.h), the result is committed.
  *
  * With every SIMD exception masked nothing more is needed: the sticky flags gather in the host's MXCSR. With one unmasked, the row
- * runs masked on a copy with the flags cleared, and what it would have raised is read from them (SDM 1 11.5.2).
+ * runs on a copy under the guest's own MXCSR, and the host's trap becomes the guest's #XM (SDM 1 11.5.2).
  */
+#include "cpu/model.h"
 #include "engine/interp/fpu.h"
 #include "engine/interp/simd_stubs.h"
 
@@ -89,71 +90,31 @@ static inline void write_mmx(struct vcpu *v, unsigned reg, const void *val)
 
 /* --- floating-point exceptions -------------------------------------------------------------------------------------------- */
 
-#define MX_PRE 0x07u /* invalid, denormal, divide by zero: found before the computation */
-#define MX_UE 0x10u
-
 static inline bool any_unmasked(const struct vcpu *v)
 {
     return unlikely((v->s.fpu.mxcsr & MXCSR_MASKS) != MXCSR_MASKS);
 }
 
-static void clear_host_flags(struct vcpu *v)
+static void call_frame(struct simd_frame *f, const void *stub, bool with_mmx)
 {
+    if (with_mmx)
+        simd_call_frame_mmx(f, stub);
+    else
+        simd_call_frame(f, stub);
+}
+
+/* Runs the stub with the guest's own MXCSR: an unmasked exception traps on the host, and is the guest's. */
+static void call_unmasked(struct vcpu *v, struct simd_frame *f, const void *stub, bool with_mmx)
+{
+    uint32_t mxcsr;
     fpu_sync_mxcsr(v);
-    uint32_t val = (v->s.fpu.mxcsr & ~MXCSR_FLAGS) | MXCSR_MASKS;
-    __asm__ volatile("ldmxcsr %0" : : "m"(val));
-}
-
-static bool denormal32(const void *p)
-{
-    uint32_t x = get_le32(p);
-    return !(x & 0x7f800000u) && x & 0x7fffffu;
-}
-
-static bool denormal64(const void *p)
-{
-    uint64_t x = get_le64(p);
-    return !(x & 0x7ff0000000000000ull) && x & 0xfffffffffffffull;
-}
-
-/* Unmasked, a tiny result raises underflow even when it is exact; masked it does not show in the flags (SDM 1 4.9.1.5). */
-static bool exact_tiny(unsigned id, const uint8_t *result)
-{
-    switch (id) {
-    case INSN_ADDSS: case INSN_SUBSS: case INSN_MULSS: case INSN_DIVSS: case INSN_CVTSD2SS:
-        return denormal32(result);
-    case INSN_ADDSD: case INSN_SUBSD: case INSN_MULSD: case INSN_DIVSD:
-        return denormal64(result);
-    case INSN_CVTPD2PS:
-        return denormal32(result) || denormal32(result + 4);
-    case INSN_ADDPS: case INSN_SUBPS: case INSN_MULPS: case INSN_DIVPS: case INSN_HADDPS: case INSN_HSUBPS: case INSN_ADDSUBPS:
-    case INSN_DPPS:
-        return denormal32(result) || denormal32(result + 4) || denormal32(result + 8) || denormal32(result + 12);
-    case INSN_ADDPD: case INSN_SUBPD: case INSN_MULPD: case INSN_DIVPD: case INSN_HADDPD: case INSN_HSUBPD: case INSN_ADDSUBPD:
-    case INSN_DPPD:
-        return denormal64(result) || denormal64(result + 8);
-    default:
-        return false;
-    }
-}
-
-/* After a masked trial run: notes the flags, or raises what an unmasked exception asks for. */
-static void settle_exceptions(struct vcpu *v, unsigned id, const uint8_t *result)
-{
-    uint32_t host;
-    __asm__ volatile("stmxcsr %0" : "=m"(host));
-    uint32_t raised = host & MXCSR_FLAGS;
-    uint32_t enabled = ~(v->s.fpu.mxcsr >> 7) & MXCSR_FLAGS;
-    if (enabled & MX_UE && result && exact_tiny(id, result))
-        raised |= MX_UE;
-    if (raised & enabled & MX_PRE)
-        raised &= MX_PRE;
-    fpu_set_mxcsr(v, v->s.fpu.mxcsr | raised);
-    if (!(raised & enabled))
-        return;
-    if (v->s.cr4 & CR4_OSXMMEXCPT)
-        cpu_raise(v, VEC_XM);
-    cpu_raise(v, VEC_UD);
+    simd_catch_traps();
+    __asm__ volatile("ldmxcsr %0" : : "m"(v->s.fpu.mxcsr));
+    call_frame(f, stub, with_mmx);
+    __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+    fpu_set_mxcsr(v, f->trapped ? f->trapped : mxcsr);
+    if (f->trapped)
+        cpu_raise(v, v->s.cr4 & CR4_OSXMMEXCPT ? VEC_XM : VEC_UD);
 }
 
 /* --- XMM, XMM/memory [, imm] ---------------------------------------------------------------------------------------------- */
@@ -179,12 +140,11 @@ static void xmm_fp(struct vcpu *v, const struct op *op, const uint8_t *src)
         simd_call_xmm(dst, src, op->aux);
         return;
     }
-    uint8_t trial[16];
-    memcpy(trial, dst, 16);
-    clear_host_flags(v);
-    simd_call_xmm(trial, src, op->aux);
-    settle_exceptions(v, op->id, trial);
-    memcpy(dst, trial, 16);
+    struct simd_frame f = { .cc = v->s.cc };
+    memcpy(f.xmm0, dst, 16);
+    memcpy(f.xmm1, src, 16);
+    call_unmasked(v, &f, op->aux, false);
+    memcpy(dst, f.xmm0, 16);
 }
 
 FPU_HANDLER(xmm_fp_rr)
@@ -399,15 +359,10 @@ FPU_HANDLER(maskmovq)
 
 static void frame_fp_call(struct vcpu *v, const struct op *op, struct simd_frame *f, bool with_mmx)
 {
-    bool careful = op->imm & HAS_FP && any_unmasked(v);
-    if (careful)
-        clear_host_flags(v);
-    if (with_mmx)
-        simd_call_frame_mmx(f, op->aux);
+    if (op->imm & HAS_FP && any_unmasked(v))
+        call_unmasked(v, f, op->aux, with_mmx);
     else
-        simd_call_frame(f, op->aux);
-    if (careful)
-        settle_exceptions(v, op->id, NULL);
+        call_frame(f, op->aux, with_mmx);
 }
 
 static void frame_source_xmm(struct vcpu *v, const struct op *op, struct simd_frame *f)
@@ -532,27 +487,29 @@ FPU_HANDLER(compare_strings)
         memcpy(v->s.fpu.xmm[0], f.xmm0, 16);
 }
 
-/* CVTPI2PS/PD: MMX or memory -> XMM. CVTPI2PD from memory does not touch the MMX state (SDM 2A). */
+/* From memory, CVTPI2PD leaves the MMX state alone, and so does CVTPI2PS on AMD's processors; on Intel's it does not (SDM 2A). */
+static bool memory_form_touches_mmx(const struct vcpu *v, const struct op *op)
+{
+    return op->id == INSN_CVTPI2PS && v->model->vendor[0] == 'G';
+}
+
+/* CVTPI2PS/PD: MMX or memory -> XMM */
 FPU_HANDLER(xmm_from_mmx)
 {
     struct simd_frame f = { .cc = v->s.cc };
     uint8_t val[16];
+    bool mem = op->r2 & SRC_MEM;
+    bool touches_mmx = !mem || memory_form_touches_mmx(v, op);
     check_sse(v);
-    if (op->r2 & SRC_MEM) {
-        if (op->id != INSN_CVTPI2PD)
-            check_mmx(v);
-        load_operand(v, op, val);
-        f.mm1 = get_le64(val);
-    } else {
+    if (touches_mmx)
         check_mmx(v);
-        f.mm1 = get_le64(mmx(v, op->r2)); /* re-read below when TOP moves */
-    }
-    bool transition = !(op->r2 & SRC_MEM) || op->id != INSN_CVTPI2PD;
-    fpu_sync_x87(v); /* the stub uses the host's MMX registers */
-    if (transition)
+    if (mem)
+        load_operand(v, op, val);
+    if (touches_mmx)
         fpu_begin_mmx(v);
-    if (!(op->r2 & SRC_MEM))
-        f.mm1 = get_le64(mmx(v, op->r2));
+    else
+        fpu_sync_x87(v); /* the stub uses the host's MMX registers all the same */
+    f.mm1 = get_le64(mem ? val : mmx(v, op->r2));
     memcpy(f.xmm0, v->s.fpu.xmm[op->r1], 16);
     frame_fp_call(v, op, &f, true);
     memcpy(v->s.fpu.xmm[op->r1], f.xmm0, 16);

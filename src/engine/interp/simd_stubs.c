@@ -2,6 +2,8 @@
 /* Stubs assembled from the table rows, and the four ways to call one. See simd_stubs.h. */
 #include "engine/interp/simd_stubs.h"
 
+#include "host/traps.h"
+
 #define TEXT(x) #x
 #define STR(x) TEXT(x)
 
@@ -110,6 +112,19 @@ const void *simd_stub(const struct insn_row *row, bool wide, uint8_t imm)
     return simd_stub_base + simd_stub_offsets[2 * n + wide] + (simd_row_has_imm(row) ? imm * SIMD_IMM_STRIDE : 0);
 }
 
+/* Where a trapped stub goes on: back to its caller, who finds MXCSR in r11d. */
+extern const char simd_stub_end[] __attribute__((visibility("hidden")));
+extern const char simd_trap_return[] __attribute__((visibility("hidden")));
+__asm__(".text\n"
+        "simd_stub_end:\n"
+        "simd_trap_return:\n"
+        "  ret\n");
+
+void simd_catch_traps(void)
+{
+    host_catch_simd_traps(simd_stub_base, simd_stub_end, simd_trap_return);
+}
+
 /* void simd_call_xmm(void *dst, const void *src, const void *stub) */
 __asm__(".text\n .globl simd_call_xmm\n .hidden simd_call_xmm\n .type simd_call_xmm, @function\n .p2align 4\n"
         "simd_call_xmm:\n"
@@ -131,7 +146,7 @@ __asm__(".globl simd_call_mmx\n .hidden simd_call_mmx\n .type simd_call_mmx, @fu
         ".size simd_call_mmx, . - simd_call_mmx\n");
 
 #define FRAME_OFFSETS(X) \
-    X(xmm0, 0) X(xmm1, 16) X(xmm2, 32) X(mm0, 48) X(mm1, 56) X(rax, 64) X(rcx, 72) X(rdx, 80) X(cc, 88)
+    X(xmm0, 0) X(xmm1, 16) X(xmm2, 32) X(mm0, 48) X(mm1, 56) X(rax, 64) X(rcx, 72) X(rdx, 80) X(cc, 88) X(trapped, 92)
 #define X(field, at) _Static_assert(offsetof(struct simd_frame, field) == at, "simd_call_frame's layout");
 FRAME_OFFSETS(X)
 #undef X
@@ -146,6 +161,7 @@ FRAME_OFFSETS(X)
             "  movups 32(%rbx), %xmm2\n" mmx_in \
             "  mov 72(%rbx), %rcx\n" \
             "  mov 80(%rbx), %rdx\n" \
+            "  mov $0, %r11d\n" \
             "  movzwl 88(%rbx), %eax\n" \
             "  add $0x7f, %al\n" \
             "  sahf\n" \
@@ -155,6 +171,7 @@ FRAME_OFFSETS(X)
             "  lahf\n" \
             "  seto %al\n" \
             "  mov %ax, 88(%rbx)\n" \
+            "  mov %r11d, 92(%rbx)\n" \
             "  mov %rcx, 72(%rbx)\n" \
             "  movups %xmm0, (%rbx)\n" \
             "  movups %xmm2, 32(%rbx)\n" mmx_out \

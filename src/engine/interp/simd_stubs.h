@@ -16,6 +16,7 @@ struct simd_frame {
     uint64_t mm0, mm1;
     uint64_t rax, rcx, rdx;
     uint16_t cc;
+    uint32_t trapped; /* out: MXCSR at an unmasked exception, 0 if there was none */
 };
 
 /* Stub of a row of insn_simd.def; wide = the REX.W form; imm selects among 256 where the row has an immediate. */
@@ -26,8 +27,11 @@ bool simd_row_has_imm(const struct insn_row *row);
 void simd_call_xmm(void *dst, const void *src, const void *stub);
 /* mm0 = mm0 OP mm1 on MMX registers of 8 bytes; leaves the host's x87 empty (EMMS). */
 void simd_call_mmx(void *dst, const void *src, const void *stub);
-/* All of a frame in, all of it out. With MMX: _mixed. */
+/* All of a frame in, all of it out, with and without MMX registers. Exceptions may be unmasked in the host's MXCSR: the host's trap
+ * then ends the stub (simd_catch_traps()), `trapped` says so, and the host's MXCSR is masked again. */
 void simd_call_frame(struct simd_frame *f, const void *stub);
 void simd_call_frame_mmx(struct simd_frame *f, const void *stub);
+/* Once per process, before the first unmasked call. */
+void simd_catch_traps(void);
 
 #endif
