@@ -129,6 +129,8 @@ static bool refresh(struct vcpu *v, struct block *b, uint64_t lin)
         f = fetch_page(v, next_page(v, lin));
         if (f.host != b->host2)
             return false;
+    }
+    if (b->host2) {
         b->version2 = pmap_claim_code(v->pmap, f.addr, b->bytes - part);
         if (memcmp(b->host2, saved_bytes(b) + part, b->bytes - part))
             return false;
