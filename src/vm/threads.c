@@ -120,7 +120,9 @@ static bool is_runnable(struct vm_cpu *c)
 static bool pick_turn(struct vm *vm)
 {
     struct vm_state *s = &vm->state;
-    if (s->slice_left && is_runnable(&vm->cpus[s->turn]))
+    if (!is_runnable(&vm->cpus[s->turn]))
+        s->slice_left = 0; /* a turn ends with HLT, also when the run was cut right behind it */
+    if (s->slice_left)
         return true;
     for (unsigned i = 1; i <= vm->ncpus; i++) {
         unsigned next = (s->turn + i) % vm->ncpus;

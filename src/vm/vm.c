@@ -92,6 +92,8 @@ static void destroy_cpu(struct vm *vm, struct vm_cpu *c)
 
 /* --- the machine ------------------------------------------------------------------------------------------------------------- */
 
+#define YEAR_2000_NS 946684800000000000ull
+
 /* A deterministic machine's clock must not depend on what was measured on this host today. */
 static uint64_t tsc_khz(const struct vm_config *cfg)
 {
@@ -112,8 +114,8 @@ static int create_parts(struct vm *vm, struct error *e)
     vm->inputs = vm->clock ? input_create(e) : NULL;
     if (!vm->inputs)
         return -ENOMEM;
-    if (cfg->wall_base_ns)
-        clock_set_wall_base_ns(vm->clock, cfg->wall_base_ns);
+    if (cfg->wall_base_ns || cfg->clock_mode == CLOCK_DETERMINISTIC)
+        clock_set_wall_base_ns(vm->clock, cfg->wall_base_ns ? cfg->wall_base_ns : YEAR_2000_NS);
     int err = events_init(vm, e);
     if (err)
         return err;

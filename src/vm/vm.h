@@ -48,7 +48,7 @@ struct vm_config {
     bool no_reboot;            /* a guest reset ends the VM instead */
     enum clock_mode clock_mode;
     uint64_t ns_per_1k_insns;  /* deterministic mode */
-    uint64_t wall_base_ns;     /* wall clock at power-on; 0: the host's */
+    uint64_t wall_base_ns;     /* wall clock at power-on; 0: the host's, or the year 2000 in deterministic mode */
     uint64_t tsc_khz;          /* 0: the host's, or 1 GHz in deterministic mode */
     struct vm_callbacks callbacks;
 };
