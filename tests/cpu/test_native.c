@@ -18,11 +18,13 @@
 #include "native.h"
 
 #define CASES_PER_CELL 500
-#define REPORTS_MAX 40
+#define REPORTS_MAX 100
+#define REPORTS_EACH 3 /* of one instruction */
 
 static struct {
     uint64_t cases, differences, faults, masked;
     unsigned reports;
+    unsigned of[INSN_ID_COUNT];
 } tally;
 
 static void print_state(const char *who, const struct test_result *r)
@@ -34,7 +36,7 @@ static void print_state(const char *who, const struct test_result *r)
 static void report(const char *what, const struct test_case *c, const struct insn *in, const struct test_result *host, const struct test_result *ours)
 {
     tally.differences++;
-    if (tally.reports++ >= REPORTS_MAX)
+    if (tally.of[in->id]++ >= REPORTS_EACH || tally.reports++ >= REPORTS_MAX)
         return;
     fprintf(stderr, "%s: %s %u-bit code", what, insn_names[in->id], c->code_bytes * 8);
     for (unsigned i = 0; i < c->code_len; i++)

@@ -327,14 +327,16 @@ FPU_HANDLER(movq2dq)
     put_le64(v->s.fpu.xmm[op->r1] + 8, 0);
 }
 
-/* MASKMOVQ, MASKMOVDQU: the bytes whose mask bit is set go to seg:rDI. */
+/* MASKMOVQ, MASKMOVDQU: the bytes whose mask bit is set go to seg:rDI. Which bytes a fault is looked for in is the processor's own
+ * affair (SDM 2B): as on AMD's, all of the operand. */
 static void masked_store(struct vcpu *v, const struct op *op, const uint8_t *val, const uint8_t *mask, unsigned size)
 {
     uint64_t off = v->s.gpr[RDI] & mask_bytes(op->addrsize);
     uint64_t lin = seg_linear(v, op->seg, off, size, ACCESS_WRITE);
-    for (unsigned i = 0; i < size; i++)
-        if (mask[i] & 0x80)
-            access_probe_write(v, (lin + i) & v->lin_mask, 1, v->mmu.index, op->seg);
+    if (size == 8 || (lin & PAGE_OFFSET_MASK) > PAGE_SIZE - size)
+        access_probe_write(v, lin, size, v->mmu.index, op->seg);
+    else
+        access_probe_write(v, lin, 1, v->mmu.index, op->seg); /* the 16-byte form is never checked for alignment */
     for (unsigned i = 0; i < size; i++)
         if (mask[i] & 0x80)
             access_write(v, (lin + i) & v->lin_mask, &val[i], 1, v->mmu.index, op->seg);
@@ -647,7 +649,9 @@ bool lower_simd(struct op *op, const struct insn *in, uint32_t mode)
     op->opsize = store ? in->op[0].size : in->op[1].size;
     op->imm = (row->flags & IF_AL16 ? ALIGNED : 0) | (row->flags & IF_FPX ? HAS_FP : 0);
     bool names_y = row->op[0] == Gy || row->op[0] == Ey || row->op[1] == Ey;
-    op->aux = simd_stub(row, wide && names_y && row->mod != MM, (uint8_t)in->imm);
+    /* From memory INSERTPS has one source element: its number in the immediate is ignored (SDM 2A). */
+    uint8_t imm = (uint8_t)(in->id == INSN_INSERTPS && load ? in->imm & 0x3f : in->imm);
+    op->aux = simd_stub(row, wide && names_y && row->mod != MM, imm);
 
     switch (shape) {
     case SH_MOVE_LOW: op->opsize = in->op[0].size < in->op[1].size ? in->op[0].size : in->op[1].size; break;
