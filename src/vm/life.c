@@ -28,6 +28,7 @@ void vm_end_now(struct vm *vm, enum vm_end why, uint32_t debug_value)
         w->debug_value = debug_value;
     }
     host_cond_broadcast(&w->changed);
+    host_cond_broadcast(&w->ended);
     host_mutex_unlock(&w->lock);
     world_kick_all(vm);
 }

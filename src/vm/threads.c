@@ -88,7 +88,7 @@ enum vm_end vm_wait(struct vm *vm, uint32_t *debug_exit_value)
     struct world *w = &vm->world;
     host_mutex_lock(&w->lock);
     while (w->end == VM_END_NONE)
-        host_cond_wait(&w->changed, &w->lock);
+        host_cond_wait(&w->ended, &w->lock);
     enum vm_end why = w->end;
     if (debug_exit_value)
         *debug_exit_value = w->debug_value;

@@ -51,7 +51,8 @@ struct vm_state {
 
 struct world {
     struct host_mutex lock; /* a leaf: nothing of a device is called under it */
-    struct host_cond changed;
+    struct host_cond changed; /* presence, stops, exclusive, reset, acknowledgements */
+    struct host_cond ended;   /* apart, so that who waits for the end sleeps through all else */
     unsigned stops;      /* vm_stop_world() without vm_resume(); a machine is built with one, which vm_start() takes off */
     bool clock_paused;
     bool reset_pending;  /* holds the vcpus like a stop until the reset is done */

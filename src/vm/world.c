@@ -17,11 +17,13 @@ void world_init(struct vm *vm)
 {
     host_mutex_init(&vm->world.lock);
     host_cond_init(&vm->world.changed);
+    host_cond_init(&vm->world.ended);
     vm->world.exclusive = -1;
 }
 
 void world_destroy(struct vm *vm)
 {
+    host_cond_destroy(&vm->world.ended);
     host_cond_destroy(&vm->world.changed);
     host_mutex_destroy(&vm->world.lock);
 }
