@@ -184,12 +184,20 @@ HANDLER(call_old)
     return target_old(v, op);
 }
 
+/* A push that would fault does so before a target that is not canonical; neither leaves a trace. */
+static void check_call_64(struct vcpu *v, uint64_t rip)
+{
+    if (!is_canonical48(rip))
+        access_probe_write(v, v->s.gpr[RSP] - 8, 8, v->mmu.index, SEG_SS);
+    check_target_64(v, rip);
+}
+
 /* To an absolute target read from a register or memory. */
 static inline const struct op *call_to_64(struct vcpu *v, const struct op *op, uint64_t rip)
 {
     struct block *to = lookup_fast(v, rip);
     if (unlikely(!to))
-        check_target_64(v, rip);
+        check_call_64(v, rip);
     stack_push(v, op, v->s.rip + op->off, 8);
     return jump_64(v, rip, to);
 }
