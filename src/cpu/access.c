@@ -270,8 +270,14 @@ void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, 
 void access_probe_write(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg)
 {
     struct piece p[2];
-    if (!cached(v, lin, size, ACCESS_WRITE, index))
-        translate_all(v, lin, size, ACCESS_WRITE, index, seg, p);
+    if (cached(v, lin, size, ACCESS_WRITE, index))
+        return;
+    unsigned n = translate_all(v, lin, size, ACCESS_WRITE, index, seg, p);
+    /* Whoever probes commits something before the store: so the store must not leave the instruction any more. */
+    for (unsigned i = 0; i < n; i++)
+        check_code_write(v, &p[i]);
+    if (unlikely(v->mmu.watch_count) && !(v->mode & MODE_STEP) && !v->store_code && !v->in_delivery)
+        cpu_debug_access(v, lin, size, ACCESS_WRITE);
 }
 
 void access_probe_read(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg)

@@ -8,8 +8,10 @@
 
 /* --- slow paths (access.c): page crossing, MMIO, TLB miss, watch points, code pages. Raise on a fault. size 1..64. --- */
 void access_read(struct vcpu *v, uint64_t lin, void *dst, unsigned size, enum mmu_index index, enum seg seg);
-void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, enum mmu_index index, enum seg seg);
-/* Faults now if a write (and read) of [lin, lin+size) would, without doing it. Any size up to 4096. */
+void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, enum mmu_index index,
+                  enum seg seg);
+/* Faults now if a write (and read) of [lin, lin+size) would, without doing it. Any size up to 4096. After the probe for writing, the
+ * write itself no longer restarts the instruction (code, watchpoints) either. */
 void access_probe_write(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg);
 void access_probe_read(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg);
 /* Host pointer for a read-modify-write of an operand inside one page of plain RAM, with all rights checked and the write noted;
@@ -19,7 +21,8 @@ void *access_rmw(struct vcpu *v, uint64_t lin, unsigned size, enum seg seg);
 /* Linear address of seg:off for an access of `size` bytes; raises #GP/#SS by segment rules (SDM 3A 5.3-5.5). */
 uint64_t seg_linear_slow(struct vcpu *v, enum seg seg, uint64_t off, unsigned size, enum mmu_access access);
 
-static inline uint64_t seg_linear(struct vcpu *v, enum seg seg, uint64_t off, unsigned size, enum mmu_access access)
+static inline uint64_t seg_linear(struct vcpu *v, enum seg seg, uint64_t off, unsigned size,
+                                  enum mmu_access access)
 {
     if (likely(v->sf[seg].flat[access == ACCESS_WRITE]))
         return (v->sf[seg].base + off) & v->lin_mask;
@@ -58,7 +61,7 @@ void mem_read_bytes(struct vcpu *v, enum seg seg, uint64_t off, void *dst, unsig
 void mem_write_bytes(struct vcpu *v, enum seg seg, uint64_t off, const void *src, unsigned size);
 
 /* --- implicit supervisor accesses by linear address (descriptor tables, TSS), and privileged-stack accesses ---------------- */
-uint64_t sys_read(struct vcpu *v, uint64_t lin, unsigned size);               /* size 1, 2, 4, 8 */
+uint64_t sys_read(struct vcpu *v, uint64_t lin, unsigned size); /* size 1, 2, 4, 8 */
 void sys_write(struct vcpu *v, uint64_t lin, uint64_t val, unsigned size);
 
 /* Effective stack pointer mask: 0xffff, 0xffffffff or ~0 by SS.B and mode. */

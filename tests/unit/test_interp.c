@@ -184,7 +184,8 @@ static void undefined_instructions(void **state)
 static void an_instruction_longer_than_15_bytes(void **state)
 {
     struct kit *k = *state;
-    static const uint8_t code[] = { 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90 };
+    static const uint8_t code[] = { 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+                                    0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90 };
     kit_long(k, 0);
     load_code_at(k, code, sizeof(code), CODE_AT);
     run_to_exception(k, VEC_GP);
@@ -252,7 +253,9 @@ static void a_fetch_fault_on_the_second_page(void **state)
 /* --- code that changes ----------------------------------------------------------------------------------------------------------- */
 
 /* The store changes the immediate of the instruction right after it. */
-GUEST_CODE(patch_next, 64, "lea rdi, [rip + 1f]\n mov ecx, 3\n2: mov byte ptr [rdi + 1], cl\n1: mov al, 0x77\n add ebx, eax\n loop 2b\n hlt");
+GUEST_CODE(patch_next, 64,
+           "lea rdi, [rip + 1f]\n mov ecx, 3\n2: mov byte ptr [rdi + 1], cl\n1: mov al, 0x77\n add ebx, "
+           "eax\n loop 2b\n hlt");
 
 static void code_that_patches_the_next_instruction(void **state)
 {
@@ -267,7 +270,9 @@ static void code_that_patches_the_next_instruction(void **state)
 }
 
 /* A counter in the line of the code that counts. */
-GUEST_CODE(data_beside_code, 64, "mov ecx, 100\n1: inc dword ptr [rip + 2f]\n dec ecx\n jnz 1b\n mov eax, [rip + 2f]\n hlt\n2: .long 0");
+GUEST_CODE(
+    data_beside_code, 64,
+    "mov ecx, 100\n1: inc dword ptr [rip + 2f]\n dec ecx\n jnz 1b\n mov eax, [rip + 2f]\n hlt\n2: .long 0");
 
 static void data_beside_code_is_stored(void **state)
 {
@@ -441,7 +446,9 @@ static void locked_operations(void **state)
     assert_true(state_rflags(&k->v->s) & FL_ZF);
 }
 
-GUEST_CODE(device, 32, "mov edi, 0xd0000000\n mov dword ptr [edi], 3\n add dword ptr [edi], 4\n lock inc dword ptr [edi]\n mov eax, [edi]\n hlt");
+GUEST_CODE(device, 32,
+           "mov edi, 0xd0000000\n mov dword ptr [edi], 3\n add dword ptr [edi], 4\n lock inc dword ptr "
+           "[edi]\n mov eax, [edi]\n hlt");
 
 static void memory_mapped_registers(void **state)
 {
@@ -454,7 +461,9 @@ static void memory_mapped_registers(void **state)
     assert_int_equal(k->mmio_reads, 3);
 }
 
-GUEST_CODE(high_bytes, 64, "mov eax, 0x11223344\n mov ah, 0x99\n add al, ah\n mov cl, ah\n movzx edx, ah\n sub ah, al\n xchg al, ah\n hlt");
+GUEST_CODE(high_bytes, 64,
+           "mov eax, 0x11223344\n mov ah, 0x99\n add al, ah\n mov cl, ah\n movzx edx, ah\n sub ah, al\n xchg "
+           "al, ah\n hlt");
 
 static void high_byte_registers(void **state)
 {
@@ -492,7 +501,8 @@ static void segment_bases_and_stack_operands(void **state)
 /* --- older modes ---------------------------------------------------------------------------------------------------------------------- */
 
 GUEST_CODE(real_mode, 16,
-           "mov ax, 0x5000\n mov ds, ax\n mov bx, 4\n mov si, 6\n mov word ptr [bx + si], 0x1234\n mov cx, 3\n xor dx, dx\n"
+           "mov ax, 0x5000\n mov ds, ax\n mov bx, 4\n mov si, 6\n mov word ptr [bx + si], 0x1234\n mov cx, "
+           "3\n xor dx, dx\n"
            "1: add dx, [bx + si]\n loop 1b\n push dx\n pop di\n hlt");
 
 static void real_mode_code(void **state)

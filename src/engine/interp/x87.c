@@ -72,8 +72,32 @@ static inline void note_pointers(struct vcpu *v, const struct op *op)
     f->fcs = v->s.seg[SEG_CS].sel;
 }
 
+#define FCW_MASKS 0x3fu
+#define FSW_B 0x8000u
+
+/* An unmasked exception is pending and ignored (CR0.NE clear, or FNCLEX). The host would trap on it, so the
+ * instruction runs with all masked, and what is pending is worked out again from flags and masks. */
+static __attribute__((cold, noinline)) void execute_ignoring(struct vcpu *v, const struct op *op, void *mem)
+{
+    struct fpu_state *f = &v->s.fpu;
+    fpu_sync_x87(v);
+    uint16_t masks = f->fcw & FCW_MASKS;
+    f->fcw |= FCW_MASKS;
+    fpu_load_x87(v);
+    x87_call(op->aux, mem, &v->s.cc, &f->fsw);
+    fpu_sync_x87(v);
+    if (op->id != INSN_FLDCW)
+        f->fcw = (uint16_t)((f->fcw & ~FCW_MASKS) | masks);
+    bool pending = f->fsw & ~f->fcw & FCW_MASKS;
+    f->fsw = (uint16_t)((f->fsw & ~(FSW_ES | FSW_B)) | (pending ? FSW_ES | FSW_B : 0));
+}
+
 static inline void execute(struct vcpu *v, const struct op *op, void *mem)
 {
+    if (unlikely(v->s.fpu.fsw & FSW_ES)) {
+        execute_ignoring(v, op, mem);
+        return;
+    }
     if (unlikely(!v->x87_live))
         fpu_load_x87(v);
     x87_call(op->aux, mem, &v->s.cc, &v->s.fpu.fsw);
@@ -125,7 +149,8 @@ FPU_HANDLER(run_fldcw)
     check_waiting(v);
     uint16_t val = mem_read16(v, op->seg, op_offset(v, op));
     execute(v, op, &val);
-    __asm__ volatile("fnstcw %0" : "=m"(v->s.fpu.fcw));
+    if (v->x87_live)
+        __asm__ volatile("fnstcw %0" : "=m"(v->s.fpu.fcw));
 }
 
 FPU_HANDLER(run_fnstcw)
@@ -159,24 +184,19 @@ FPU_HANDLER(run_fninit)
 }
 
 /* FNENI, FNDISI, FNSETPM: nothing since the 387 (SDM 1 8.1). */
-FPU_HANDLER(run_nothing)
-{
-    check_available(v);
-}
+FPU_HANDLER(run_nothing) { check_available(v); }
 
-FPU_HANDLER(run_fwait)
-{
-    cpu_check_wait(v);
-}
+FPU_HANDLER(run_fwait) { cpu_check_wait(v); }
 
 static const struct {
     uint16_t id;
     op_handler run;
 } control[] = {
-    { INSN_FLDCW, run_fldcw },     { INSN_FNSTCW, run_fnstcw },   { INSN_FNSTSW, run_fnstsw },   { INSN_FNSTSW_AX, run_fnstsw_ax },
-    { INSN_FNCLEX, run_fnclex },   { INSN_FNINIT, run_fninit },   { INSN_FNENI, run_nothing },   { INSN_FNDISI, run_nothing },
-    { INSN_FNSETPM, run_nothing }, { INSN_FWAIT, run_fwait },     { INSN_FNSTENV, run_fnstenv }, { INSN_FLDENV, run_fldenv },
-    { INSN_FNSAVE, run_fnsave },   { INSN_FRSTOR, run_frstor },
+    { INSN_FLDCW, run_fldcw },         { INSN_FNSTCW, run_fnstcw },   { INSN_FNSTSW, run_fnstsw },
+    { INSN_FNSTSW_AX, run_fnstsw_ax }, { INSN_FNCLEX, run_fnclex },   { INSN_FNINIT, run_fninit },
+    { INSN_FNENI, run_nothing },       { INSN_FNDISI, run_nothing },  { INSN_FNSETPM, run_nothing },
+    { INSN_FWAIT, run_fwait },         { INSN_FNSTENV, run_fnstenv }, { INSN_FLDENV, run_fldenv },
+    { INSN_FNSAVE, run_fnsave },       { INSN_FRSTOR, run_frstor },
 };
 
 static op_handler pick(const struct insn *in, bool mem)
