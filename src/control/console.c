@@ -34,7 +34,7 @@ struct console {
     unsigned debug_len;
 };
 
-/* --- output ------------------------------------------------------------------------------------------------------------------ */
+/* --- output --------------------------------------------------------------------------------------------- */
 
 static void serial_output(void *ctx, const uint8_t *data, size_t len)
 {
@@ -71,7 +71,7 @@ bool console_drain(struct console *c, uint64_t deadline_ns)
     return !c->writer || writer_drain(c->writer, deadline_ns);
 }
 
-/* --- input ------------------------------------------------------------------------------------------------------------------- */
+/* --- input ---------------------------------------------------------------------------------------------- */
 
 static void help(void)
 {
@@ -82,8 +82,8 @@ static void help(void)
 
 static void hold(struct console *c, uint8_t byte)
 {
-    /* Only a terminal can bring more than there is room for: it is read on for the escape key's sake, and what is typed blindly
-     * beyond 4096 bytes is lost, as on a serial line. */
+    /* Only a terminal can bring more than there is room for: it is read on for the escape key's sake, and
+     * what is typed blindly beyond 4096 bytes is lost, as on a serial line. */
     if (c->held_used < HELD_MAX)
         c->held[(c->held_head + c->held_used++) % HELD_MAX] = byte;
 }
@@ -145,10 +145,7 @@ static void on_stdin(void *ctx, unsigned events)
     pass_on(c);
 }
 
-static void on_room(void *ctx)
-{
-    pass_on(ctx);
-}
+static void on_room(void *ctx) { pass_on(ctx); }
 
 static void serial_room(void *ctx)
 {
@@ -157,7 +154,7 @@ static void serial_room(void *ctx)
         host_bell_ring(c->room_bell);
 }
 
-/* --- life -------------------------------------------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------------------------------------- */
 
 static int open_backend(struct console *c, const char *path, struct error *e)
 {
@@ -172,8 +169,8 @@ static int open_backend(struct console *c, const char *path, struct error *e)
     return c->writer ? 0 : -EIO;
 }
 
-struct console *console_create(enum serial_kind kind, const char *path, bool debug_lines, const struct console_events *events,
-                               struct error *e)
+struct console *console_create(enum serial_kind kind, const char *path, bool debug_lines,
+                               const struct console_events *events, struct error *e)
 {
     struct console *c = calloc(1, sizeof(*c));
     if (!c) {

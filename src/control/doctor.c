@@ -16,7 +16,8 @@ static void host_lines(void)
     host_facts_read(&facts);
     printf("host\n");
     printf("  kernel      %s\n", facts.kernel);
-    printf("  processor   %s (%s), %u usable, TSC %.3f GHz\n", cpu.brand, cpu.vendor, facts.cpus, (double)host_tsc_khz() / 1e6);
+    printf("  processor   %s (%s), %u usable, TSC %.3f GHz\n", cpu.brand, cpu.vendor, facts.cpus,
+           (double)host_tsc_khz() / 1e6);
     printf("  memory      %.1f GiB\n", (double)facts.memory / (1u << 30));
 }
 

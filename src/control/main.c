@@ -9,8 +9,9 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    { "run", command_run },         { "doctor", command_doctor }, { "version", command_version }, { "help", command_help },
-    { "--version", command_version }, { "--help", command_help },   { "-h", command_help },
+    { "run", command_run },   { "doctor", command_doctor },     { "version", command_version },
+    { "help", command_help }, { "--version", command_version }, { "--help", command_help },
+    { "-h", command_help },
 };
 
 int main(int argc, char **argv)

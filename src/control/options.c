@@ -16,7 +16,7 @@ const char *const kernel_entry_names[] = {
     [KERNEL_ENTRY_PVH] = "pvh",
 };
 
-/* --- values ------------------------------------------------------------------------------------------------------------------ */
+/* --- values --------------------------------------------------------------------------------------------- */
 
 /* A plain number: decimal, or hexadecimal after 0x when `hex` is allowed; *end is what follows it. */
 static int parse_number(const char *s, bool hex, uint64_t *out, const char **end)
@@ -26,10 +26,10 @@ static int parse_number(const char *s, bool hex, uint64_t *out, const char **end
     const char *first = p;
     uint64_t v = 0;
     for (;; p++) {
-        unsigned digit = *p >= '0' && *p <= '9'              ? (unsigned)(*p - '0')
+        unsigned digit = *p >= '0' && *p <= '9'             ? (unsigned)(*p - '0')
                          : is_hex && *p >= 'a' && *p <= 'f' ? (unsigned)(*p - 'a' + 10)
                          : is_hex && *p >= 'A' && *p <= 'F' ? (unsigned)(*p - 'A' + 10)
-                                                             : 99;
+                                                            : 99;
         if (digit == 99)
             break;
         if (ck_mul(v, is_hex ? 16 : 10, &v) || ck_add(v, digit, &v))
@@ -70,7 +70,7 @@ void format_size(uint64_t bytes, char *out, size_t len)
     snprintf(out, len, "%llu", (unsigned long long)bytes);
 }
 
-/* --- one setter an option; `value` is never NULL where the table names one ---------------------------------------------------- */
+/* --- one setter an option; `value` is never NULL where the table names one ------------------------------ */
 
 static int set_engine(struct run_options *o, const char *value, struct error *e)
 {
@@ -92,10 +92,11 @@ static int set_memory(struct run_options *o, const char *value, struct error *e)
 {
     uint64_t n;
     if (parse_size(value, &n))
-        return error_set(e, -EINVAL, "--memory %.40s: not a size; write a number with K, M or G, such as 512M", value);
+        return error_set(e, -EINVAL,
+                         "--memory %.40s: not a size; write a number with K, M or G, such as 512M", value);
     if (n < VM_MEMORY_MIN || n > VM_MEMORY_MAX)
-        return error_set(e, -EINVAL, "--memory %.40s: %llu bytes; choose from 2M to 512G, such as 512M", value,
-                         (unsigned long long)n);
+        return error_set(e, -EINVAL, "--memory %.40s: %llu bytes; choose from 2M to 512G, such as 512M",
+                         value, (unsigned long long)n);
     if (n % PAGE_SIZE)
         return error_set(e, -EINVAL, "--memory %.40s: choose a multiple of 4K", value);
     o->vm.memory = n;
@@ -158,7 +159,8 @@ static int set_device(struct run_options *o, const char *value, struct error *e)
     static const char name[] = "debug-exit";
     const size_t len = sizeof(name) - 1;
     if (strncmp(value, name, len) || (value[len] && value[len] != ','))
-        return error_set(e, -EINVAL, "--device %.80s: no such device; there is debug-exit[,port=0xf4]", value);
+        return error_set(e, -EINVAL, "--device %.80s: no such device; there is debug-exit[,port=0xf4]",
+                         value);
     o->vm.board.debug_exit = true;
     o->vm.board.debug_exit_port = 0xf4;
     if (!value[len])
@@ -227,7 +229,7 @@ static int set_help(struct run_options *o, const char *value, struct error *e)
     return 0;
 }
 
-/* --- the table --------------------------------------------------------------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------------------ */
 
 enum arity { TAKES_NOTHING, TAKES_VALUE, MAY_TAKE_VALUE };
 
@@ -238,15 +240,20 @@ static const struct option {
     int (*set)(struct run_options *o, const char *value, struct error *e);
     const char *help;
 } options[] = {
-    { "--kernel", TAKES_VALUE, "FILE", set_kernel, "Linux bzImage (vmlinuz), ELF vmlinux, or Multiboot kernel" },
-    { "--initrd", TAKES_VALUE, "FILE", set_initrd, "initial RAM disk; Multiboot: \"MODULE ARGS,MODULE ARGS\"" },
+    { "--kernel", TAKES_VALUE, "FILE", set_kernel,
+      "Linux bzImage (vmlinuz), ELF vmlinux, or Multiboot kernel" },
+    { "--initrd", TAKES_VALUE, "FILE", set_initrd,
+      "initial RAM disk; Multiboot: \"MODULE ARGS,MODULE ARGS\"" },
     { "--append", TAKES_VALUE, "STRING", set_append, "kernel command line" },
-    { "--kernel-entry", TAKES_VALUE, "HOW", set_entry, "auto (default), bzimage, or pvh: the fast way past the kernel's unpacker" },
+    { "--kernel-entry", TAKES_VALUE, "HOW", set_entry,
+      "auto (default), bzimage, or pvh: the fast way past the kernel's unpacker" },
     { "--cpus", TAKES_VALUE, "N", set_cpus, "processors, 1 (default) to 8" },
     { "--memory", TAKES_VALUE, "SIZE", set_memory, "with K, M or G; default 512M" },
-    { "--engine", TAKES_VALUE, "NAME", set_engine, "auto (default: the best usable) or interp; see `sundog doctor`" },
+    { "--engine", TAKES_VALUE, "NAME", set_engine,
+      "auto (default: the best usable) or interp; see `sundog doctor`" },
     { "--serial", TAKES_VALUE, "WHERE", set_serial, "stdio (default), file:PATH, or none" },
-    { "--device", TAKES_VALUE, "NAME", set_device, "debug-exit[,port=0xf4]: a write of v ends with status (v<<1)|1" },
+    { "--device", TAKES_VALUE, "NAME", set_device,
+      "debug-exit[,port=0xf4]: a write of v ends with status (v<<1)|1" },
     { "--no-reboot", TAKES_NOTHING, NULL, set_no_reboot, "a guest's reset ends the run" },
     { "--timeout", TAKES_VALUE, "SECONDS", set_timeout, "end with status 124 after this time" },
     { "--stats", MAY_TAKE_VALUE, "FILE", set_stats, "write counters as JSON at the end, to stderr or FILE" },
@@ -260,7 +267,8 @@ void options_explain(void)
     for (unsigned i = 0; i < array_size(options); i++) {
         const struct option *opt = &options[i];
         char left[40];
-        snprintf(left, sizeof(left), opt->arity == MAY_TAKE_VALUE ? "%s[=%s]" : "%s %s", opt->name, opt->value ? opt->value : "");
+        snprintf(left, sizeof(left), opt->arity == MAY_TAKE_VALUE ? "%s[=%s]" : "%s %s", opt->name,
+                 opt->value ? opt->value : "");
         printf("  %-22s %s\n", left, opt->help);
     }
 }
@@ -279,20 +287,25 @@ static const struct option *find(const char *arg, const char **value)
 static int check_whole(const struct run_options *o, struct error *e)
 {
     if (!o->vm.board.kernel)
-        return error_set(e, -EINVAL, "--kernel is missing: name a kernel, such as --kernel /boot/vmlinuz; try `sundog run --help`");
+        return error_set(e, -EINVAL,
+                         "--kernel is missing: try --kernel /boot/vmlinuz, or `sundog run --help`");
     return 0;
 }
 
 int options_parse(struct run_options *o, int argc, char **argv, struct error *e)
 {
     bool seen[array_size(options)] = { false };
-    *o = (struct run_options){ .vm = { .engine = "auto", .cpus = 1, .memory = 512ull << 20, .board.append = "" } };
+    *o = (struct run_options){
+        .vm = { .engine = "auto", .cpus = 1, .memory = 512ull << 20, .board.append = "" }
+    };
     for (int i = 1; i < argc; i++) {
         const char *value;
         const struct option *opt = find(argv[i], &value);
         if (!opt)
-            return error_set(e, -EINVAL, argv[i][0] == '-' ? "no option '%.80s'; try `sundog run --help`"
-                                                           : "'%.80s' belongs to no option; try `sundog run --help`", argv[i]);
+            return error_set(e, -EINVAL,
+                             argv[i][0] == '-' ? "no option '%.80s'; try `sundog run --help`"
+                                               : "'%.80s' belongs to no option; try `sundog run --help`",
+                             argv[i]);
         if (opt->arity == TAKES_NOTHING && value)
             return error_set(e, -EINVAL, "%s takes no value", opt->name);
         if (opt->arity == TAKES_VALUE && !value) {

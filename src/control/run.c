@@ -39,7 +39,7 @@ static void log_sink(void *ctx, enum log_level level, const char *line)
     diag("%s", line);
 }
 
-/* --- what ends a run from outside -------------------------------------------------------------------------------------------- */
+/* --- what ends a run from outside ----------------------------------------------------------------------- */
 
 static void ask_end(struct session *s, enum asked who)
 {
@@ -49,15 +49,9 @@ static void ask_end(struct session *s, enum asked who)
     vm_request_end(s->vm, VM_END_REQUEST);
 }
 
-static void on_quit(void *ctx)
-{
-    ask_end(ctx, ASKED_QUIT);
-}
+static void on_quit(void *ctx) { ask_end(ctx, ASKED_QUIT); }
 
-static void on_timeout(void *ctx)
-{
-    ask_end(ctx, ASKED_TIMEOUT);
-}
+static void on_timeout(void *ctx) { ask_end(ctx, ASKED_TIMEOUT); }
 
 static void on_output_failed(void *ctx, int err)
 {
@@ -75,9 +69,7 @@ static void on_signal(void *ctx, enum host_signal what, int number)
         host_signals_stop_self();
         console_continued(s->console);
         break;
-    case HOST_SIGNAL_CONTINUE:
-        console_continued(s->console);
-        break;
+    case HOST_SIGNAL_CONTINUE: console_continued(s->console); break;
     case HOST_SIGNAL_END:
     default:
         s->signal = number;
@@ -86,7 +78,7 @@ static void on_signal(void *ctx, enum host_signal what, int number)
     }
 }
 
-/* --- the steps of a run ------------------------------------------------------------------------------------------------------ */
+/* --- the steps of a run --------------------------------------------------------------------------------- */
 
 static int prepare(struct session *s, struct error *e)
 {
@@ -124,7 +116,8 @@ static int start(struct session *s, struct error *e)
     return err ? err : vm_start(s->vm, e);
 }
 
-/* Whoever still reads gets all of the guest's words, but a stuck reader cannot hold up a user who wants to end. */
+/* Whoever still reads gets all of the guest's words, but a stuck reader cannot hold up a user who wants to
+ * end. */
 static void finish_output(struct session *s, bool ended_by_guest)
 {
     console_detach(s->console);
@@ -144,7 +137,8 @@ static int write_stats(struct session *s)
     if (!s->opt.stats)
         return 0;
     char *json = vm_stats_json(s->vm);
-    int err = json ? host_write_all(s->stats_fd >= 0 ? s->stats_fd : HOST_STDERR, json, strlen(json)) : -ENOMEM;
+    int err = json ? host_write_all(s->stats_fd >= 0 ? s->stats_fd : HOST_STDERR, json, strlen(json))
+                   : -ENOMEM;
     free(json);
     if (err)
         diag("--stats: cannot write the counters: %s", strerror(-err));
@@ -164,8 +158,7 @@ static int asked_status(const struct session *s)
     case ASKED_SIGNAL:
     case ASKED_QUIT:
     case ASKED_NOBODY:
-    default:
-        return STATUS_OK;
+    default: return STATUS_OK;
     }
 }
 
@@ -173,18 +166,14 @@ static int status_of(const struct session *s, enum vm_end why, uint32_t debug_va
 {
     switch (why) {
     case VM_END_POWEROFF:
-    case VM_END_RESET:
-        return STATUS_OK;
+    case VM_END_RESET: return STATUS_OK;
     case VM_END_DEBUG_EXIT:
         return (int)((debug_value << 1 | 1) & 0xff); /* what the parent sees of an exit status */
-    case VM_END_CRASH:
-        return STATUS_CRASH;
-    case VM_END_REQUEST:
-        return asked_status(s);
+    case VM_END_CRASH: return STATUS_CRASH;
+    case VM_END_REQUEST: return asked_status(s);
     case VM_END_NONE:
     case VM_END_INTERNAL:
-    default:
-        return STATUS_FAILED; /* the log has said why */
+    default: return STATUS_FAILED; /* the log has said why */
     }
 }
 
@@ -203,16 +192,20 @@ static void clean_up(struct session *s)
 static int describe(const struct session *s)
 {
     const struct board_config *b = &s->opt.vm.board;
-    static const char *const serials[] = { [SERIAL_STDIO] = "stdio", [SERIAL_FILE] = "file:", [SERIAL_NONE] = "none" };
+    static const char *const serials[] = {
+        [SERIAL_STDIO] = "stdio", [SERIAL_FILE] = "file:", [SERIAL_NONE] = "none"
+    };
     char memory[32], device[32] = "none";
     format_size(s->opt.vm.memory, memory, sizeof(memory));
     if (b->debug_exit)
         snprintf(device, sizeof(device), "debug-exit,port=0x%x", b->debug_exit_port);
-    return say("engine: %s\ncpus: %u\nmemory: %s\nkernel: %s\nkernel-entry: %s\ninitrd: %s\nappend: %s\nserial: %s%s\n"
+    return say("engine: %s\ncpus: %u\nmemory: %s\nkernel: %s\nkernel-entry: %s\ninitrd: %s\nappend: "
+               "%s\nserial: %s%s\n"
                "device: %s\nno-reboot: %s\n",
                vm_engine_name(s->vm), s->opt.vm.cpus, memory, b->kernel, kernel_entry_names[b->entry],
                b->initrd ? b->initrd : "none", b->append, serials[s->opt.serial],
-               s->opt.serial == SERIAL_FILE ? s->opt.serial_path : "", device, s->opt.vm.no_reboot ? "yes" : "no");
+               s->opt.serial == SERIAL_FILE ? s->opt.serial_path : "", device,
+               s->opt.vm.no_reboot ? "yes" : "no");
 }
 
 /* Everything is read and built as for a run, but no file is written. */

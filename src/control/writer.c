@@ -2,8 +2,9 @@
 /*
  * A ring between the guest's serial port and the host.
  *
- * The vcpu puts bytes and rings a bell when the ring was idle; the event thread writes. When the ring is full, the vcpu writes itself,
- * waiting for the reader: so a slow reader slows the guest, nothing is lost, and no thread depends on another one to get on.
+ * The vcpu puts bytes and rings a bell when the ring was idle; the event thread writes. When the ring is
+ * full, the vcpu writes itself, waiting for the reader: so a slow reader slows the guest, nothing is lost,
+ * and no thread depends on another one to get on.
  */
 #include "control/writer.h"
 
@@ -82,7 +83,7 @@ static void flush(struct writer *w)
         w->used = 0;
 }
 
-/* --- the event thread's side ------------------------------------------------------------------------------------------------- */
+/* --- the event thread's side ---------------------------------------------------------------------------- */
 
 static void write_some(struct writer *w)
 {
@@ -99,10 +100,7 @@ static void write_some(struct writer *w)
     }
 }
 
-static void on_bell(void *ctx)
-{
-    write_some(ctx);
-}
+static void on_bell(void *ctx) { write_some(ctx); }
 
 static void on_writable(void *ctx, unsigned events)
 {
@@ -134,7 +132,7 @@ void writer_detach(struct writer *w)
     w->loop = NULL;
 }
 
-/* --- the vcpus' side --------------------------------------------------------------------------------------------------------- */
+/* --- the vcpus' side ------------------------------------------------------------------------------------ */
 
 /* Lock held; lets go of it while waiting for the reader. */
 static void wait_for_room(struct writer *w)
@@ -171,10 +169,7 @@ void writer_put(struct writer *w, const uint8_t *data, size_t len)
         host_bell_ring(w->bell);
 }
 
-void writer_give_up(struct writer *w)
-{
-    atomic_store(&w->given_up, true);
-}
+void writer_give_up(struct writer *w) { atomic_store(&w->given_up, true); }
 
 bool writer_drain(struct writer *w, uint64_t deadline_ns)
 {

@@ -32,6 +32,7 @@ const struct engine_ops *engine_find(const char *name, struct error *e)
     for (const struct engine_ops *const *engine = engine_table; *engine; engine++)
         if (!strcmp((*engine)->name, name))
             return *engine;
-    error_set(e, -ENODEV, "no engine '%.40s' in this build; `sundog doctor` lists the engines there are", name);
+    error_set(e, -ENODEV, "no engine '%.40s' in this build; `sundog doctor` lists the engines there are",
+              name);
     return NULL;
 }

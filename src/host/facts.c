@@ -16,7 +16,7 @@ void host_kvm_state(char *out, size_t len)
 {
     int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (fd < 0) {
-        const char *why = errno == ENOENT  ? "not there"
+        const char *why = errno == ENOENT   ? "not there"
                           : errno == EACCES ? "there, but this user may not open it"
                                             : strerror(errno);
         snprintf(out, len, "%s", why);

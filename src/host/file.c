@@ -64,10 +64,10 @@ void host_file_close(int fd)
         close(fd);
 }
 
-/* --- outputs ----------------------------------------------------------------------------------------------------------------- */
+/* --- outputs -------------------------------------------------------------------------------------------- */
 
-/* O_NONBLOCK belongs to the open file description, which the shell and others share: setting it would break them. A terminal or
- * pipe opened a second time by its name in /proc is a description of our own. */
+/* O_NONBLOCK belongs to the open file description, which the shell and others share: setting it would
+ * break them. A terminal or pipe opened a second time by its name in /proc is a description of our own. */
 static int reopen_nonblocking(int fd)
 {
     char name[40];
@@ -80,7 +80,9 @@ int host_output_open(struct host_output *out, int fd, struct error *e)
     struct stat st;
     if (fstat(fd, &st) < 0)
         return error_set(e, -errno, "cannot use file descriptor %d for output: %s", fd, strerror(errno));
-    out->kind = S_ISREG(st.st_mode) ? HOST_OUTPUT_FILE : S_ISSOCK(st.st_mode) ? HOST_OUTPUT_SOCKET : HOST_OUTPUT_SHARED;
+    out->kind = S_ISREG(st.st_mode)    ? HOST_OUTPUT_FILE
+                : S_ISSOCK(st.st_mode) ? HOST_OUTPUT_SOCKET
+                                       : HOST_OUTPUT_SHARED;
     out->fd = -1;
     if (out->kind == HOST_OUTPUT_SHARED) {
         out->fd = reopen_nonblocking(fd);
@@ -101,7 +103,8 @@ void host_output_close(struct host_output *out)
     out->fd = -1;
 }
 
-/* A write of this size to a pipe or terminal that polls writable does not block (PIPE_BUF; a tty's room mark is smaller). */
+/* A write of this size to a pipe or terminal that polls writable does not block (PIPE_BUF; a tty's room
+ * mark is smaller). */
 #define SHARED_PIECE 128
 
 long host_output_write(struct host_output *out, const void *buf, size_t len)

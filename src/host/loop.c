@@ -17,8 +17,8 @@
 struct watch {
     int fd; /* -1: free */
     unsigned events;
-    bool unpollable; /* regular files, /dev/null: always ready, epoll refuses them */
-    bool watched;    /* epoll has it: not while events is 0, since epoll tells of hang-ups unasked, again and again */
+    bool unpollable;     /* regular files, /dev/null: always ready, epoll refuses them */
+    bool watched;        /* epoll has it: not while events is 0, since epoll tells of hang-ups unasked */
     uint32_t generation; /* tells an event of a removed watch from one of its successor */
     void (*ready)(void *ctx, unsigned events);
     void *ctx;
@@ -56,10 +56,7 @@ static unsigned from_epoll(uint32_t events)
            (events & (EPOLLHUP | EPOLLERR) ? HOST_HANGUP : 0u);
 }
 
-static void quit_rung(void *ctx)
-{
-    (void)ctx; /* the wake-up itself is the message */
-}
+static void quit_rung(void *ctx) { (void)ctx; /* the wake-up itself is the message */ }
 
 int host_loop_create(struct host_loop **out, struct error *e)
 {
@@ -111,8 +108,8 @@ static int watch_update(struct host_loop *loop, unsigned n)
     return 0;
 }
 
-int host_loop_add(struct host_loop *loop, int fd, unsigned events, void (*ready)(void *ctx, unsigned events), void *ctx,
-                  struct error *e)
+int host_loop_add(struct host_loop *loop, int fd, unsigned events, void (*ready)(void *ctx, unsigned events),
+                  void *ctx, struct error *e)
 {
     unsigned n = 0;
     while (n < WATCHES_MAX && loop->watches[n].fd >= 0)
@@ -120,7 +117,9 @@ int host_loop_add(struct host_loop *loop, int fd, unsigned events, void (*ready)
     if (n == WATCHES_MAX)
         return error_set(e, -ENOSPC, "too many files to watch (%d)", WATCHES_MAX);
     struct watch *w = &loop->watches[n];
-    *w = (struct watch){ .fd = fd, .events = events, .generation = w->generation + 1, .ready = ready, .ctx = ctx };
+    *w = (struct watch){
+        .fd = fd, .events = events, .generation = w->generation + 1, .ready = ready, .ctx = ctx
+    };
     int err = watch_update(loop, n);
     if (err) {
         w->fd = -1;
@@ -183,7 +182,7 @@ void host_loop_quit(struct host_loop *loop)
     host_bell_ring(loop->quit_bell);
 }
 
-/* --- doorbell ---------------------------------------------------------------------------------------------------------------- */
+/* --- doorbell ------------------------------------------------------------------------------------------- */
 
 /* An eventfd's or timerfd's counter is read so that it stops being ready; nobody needs its value. */
 static void clear_counter(int fd)
@@ -240,7 +239,7 @@ void host_bell_destroy(struct host_bell *bell)
     free(bell);
 }
 
-/* --- timer ------------------------------------------------------------------------------------------------------------------- */
+/* --- timer ---------------------------------------------------------------------------------------------- */
 
 static void timer_ready(void *ctx, unsigned events)
 {
@@ -250,7 +249,8 @@ static void timer_ready(void *ctx, unsigned events)
     timer->fn(timer->ctx);
 }
 
-struct host_timer *host_timer_create(struct host_loop *loop, void (*fn)(void *ctx), void *ctx, struct error *e)
+struct host_timer *host_timer_create(struct host_loop *loop, void (*fn)(void *ctx), void *ctx,
+                                     struct error *e)
 {
     struct host_timer *timer = calloc(1, sizeof(*timer));
     if (!timer) {

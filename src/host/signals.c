@@ -13,8 +13,8 @@ static const struct {
     int number;
     enum host_signal what;
 } taken[] = {
-    { SIGINT, HOST_SIGNAL_END },   { SIGTERM, HOST_SIGNAL_END },  { SIGHUP, HOST_SIGNAL_END },
-    { SIGQUIT, HOST_SIGNAL_END },  { SIGTSTP, HOST_SIGNAL_STOP }, { SIGCONT, HOST_SIGNAL_CONTINUE },
+    { SIGINT, HOST_SIGNAL_END },  { SIGTERM, HOST_SIGNAL_END },  { SIGHUP, HOST_SIGNAL_END },
+    { SIGQUIT, HOST_SIGNAL_END }, { SIGTSTP, HOST_SIGNAL_STOP }, { SIGCONT, HOST_SIGNAL_CONTINUE },
 };
 
 struct host_signals {
@@ -44,8 +44,9 @@ static bool is_ignored(int number)
     return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
-struct host_signals *host_signals_create(struct host_loop *loop, void (*fn)(void *ctx, enum host_signal what, int number),
-                                         void *ctx, struct error *e)
+struct host_signals *host_signals_create(struct host_loop *loop,
+                                         void (*fn)(void *ctx, enum host_signal what, int number), void *ctx,
+                                         struct error *e)
 {
     struct host_signals *s = calloc(1, sizeof(*s));
     if (!s) {
@@ -84,14 +85,12 @@ void host_signals_destroy(struct host_signals *s)
     free(s);
 }
 
-void host_signals_ignore_pipe(void)
-{
-    signal(SIGPIPE, SIG_IGN);
-}
+void host_signals_ignore_pipe(void) { signal(SIGPIPE, SIG_IGN); }
 
 void host_signals_stop_self(void)
 {
-    raise(SIGSTOP); /* to this thread, which so takes no further step; kill() might let it run on for a while */
+    raise(
+        SIGSTOP); /* to this thread, which so takes no further step; kill() might let it run on for a while */
 }
 
 void host_signals_die(int number)

@@ -2,8 +2,8 @@
 /*
  * Raw mode and its undoing.
  *
- * A signal handler has no argument of ours, so what it needs lives in the one file-scope variable of the library, `terminal`.
- * The handler uses async-signal-safe calls only: tcsetattr, sigaction, raise.
+ * A signal handler has no argument of ours, so what it needs lives in the one file-scope variable of the
+ * library, `terminal`. The handler uses async-signal-safe calls only: tcsetattr, sigaction, raise.
  */
 #include "host/terminal.h"
 
@@ -24,12 +24,10 @@ static struct {
     struct sigaction previous[array_size(crash_signals)];
 } terminal;
 
-bool host_is_terminal(int fd)
-{
-    return isatty(fd) == 1;
-}
+bool host_is_terminal(int fd) { return isatty(fd) == 1; }
 
-/* Another process group may own the terminal by now: then the kernel would stop us with SIGTTOU for writing its settings. */
+/* Another process group may own the terminal by now: then the kernel would stop us with SIGTTOU for
+ * writing its settings. */
 static int set_attributes(const struct termios *attr)
 {
     sigset_t block, old;
@@ -101,10 +99,7 @@ void host_terminal_restore(void)
         set_attributes(&terminal.saved);
 }
 
-bool host_terminal_is_raw(void)
-{
-    return atomic_load(&terminal.raw);
-}
+bool host_terminal_is_raw(void) { return atomic_load(&terminal.raw); }
 
 void host_terminal_close(void)
 {

@@ -16,7 +16,8 @@ static void futex(_Atomic uint32_t *word, int op, uint32_t val)
 
 void host_event_set(struct host_event *ev)
 {
-    /* Sequentially consistent: what the setter wrote before is seen by the waiter that finds the event set. */
+    /* Sequentially consistent: what the setter wrote before is seen by the waiter that finds the event
+     * set. */
     if (atomic_exchange(&ev->word, 1) == 2)
         futex(&ev->word, FUTEX_WAKE, 1);
 }
@@ -31,7 +32,8 @@ void host_event_wait(struct host_event *ev)
     atomic_store(&ev->word, 0);
 }
 
-int host_thread_start(struct host_thread *t, const char *name, void *(*fn)(void *arg), void *arg, struct error *e)
+int host_thread_start(struct host_thread *t, const char *name, void *(*fn)(void *arg), void *arg,
+                      struct error *e)
 {
     /* A thread inherits its maker's mask: outside signals belong to the embedder's threads alone. */
     sigset_t all, old;
@@ -43,8 +45,8 @@ int host_thread_start(struct host_thread *t, const char *name, void *(*fn)(void 
     int err = pthread_create(&t->id, NULL, fn, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (err)
-        return error_set(e, -err, "cannot start thread %s: %s; check the limit of processes (ulimit -u)", name,
-                         strerror(err));
+        return error_set(e, -err, "cannot start thread %s: %s; check the limit of processes (ulimit -u)",
+                         name, strerror(err));
     pthread_setname_np(t->id, name);
     t->started = true;
     return 0;

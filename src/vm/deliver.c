@@ -6,7 +6,15 @@
 #include "vm/vm_internal.h"
 
 /* Delivery modes (SDM 3A figure 10-12). */
-enum delivery { DELIVER_FIXED, DELIVER_LOWEST, DELIVER_SMI, DELIVER_NMI = 4, DELIVER_INIT, DELIVER_SIPI, DELIVER_EXTINT };
+enum delivery {
+    DELIVER_FIXED,
+    DELIVER_LOWEST,
+    DELIVER_SMI,
+    DELIVER_NMI = 4,
+    DELIVER_INIT,
+    DELIVER_SIPI,
+    DELIVER_EXTINT
+};
 enum shorthand { SHORT_NONE, SHORT_SELF, SHORT_ALL, SHORT_OTHERS };
 
 #define ICR_LOGICAL BIT(11)
@@ -30,31 +38,25 @@ static void deliver_to(struct vcpu *v, const struct message *m)
         if (v->s.lapic.svr & SVR_ENABLED)
             vcpu_post_interrupt(v, m->vector, m->level);
         break;
-    case DELIVER_NMI:
-        vcpu_post_nmi(v);
-        break;
-    case DELIVER_INIT:
-        vcpu_post_init(v);
-        break;
-    case DELIVER_SIPI:
-        vcpu_post_sipi(v, m->vector);
-        break;
+    case DELIVER_NMI: vcpu_post_nmi(v); break;
+    case DELIVER_INIT: vcpu_post_init(v); break;
+    case DELIVER_SIPI: vcpu_post_sipi(v, m->vector); break;
     case DELIVER_SMI:
     case DELIVER_EXTINT:
-    default:
-        tally_add(v->tally, TALLY_DEVICE, (uint64_t)0xa91c0000 | (unsigned)m->mode);
-        break;
+    default: tally_add(v->tally, TALLY_DEVICE, (uint64_t)0xa91c0000 | (unsigned)m->mode); break;
     }
 }
 
-/* The set of vcpus as a bit mask; lowest priority then keeps the one whose task priority is lowest, the first of equals. */
+/* The set of vcpus as a bit mask; lowest priority then keeps the one whose task priority is lowest, the
+ * first of equals. */
 static void deliver_to_set(struct vm *vm, uint32_t set, const struct message *m)
 {
     if (m->mode == DELIVER_LOWEST && set) {
         unsigned best = MAX_VCPUS;
         for (unsigned i = 0; i < vm->ncpus; i++) {
             const struct lapic_state *l = &vm->cpus[i].v->s.lapic;
-            if ((set & BIT(i)) && (l->svr & SVR_ENABLED) && (best == MAX_VCPUS || l->tpr < vm->cpus[best].v->s.lapic.tpr))
+            if ((set & BIT(i)) && (l->svr & SVR_ENABLED) &&
+                (best == MAX_VCPUS || l->tpr < vm->cpus[best].v->s.lapic.tpr))
                 best = i;
         }
         set = best < MAX_VCPUS ? (uint32_t)BIT(best) : 0;
@@ -76,20 +78,16 @@ static uint32_t matching(struct vm *vm, uint8_t dest, bool logical)
 void deliver_ipi(void *ctx, unsigned from, uint32_t icr_low, uint32_t icr_high)
 {
     struct vm *vm = ctx;
-    struct message m = { .mode = (enum delivery)bits(icr_low, 8, 3), .vector = (uint8_t)icr_low, .level = false };
+    struct message m = { .mode = (enum delivery)bits(icr_low, 8, 3),
+                         .vector = (uint8_t)icr_low,
+                         .level = false };
     if (m.mode == DELIVER_INIT && (icr_low & ICR_LEVEL) && !(icr_low & ICR_ASSERT))
         return; /* INIT level de-assert only set arbitration IDs, on processors long gone (SDM 3A 10.6.1) */
     uint32_t all = (uint32_t)(BIT(vm->ncpus) - 1), set;
     switch ((enum shorthand)bits(icr_low, 18, 2)) {
-    case SHORT_SELF:
-        set = (uint32_t)BIT(from);
-        break;
-    case SHORT_ALL:
-        set = all;
-        break;
-    case SHORT_OTHERS:
-        set = all & ~(uint32_t)BIT(from);
-        break;
+    case SHORT_SELF: set = (uint32_t)BIT(from); break;
+    case SHORT_ALL: set = all; break;
+    case SHORT_OTHERS: set = all & ~(uint32_t)BIT(from); break;
     case SHORT_NONE:
     default:
         if (vm->cpus[from].v->s.msr.apic_base & APIC_BASE_X2)
@@ -104,7 +102,9 @@ void deliver_ipi(void *ctx, unsigned from, uint32_t icr_low, uint32_t icr_high)
 void deliver_msi(void *ctx, uint64_t addr, uint32_t data)
 {
     struct vm *vm = ctx;
-    struct message m = { .mode = (enum delivery)bits(data, 8, 3), .vector = (uint8_t)data, .level = data & BIT(15) };
+    struct message m = { .mode = (enum delivery)bits(data, 8, 3),
+                         .vector = (uint8_t)data,
+                         .level = data & BIT(15) };
     bool logical = addr & BIT(2), hint = addr & BIT(3);
     if (m.mode == DELIVER_FIXED && hint && logical)
         m.mode = DELIVER_LOWEST; /* redirection hint: one of the set (SDM 3A 10.11.1) */

@@ -1,24 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The event thread: host files, the timer behind virtual deadlines, and resets. It wakes vcpus; it never runs device code. */
+/* The event thread: host files, the timer behind virtual deadlines, and resets. It wakes vcpus; it never
+ * runs device code. */
 #include <errno.h>
 
 #include "vm/vm_internal.h"
 
 /* Any vcpu may take inputs and deadlines in; the first one does. */
-static void ask_for_service(struct vm *vm)
-{
-    vcpu_request(vm->cpus[0].v, REQ_STOP);
-}
+static void ask_for_service(struct vm *vm) { vcpu_request(vm->cpus[0].v, REQ_STOP); }
 
-static void on_input(void *ctx)
-{
-    ask_for_service(ctx);
-}
+static void on_input(void *ctx) { ask_for_service(ctx); }
 
-/* --- the timer --------------------------------------------------------------------------------------------------------------- */
+/* --- the timer ------------------------------------------------------------------------------------------ */
 
-/* The host timer is only ever moved to an earlier time: a guest that pushes its next tick into the future over and over costs
- * nothing but one vain expiry. */
+/* The host timer is only ever moved to an earlier time: a guest that pushes its next tick into the future
+ * over and over costs nothing but one vain expiry. */
 void events_update_timer(struct vm *vm)
 {
     if (vm->cfg.clock_mode != CLOCK_REAL_TIME)
@@ -28,15 +23,13 @@ void events_update_timer(struct vm *vm)
     if (next < vm->timer_armed) {
         uint64_t host = clock_host_time_of(vm->clock, next);
         host_timer_set(vm->timer, host);
-        vm->timer_armed = host == UINT64_MAX ? UINT64_MAX : next; /* paused: vm_resume() will come back to it */
+        vm->timer_armed = host == UINT64_MAX ? UINT64_MAX
+                                             : next; /* paused: vm_resume() will come back to it */
     }
     host_mutex_unlock(&vm->timer_lock);
 }
 
-static void on_deadline_moved(void *ctx)
-{
-    events_update_timer(ctx);
-}
+static void on_deadline_moved(void *ctx) { events_update_timer(ctx); }
 
 static void on_timer(void *ctx)
 {
@@ -50,13 +43,14 @@ static void on_timer(void *ctx)
         events_update_timer(vm);
 }
 
-/* --- resets ------------------------------------------------------------------------------------------------------------------ */
+/* --- resets --------------------------------------------------------------------------------------------- */
 
 static void on_bell(void *ctx)
 {
     struct vm *vm = ctx;
     host_mutex_lock(&vm->world.lock);
-    bool wanted = vm->world.reset_pending && vm->world.end == VM_END_NONE;
+    /* The last vcpu that comes out rings again: this thread, which timeouts and signals need, does not wait. */
+    bool wanted = vm->world.reset_pending && vm->world.end == VM_END_NONE && world_all_out(vm);
     host_mutex_unlock(&vm->world.lock);
     if (!wanted)
         return;
@@ -74,7 +68,7 @@ static void on_bell(void *ctx)
     vm_resume(vm);
 }
 
-/* --- life -------------------------------------------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------------------------------------- */
 
 int events_init(struct vm *vm, struct error *e)
 {

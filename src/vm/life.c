@@ -5,12 +5,9 @@
 #include "vm/vm_internal.h"
 
 static const char *const end_names[] = {
-    [VM_END_NONE] = "none",
-    [VM_END_POWEROFF] = "poweroff",
-    [VM_END_RESET] = "reset",
-    [VM_END_DEBUG_EXIT] = "debug-exit",
-    [VM_END_CRASH] = "crash",
-    [VM_END_REQUEST] = "request",
+    [VM_END_NONE] = "none",         [VM_END_POWEROFF] = "poweroff",
+    [VM_END_RESET] = "reset",       [VM_END_DEBUG_EXIT] = "debug-exit",
+    [VM_END_CRASH] = "crash",       [VM_END_REQUEST] = "request",
     [VM_END_INTERNAL] = "internal",
 };
 
@@ -33,10 +30,7 @@ void vm_end_now(struct vm *vm, enum vm_end why, uint32_t debug_value)
     world_kick_all(vm);
 }
 
-void vm_request_end(struct vm *vm, enum vm_end why)
-{
-    vm_end_now(vm, why, 0);
-}
+void vm_request_end(struct vm *vm, enum vm_end why) { vm_end_now(vm, why, 0); }
 
 bool vm_ended(struct vm *vm)
 {
@@ -46,7 +40,7 @@ bool vm_ended(struct vm *vm)
     return ended;
 }
 
-/* --- reset ------------------------------------------------------------------------------------------------------------------- */
+/* --- reset ---------------------------------------------------------------------------------------------- */
 
 void vm_want_reset(struct vm *vm)
 {
@@ -88,15 +82,15 @@ int vm_reset_machine(struct vm *vm, struct error *e)
     return 0;
 }
 
-/* --- what processors report -------------------------------------------------------------------------------------------------- */
+/* --- what processors report ----------------------------------------------------------------------------- */
 
 void vm_handle_shutdown(struct vm *vm, struct vcpu *v)
 {
     const struct vcpu_state *s = &v->s;
     log_line(vm->log, vm->cfg.no_reboot ? LOG_WARN : LOG_INFO,
-             "guest crashed: triple fault on vcpu %u at cs:rip %04x:%llx, cr0 %llx cr2 %llx cr3 %llx", v->index,
-             s->seg[SEG_CS].sel, (unsigned long long)s->rip, (unsigned long long)s->cr0, (unsigned long long)s->cr2,
-             (unsigned long long)s->cr3);
+             "guest crashed: triple fault on vcpu %u at cs:rip %04x:%llx, cr0 %llx cr2 %llx cr3 %llx",
+             v->index, s->seg[SEG_CS].sel, (unsigned long long)s->rip, (unsigned long long)s->cr0,
+             (unsigned long long)s->cr2, (unsigned long long)s->cr3);
     if (vm->cfg.no_reboot)
         vm_end_now(vm, VM_END_CRASH, 0);
     else
@@ -105,27 +99,19 @@ void vm_handle_shutdown(struct vm *vm, struct vcpu *v)
 
 void vm_handle_internal(struct vm *vm, struct vcpu *v)
 {
-    log_line(vm->log, LOG_ERROR, "internal error in engine %s on vcpu %u at %04x:%llx: %s; please report it", vm->engine->name,
-             v->index, v->s.seg[SEG_CS].sel, (unsigned long long)v->s.rip, v->internal_error ? v->internal_error : "unknown");
+    log_line(vm->log, LOG_ERROR, "internal error in engine %s on vcpu %u at %04x:%llx: %s; please report it",
+             vm->engine->name, v->index, v->s.seg[SEG_CS].sel, (unsigned long long)v->s.rip,
+             v->internal_error ? v->internal_error : "unknown");
     vm_end_now(vm, VM_END_INTERNAL, 0);
 }
 
-/* --- what the board reports -------------------------------------------------------------------------------------------------- */
+/* --- what the board reports ----------------------------------------------------------------------------- */
 
-static void on_power_off(void *ctx)
-{
-    vm_end_now(ctx, VM_END_POWEROFF, 0);
-}
+static void on_power_off(void *ctx) { vm_end_now(ctx, VM_END_POWEROFF, 0); }
 
-static void on_reset(void *ctx)
-{
-    vm_want_reset(ctx);
-}
+static void on_reset(void *ctx) { vm_want_reset(ctx); }
 
-static void on_debug_exit(void *ctx, uint32_t value)
-{
-    vm_end_now(ctx, VM_END_DEBUG_EXIT, value);
-}
+static void on_debug_exit(void *ctx, uint32_t value) { vm_end_now(ctx, VM_END_DEBUG_EXIT, value); }
 
 static void on_serial_output(void *ctx, const uint8_t *data, size_t len)
 {
@@ -148,15 +134,9 @@ static void on_debug_output(void *ctx, uint8_t byte)
         cb->debug_output(cb->ctx, byte);
 }
 
-static void on_pic_line(void *ctx, bool level)
-{
-    vcpu_set_pic_line(((struct vm *)ctx)->cpus[0].v, level);
-}
+static void on_pic_line(void *ctx, bool level) { vcpu_set_pic_line(((struct vm *)ctx)->cpus[0].v, level); }
 
-static void on_nmi(void *ctx)
-{
-    vcpu_post_nmi(((struct vm *)ctx)->cpus[0].v);
-}
+static void on_nmi(void *ctx) { vcpu_post_nmi(((struct vm *)ctx)->cpus[0].v); }
 
 void life_callbacks(struct vm *vm, struct board_callbacks *cb)
 {

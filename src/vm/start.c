@@ -21,7 +21,9 @@ static void start_flat(struct vcpu_state *s, const struct boot_cpu_state *start)
     bool long64 = start->mode == BOOT_LONG64;
     for (unsigned i = 0; i < SEG_COUNT; i++)
         s->seg[i] = (struct segment){ .sel = start->data_sel, .attr = FLAT_DATA, .limit = 0xffffffffu };
-    s->seg[SEG_CS] = (struct segment){ .sel = start->code_sel, .attr = long64 ? FLAT_CODE64 : FLAT_CODE32, .limit = 0xffffffffu };
+    s->seg[SEG_CS] = (struct segment){ .sel = start->code_sel,
+                                       .attr = long64 ? FLAT_CODE64 : FLAT_CODE32,
+                                       .limit = 0xffffffffu };
     s->tr = (struct segment){ .attr = BUSY_TSS32, .limit = 0x67 };
     s->ldtr = (struct segment){ .attr = SA_UNUSABLE };
     s->gdtr = (struct table_reg){ .base = start->gdt_base, .limit = start->gdt_limit };

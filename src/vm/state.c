@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The whole machine as data: the list of its state objects, its hash, and one buffer to save it to and load it from.
+ * The whole machine as data: the list of its state objects, its hash, and one buffer to save it to and load
+ * it from.
  *
- *   header { magic, version, number of objects } | objects (base/state.h) | pages { number, 4096 bytes } ... | end mark | hash
+ *   header { magic, version, number of objects }
+ *   objects, as base/state.h saves them
+ *   pages { number, 4096 bytes }, in rising order
+ *   end mark, hash of all before
  *
- * Pages of zeros are left out. The buffer is untrusted when loaded: everything is checked before the machine is touched.
+ * Pages of zeros are left out. The buffer is untrusted when loaded: everything is checked before the machine
+ * is touched.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -76,7 +81,7 @@ unsigned vm_state_objects(struct vm *vm, struct state_object *out, unsigned max)
     return n + board_state_objects(vm->board, out + n, max - n);
 }
 
-/* --- RAM page by page -------------------------------------------------------------------------------------------------------- */
+/* --- RAM page by page ----------------------------------------------------------------------------------- */
 
 struct page_walk {
     struct vm *vm;
@@ -151,7 +156,7 @@ uint64_t vm_state_hash(struct vm *vm)
     return w.hash;
 }
 
-/* --- save -------------------------------------------------------------------------------------------------------------------- */
+/* --- save ----------------------------------------------------------------------------------------------- */
 
 static void put_page(struct page_walk *w, uint64_t number, const uint8_t *bytes)
 {
@@ -190,9 +195,10 @@ int vm_save(struct vm *vm, uint8_t **buf, size_t *len, struct error *e)
     return 0;
 }
 
-/* --- load -------------------------------------------------------------------------------------------------------------------- */
+/* --- load ----------------------------------------------------------------------------------------------- */
 
-/* Fresh copies of all objects: the machine's own stay as they are until the whole buffer has been found good. */
+/* Fresh copies of all objects: the machine's own stay as they are until the whole buffer has been found
+ * good. */
 struct copies {
     struct state_object objects[OBJECTS_MAX];
     void *data[OBJECTS_MAX];
@@ -218,7 +224,8 @@ static int copies_make(struct copies *c, struct vm *vm, struct error *e)
     return 0;
 }
 
-static int load_objects(struct copies *c, const struct vm *vm, const uint8_t *buf, size_t len, size_t *at, struct error *e)
+static int load_objects(struct copies *c, const struct vm *vm, const uint8_t *buf, size_t len, size_t *at,
+                        struct error *e)
 {
     for (unsigned i = 0; i < c->n; i++) {
         const struct state_object copy = { c->objects[i].cls, c->data[i], c->objects[i].instance };
@@ -229,8 +236,9 @@ static int load_objects(struct copies *c, const struct vm *vm, const uint8_t *bu
     }
     const struct vm_state *s = c->data[0];
     if (s->cpus != vm->ncpus || s->memory != vm->cfg.memory)
-        return error_set(e, -EINVAL, "the saved machine has %u processors and %llu MiB, this one %u and %llu MiB", s->cpus,
-                         (unsigned long long)(s->memory >> 20), vm->ncpus, (unsigned long long)(vm->cfg.memory >> 20));
+        return error_set(
+            e, -EINVAL, "the saved machine has %u processors and %llu MiB, this one %u and %llu MiB", s->cpus,
+            (unsigned long long)(s->memory >> 20), vm->ncpus, (unsigned long long)(vm->cfg.memory >> 20));
     return 0;
 }
 
@@ -244,7 +252,8 @@ static int check_pages(struct vm *vm, const uint8_t *buf, size_t len, size_t at,
         uint64_t number = get_le64(buf + at);
         at += 8;
         if (number == END_OF_PAGES)
-            return at == len ? 0 : error_set(e, -EINVAL, "the saved machine has %zu bytes too many", len - at);
+            return at == len ? 0
+                             : error_set(e, -EINVAL, "the saved machine has %zu bytes too many", len - at);
         if (number > UINT64_MAX >> PAGE_SHIFT || (!first && number <= last) || !ck_range(at, PAGE_SIZE, len))
             return error_set(e, -EINVAL, "the saved machine has a wrong page");
         size_t got = 0;
@@ -304,11 +313,13 @@ static int check_header(const uint8_t *buf, size_t len, unsigned objects, struct
     if (len < 32 || get_le64(buf) != SAVE_MAGIC)
         return error_set(e, -EINVAL, "this is no saved machine");
     if (get_le32(buf + 8) != SAVE_VERSION)
-        return error_set(e, -EINVAL, "the saved machine has format %u, this program reads %u", get_le32(buf + 8), SAVE_VERSION);
+        return error_set(e, -EINVAL, "the saved machine has format %u, this program reads %u",
+                         get_le32(buf + 8), SAVE_VERSION);
     if (get_le64(buf + len - 8) != mix_bytes(0, buf, len - 8))
         return error_set(e, -EINVAL, "the saved machine is damaged");
     if (get_le32(buf + 12) != objects)
-        return error_set(e, -EINVAL, "the saved machine has %u parts, this one %u", get_le32(buf + 12), objects);
+        return error_set(e, -EINVAL, "the saved machine has %u parts, this one %u", get_le32(buf + 12),
+                         objects);
     return 0;
 }
 

@@ -35,7 +35,7 @@ static const struct {
     { "space_hits", offsetof(struct mmu_stats, space_hits) },
 };
 
-/* --- text -------------------------------------------------------------------------------------------------------------------- */
+/* --- text ----------------------------------------------------------------------------------------------- */
 
 struct json {
     char *text;
@@ -100,7 +100,7 @@ static void put_close(struct json *j, char bracket)
     j->comma = true;
 }
 
-/* --- sums over vcpus [first, end) -------------------------------------------------------------------------------------------- */
+/* --- sums over vcpus [first, end) ----------------------------------------------------------------------- */
 
 struct span {
     const struct vm *vm;
@@ -139,10 +139,7 @@ static uint64_t sum_instructions(const struct span *s)
     return sum;
 }
 
-uint64_t vm_instructions(const struct vm *vm)
-{
-    return sum_instructions(&(struct span){ vm, 0, vm->ncpus });
-}
+uint64_t vm_instructions(const struct vm *vm) { return sum_instructions(&(struct span){ vm, 0, vm->ncpus }); }
 
 /* A counter's name within "exits", or NULL when it does not belong there. */
 static const char *exit_part(const char *name)

@@ -16,15 +16,15 @@ struct sundog {
 
 _Static_assert(sizeof(struct sundog_error) == sizeof(struct error), "one is handed out as the other");
 _Static_assert((int)SUNDOG_FAILED == (int)VM_END_INTERNAL && (int)SUNDOG_ENDED == (int)VM_END_REQUEST &&
-               (int)SUNDOG_CRASH == (int)VM_END_CRASH && (int)SUNDOG_DEBUG_EXIT == (int)VM_END_DEBUG_EXIT &&
-               (int)SUNDOG_RESET == (int)VM_END_RESET && (int)SUNDOG_POWEROFF == (int)VM_END_POWEROFF, "same numbers");
-_Static_assert((int)SUNDOG_ENTRY_PVH == (int)KERNEL_ENTRY_PVH && (int)SUNDOG_ENTRY_BZIMAGE == (int)KERNEL_ENTRY_BZIMAGE,
+                   (int)SUNDOG_CRASH == (int)VM_END_CRASH &&
+                   (int)SUNDOG_DEBUG_EXIT == (int)VM_END_DEBUG_EXIT &&
+                   (int)SUNDOG_RESET == (int)VM_END_RESET && (int)SUNDOG_POWEROFF == (int)VM_END_POWEROFF,
+               "same numbers");
+_Static_assert((int)SUNDOG_ENTRY_PVH == (int)KERNEL_ENTRY_PVH &&
+                   (int)SUNDOG_ENTRY_BZIMAGE == (int)KERNEL_ENTRY_BZIMAGE,
                "same numbers");
 
-const char *sundog_version(void)
-{
-    return SUNDOG_VERSION;
-}
+const char *sundog_version(void) { return SUNDOG_VERSION; }
 
 static void hand_error(struct sundog_error *to, const struct error *from)
 {
@@ -32,7 +32,7 @@ static void hand_error(struct sundog_error *to, const struct error *from)
         memcpy(to, from, sizeof(*to));
 }
 
-/* --- building ---------------------------------------------------------------------------------------------------------------- */
+/* --- building ------------------------------------------------------------------------------------------- */
 
 static void serial_output(void *ctx, const uint8_t *data, size_t len)
 {
@@ -80,7 +80,8 @@ static struct sundog *create(const struct sundog_config *config, struct error *e
         error_set(e, -ENOMEM, "cannot create the machine: out of memory");
         return NULL;
     }
-    memcpy(&s->config, config, config->size); /* an older program's is shorter: what it does not know is zero */
+    memcpy(&s->config, config,
+           config->size); /* an older program's is shorter: what it does not know is zero */
     if (s->config.log)
         s->log = (struct log){ .level = (enum log_level)s->config.log_level, .sink = log_sink, .ctx = s };
     const struct vm_config vc = to_vm_config(s);
@@ -109,7 +110,7 @@ void sundog_destroy(struct sundog *s)
     free(s);
 }
 
-/* --- running ----------------------------------------------------------------------------------------------------------------- */
+/* --- running -------------------------------------------------------------------------------------------- */
 
 int sundog_start(struct sundog *s, struct sundog_error *error)
 {
@@ -120,20 +121,11 @@ int sundog_start(struct sundog *s, struct sundog_error *error)
     return err;
 }
 
-void sundog_pause(struct sundog *s)
-{
-    vm_stop_world(s->vm);
-}
+void sundog_pause(struct sundog *s) { vm_stop_world(s->vm); }
 
-void sundog_resume(struct sundog *s)
-{
-    vm_resume(s->vm);
-}
+void sundog_resume(struct sundog *s) { vm_resume(s->vm); }
 
-void sundog_end(struct sundog *s)
-{
-    vm_request_end(s->vm, VM_END_REQUEST);
-}
+void sundog_end(struct sundog *s) { vm_request_end(s->vm, VM_END_REQUEST); }
 
 enum sundog_end sundog_wait(struct sundog *s, uint32_t *debug_exit_value)
 {
@@ -153,27 +145,15 @@ size_t sundog_serial_input(struct sundog *s, const uint8_t *data, size_t len)
     return n;
 }
 
-void sundog_power_button(struct sundog *s)
-{
-    vm_power_button(s->vm);
-}
+void sundog_power_button(struct sundog *s) { vm_power_button(s->vm); }
 
-/* --- inspecting -------------------------------------------------------------------------------------------------------------- */
+/* --- inspecting ----------------------------------------------------------------------------------------- */
 
-uint64_t sundog_instructions(const struct sundog *s)
-{
-    return vm_instructions(s->vm);
-}
+uint64_t sundog_instructions(const struct sundog *s) { return vm_instructions(s->vm); }
 
-char *sundog_stats(struct sundog *s)
-{
-    return vm_stats_json(s->vm);
-}
+char *sundog_stats(struct sundog *s) { return vm_stats_json(s->vm); }
 
-uint64_t sundog_state_hash(struct sundog *s)
-{
-    return vm_state_hash(s->vm);
-}
+uint64_t sundog_state_hash(struct sundog *s) { return vm_state_hash(s->vm); }
 
 int sundog_read_memory(struct sundog *s, uint64_t address, void *data, size_t len)
 {

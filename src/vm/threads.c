@@ -18,7 +18,8 @@ void vm_service(struct vm *vm, struct vcpu *v)
     events_update_timer(vm);
 }
 
-/* Sleeps until someone asks for something: interrupts come with REQ_EVENT, all else with REQ_STOP or REQ_REVOKE. */
+/* Sleeps until someone asks for something: interrupts come with REQ_EVENT, all else with REQ_STOP or
+ * REQ_REVOKE. */
 static void sleep_halted(struct vm_cpu *c)
 {
     while (!atomic_load(&c->v->requests))
@@ -40,20 +41,13 @@ void *vcpu_thread(void *arg)
         world_leave(c);
         switch (cause) {
         case EXIT_COUNT:
-        case EXIT_REQUEST:
-            break;
+        case EXIT_REQUEST: break;
         case EXIT_HLT:
-        case EXIT_WAIT_SIPI:
-            sleep_halted(c);
-            break;
-        case EXIT_SHUTDOWN:
-            vm_handle_shutdown(vm, v);
-            break;
+        case EXIT_WAIT_SIPI: sleep_halted(c); break;
+        case EXIT_SHUTDOWN: vm_handle_shutdown(vm, v); break;
         case EXIT_INTERNAL:
         case EXIT_CAUSE_COUNT:
-        default:
-            vm_handle_internal(vm, v);
-            break;
+        default: vm_handle_internal(vm, v); break;
         }
     }
     return NULL;
@@ -101,11 +95,12 @@ enum vm_end vm_wait(struct vm *vm, uint32_t *debug_exit_value)
     return why;
 }
 
-/* --- deterministic stepping -------------------------------------------------------------------------------------------------- */
+/* --- deterministic stepping ----------------------------------------------------------------------------- */
 
 /*
- * Inputs are taken in, deadlines fire and turns end only at multiples of GRID instructions, counted over all vcpus since power-on, or
- * when all vcpus sleep. So what the guest sees depends on its own instructions alone, never on where vm_run_until() was told to stop.
+ * Inputs are taken in, deadlines fire and turns end only at multiples of GRID instructions, counted over all
+ * vcpus since power-on, or when all vcpus sleep. So what the guest sees depends on its own instructions
+ * alone, never on where vm_run_until() was told to stop.
  */
 #define GRID 1024u
 #define IDLE_SKIPS_MAX 1000000u

@@ -8,41 +8,35 @@
 #include "host/time.h"
 #include "vm/vm_internal.h"
 
-/* --- validation -------------------------------------------------------------------------------------------------------------- */
+/* --- validation ----------------------------------------------------------------------------------------- */
 
 static int validate(const struct vm_config *cfg, struct error *e)
 {
     if (cfg->cpus < 1 || cfg->cpus > MAX_VCPUS)
         return error_set(e, -EINVAL, "%u processors: choose 1 to %d", cfg->cpus, MAX_VCPUS);
     if (cfg->memory < VM_MEMORY_MIN || cfg->memory > VM_MEMORY_MAX)
-        return error_set(e, -EINVAL, "%llu bytes of memory: choose from 2M to 512G", (unsigned long long)cfg->memory);
+        return error_set(e, -EINVAL, "%llu bytes of memory: choose from 2M to 512G",
+                         (unsigned long long)cfg->memory);
     if (cfg->memory % PAGE_SIZE)
-        return error_set(e, -EINVAL, "%llu bytes of memory: choose a multiple of 4K", (unsigned long long)cfg->memory);
+        return error_set(e, -EINVAL, "%llu bytes of memory: choose a multiple of 4K",
+                         (unsigned long long)cfg->memory);
     if (!cfg->board.kernel)
         return error_set(e, -EINVAL, "no kernel given");
     return 0;
 }
 
-/* --- processors -------------------------------------------------------------------------------------------------------------- */
+/* --- processors ----------------------------------------------------------------------------------------- */
 
-static int ack_pic(void *ctx)
-{
-    return board_ack_pic(((struct vm *)ctx)->board);
-}
+static int ack_pic(void *ctx) { return board_ack_pic(((struct vm *)ctx)->board); }
 
-static void eoi(void *ctx, uint8_t vector)
-{
-    board_eoi(((struct vm *)ctx)->board, vector);
-}
+static void eoi(void *ctx, uint8_t vector) { board_eoi(((struct vm *)ctx)->board, vector); }
 
-static void kick(void *ctx, unsigned vcpu)
-{
-    host_event_set(&((struct vm *)ctx)->cpus[vcpu].wake);
-}
+static void kick(void *ctx, unsigned vcpu) { host_event_set(&((struct vm *)ctx)->cpus[vcpu].wake); }
 
 static void revoke_wait(void *ctx, unsigned vcpu)
 {
-    /* Nothing to do: whoever waits as a vcpu is quiet, and a revoker drops a quiet vcpu's translations itself. */
+    /* Nothing to do: whoever waits as a vcpu is quiet, and a revoker drops a quiet vcpu's translations
+     * itself. */
     (void)ctx;
     (void)vcpu;
 }
@@ -90,7 +84,7 @@ static void destroy_cpu(struct vm *vm, struct vm_cpu *c)
     host_pages_free(c->v, sizeof(*c->v));
 }
 
-/* --- the machine ------------------------------------------------------------------------------------------------------------- */
+/* --- the machine ---------------------------------------------------------------------------------------- */
 
 #define YEAR_2000_NS 946684800000000000ull
 
@@ -129,8 +123,8 @@ static int create_parts(struct vm *vm, struct error *e)
     }
     struct board_callbacks callbacks;
     life_callbacks(vm, &callbacks);
-    vm->board = board_create(&cfg->board, cfg->cpus, cfg->memory, vm->pmap, vm->bus, vm->clock, vm->inputs, &vm->tally, vm->log,
-                             &callbacks, e);
+    vm->board = board_create(&cfg->board, cfg->cpus, cfg->memory, vm->pmap, vm->bus, vm->clock, vm->inputs,
+                             &vm->tally, vm->log, &callbacks, e);
     return vm->board ? vm_reset_machine(vm, e) : -EINVAL;
 }
 
@@ -180,24 +174,12 @@ void vm_destroy(struct vm *vm)
     free(vm);
 }
 
-/* --- small views ------------------------------------------------------------------------------------------------------------- */
+/* --- small views ---------------------------------------------------------------------------------------- */
 
-struct host_loop *vm_loop(struct vm *vm)
-{
-    return vm->loop;
-}
+struct host_loop *vm_loop(struct vm *vm) { return vm->loop; }
 
-const char *vm_engine_name(const struct vm *vm)
-{
-    return vm->engine->name;
-}
+const char *vm_engine_name(const struct vm *vm) { return vm->engine->name; }
 
-bool vm_serial_input(struct vm *vm, uint8_t byte)
-{
-    return board_serial_input(vm->board, byte);
-}
+bool vm_serial_input(struct vm *vm, uint8_t byte) { return board_serial_input(vm->board, byte); }
 
-void vm_power_button(struct vm *vm)
-{
-    board_power_button(vm->board);
-}
+void vm_power_button(struct vm *vm) { board_power_button(vm->board); }

@@ -8,8 +8,9 @@
  *      │                     │  └── reset            │        vm_wait
  *      └──── vm_request_end ─┴───────────────────────┴► ENDED ────────► (threads gone) ── vm_destroy
  *
- * ENDED keeps the first reason: power-off, reset under no_reboot, debug-exit, crash, request, our own bug. A guest's reset without
- * no_reboot stops the world, puts every chip and processor to power-on, loads the kernel again and goes on.
+ * ENDED keeps the first reason: power-off, reset under no_reboot, debug-exit, crash, request, our own bug. A
+ * guest's reset without no_reboot stops the world, puts every chip and processor to power-on, loads the
+ * kernel again and goes on.
  *
  * Threads: one a vcpu, one event thread. Locks and their order: docs/threads.md.
  */
@@ -30,14 +31,22 @@
 #include "host/loop.h"
 #include "memory/pmap.h"
 
-enum vm_end { VM_END_NONE, VM_END_POWEROFF, VM_END_RESET, VM_END_DEBUG_EXIT, VM_END_CRASH, VM_END_REQUEST, VM_END_INTERNAL };
+enum vm_end {
+    VM_END_NONE,
+    VM_END_POWEROFF,
+    VM_END_RESET,
+    VM_END_DEBUG_EXIT,
+    VM_END_CRASH,
+    VM_END_REQUEST,
+    VM_END_INTERNAL
+};
 
 /* What the VM tells its owner. Each may be NULL; called from a vcpu thread with the device lock held. */
 struct vm_callbacks {
     void *ctx;
     void (*serial_output)(void *ctx, const uint8_t *data, size_t len); /* COM1 */
-    void (*serial_room)(void *ctx);                                    /* COM1's receiver was full and takes bytes again */
-    void (*debug_output)(void *ctx, uint8_t byte);                     /* debug console port */
+    void (*serial_room)(void *ctx);                /* COM1's receiver was full and takes bytes again */
+    void (*debug_output)(void *ctx, uint8_t byte); /* debug console port */
 };
 
 struct vm_config {
@@ -47,9 +56,9 @@ struct vm_config {
     struct board_config board; /* kernel, initrd, command line, devices */
     bool no_reboot;            /* a guest reset ends the VM instead */
     enum clock_mode clock_mode;
-    uint64_t ns_per_1k_insns;  /* deterministic mode */
-    uint64_t wall_base_ns;     /* wall clock at power-on; 0: the host's, or the year 2000 in deterministic mode */
-    uint64_t tsc_khz;          /* 0: the host's, or 1 GHz in deterministic mode */
+    uint64_t ns_per_1k_insns; /* deterministic mode */
+    uint64_t wall_base_ns; /* wall clock at power-on; 0: the host's, or the year 2000 in deterministic mode */
+    uint64_t tsc_khz;      /* 0: the host's, or 1 GHz in deterministic mode */
     struct vm_callbacks callbacks;
 };
 
@@ -63,12 +72,14 @@ struct vm; /* opaque outside vm/ */
 struct vm *vm_create(const struct vm_config *cfg, struct log *log, struct error *e);
 void vm_destroy(struct vm *vm);
 int vm_start(struct vm *vm, struct error *e);
-/* Leaves all vcpus at an instruction boundary, clock paused, inputs drained or listed. Nests by count. Not from a vcpu thread. */
+/* Leaves all vcpus at an instruction boundary, clock paused, inputs drained or listed. Nests by count. Not
+ * from a vcpu thread. */
 void vm_stop_world(struct vm *vm);
 void vm_resume(struct vm *vm);
 /* Asks the VM to end (timeout, Ctrl-A x, signal). Any thread. */
 void vm_request_end(struct vm *vm, enum vm_end why);
-/* Waits until the VM has ended and its threads are gone; returns why; *debug_exit_value gets the guest's value. */
+/* Waits until the VM has ended and its threads are gone; returns why; *debug_exit_value gets the guest's
+ * value. */
 enum vm_end vm_wait(struct vm *vm, uint32_t *debug_exit_value);
 const char *vm_end_name(enum vm_end why);
 
@@ -88,13 +99,14 @@ char *vm_stats_json(struct vm *vm);
 /* The machine's state objects (world stopped), for save, load, hash, print. */
 unsigned vm_state_objects(struct vm *vm, struct state_object *out, unsigned max);
 uint64_t vm_state_hash(struct vm *vm); /* objects and RAM */
-/* The whole machine in one malloc'ed buffer / from one, into a VM of the same configuration. World stopped or not started. A load
- * that fails leaves the machine as it was. */
+/* The whole machine in one malloc'ed buffer / from one, into a VM of the same configuration. World stopped
+ * or not started. A load that fails leaves the machine as it was. */
 int vm_save(struct vm *vm, uint8_t **buf, size_t *len, struct error *e);
 int vm_load(struct vm *vm, const uint8_t *buf, size_t len, struct error *e);
 
-/* Deterministic stepping for tests and tools, without threads: runs vcpus in turn on the caller's thread until the total retired
- * count reaches `count`, the VM ends, or nothing can ever happen again (all halted, no deadline, no input). */
+/* Deterministic stepping for tests and tools, without threads: runs vcpus in turn on the caller's thread
+ * until the total retired count reaches `count`, the VM ends, or nothing can ever happen again (all
+ * halted, no deadline, no input). */
 enum vm_end vm_run_until(struct vm *vm, uint64_t count);
 
 #endif

@@ -8,9 +8,9 @@
 
 /* Where a vcpu is, as others may rely on it. Guarded by world.lock. */
 enum presence {
-    PRESENCE_OUT,   /* at an instruction boundary, outside the engine: its state is complete, its translations may be dropped */
+    PRESENCE_OUT,   /* at an instruction boundary, state complete; others may drop its translations */
     PRESENCE_IN,    /* may touch guest memory at any moment */
-    PRESENCE_QUIET, /* inside an instruction but asleep: touches nothing, its translations may be dropped, its state is not complete */
+    PRESENCE_QUIET, /* asleep inside an instruction, touching nothing; others may drop its translations */
 };
 
 /* Rights taken back from one vcpu and not yet acknowledged. */
@@ -43,21 +43,21 @@ struct vm_state {
     uint64_t virtual_ns, wall_base_ns;
     uint64_t clock_count; /* deterministic mode: the instruction count that virtual_ns belongs to */
     uint32_t cpus;
-    uint32_t timers_due;  /* bit n: vcpu n's LAPIC deadline passed and it has not looked yet */
+    uint32_t timers_due; /* bit n: vcpu n's LAPIC deadline passed and it has not looked yet */
     /* of vm_run_until(): */
-    uint64_t executed;    /* instructions by all vcpus since power-on */
+    uint64_t executed; /* instructions by all vcpus since power-on */
     uint32_t turn, slice_left;
 };
 
 struct world {
-    struct host_mutex lock; /* a leaf: nothing of a device is called under it */
+    struct host_mutex lock;   /* a leaf: nothing of a device is called under it */
     struct host_cond changed; /* presence, stops, exclusive, reset, acknowledgements */
     struct host_cond ended;   /* apart, so that who waits for the end sleeps through all else */
-    unsigned stops;      /* vm_stop_world() without vm_resume(); a machine is built with one, which vm_start() takes off */
+    unsigned stops; /* vm_stop_world() without vm_resume(); a machine is built with one for vm_start() */
     bool clock_paused;
-    bool reset_pending;  /* holds the vcpus like a stop until the reset is done */
-    int exclusive;       /* the vcpu that does a locked access across pages, or -1 */
-    enum vm_end end;     /* first reason; NONE while alive */
+    bool reset_pending; /* holds the vcpus like a stop until the reset is done */
+    int exclusive;      /* the vcpu that does a locked access across pages, or -1 */
+    enum vm_end end;    /* first reason; NONE while alive */
     uint32_t debug_value;
 };
 
@@ -79,11 +79,11 @@ struct vm {
     /* events.c */
     struct host_loop *loop;
     struct host_thread event_thread;
-    struct host_bell *bell;    /* something for the event thread: a reset */
-    struct host_timer *timer;  /* earliest virtual deadline */
+    struct host_bell *bell;   /* something for the event thread: a reset */
+    struct host_timer *timer; /* earliest virtual deadline */
     struct host_mutex timer_lock;
-    uint64_t timer_armed;      /* virtual ns the timer was last set for, UINT64_MAX when it is off */
-    bool threaded;             /* vm_start() was called */
+    uint64_t timer_armed;          /* virtual ns the timer was last set for, UINT64_MAX when it is off */
+    bool threaded;                 /* vm_start() was called */
     uint64_t started_ns, ended_ns; /* host time */
 };
 
@@ -106,6 +106,8 @@ void world_destroy(struct vm *vm);
 bool world_enter(struct vm_cpu *c);
 void world_leave(struct vm_cpu *c);
 void world_kick_all(struct vm *vm);
+/* world.lock held: no vcpu thread is inside the engine. */
+bool world_all_out(const struct vm *vm);
 /* pmap consumer and vcpu callbacks */
 void world_revoke(void *ctx, uint64_t first_page, uint64_t count, unsigned rights);
 void world_stop_others(void *ctx, unsigned vcpu);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stopping vcpus: the whole world, all but one for a locked access across pages, or one just long enough to drop translations.
+ * Stopping vcpus: the whole world, all but one for a locked access across pages, or one just long enough to
+ * drop translations.
  *
  * Each vcpu thread is OUT, IN or QUIET (vm_internal.h). Three parties wait for others to leave IN:
  *   vm_stop_world   waits until all are OUT;
  *   stop_others     (a vcpu, inside an instruction) turns QUIET, waits until no other is IN;
  *   world_revoke    waits until one vcpu has acknowledged; a vcpu that waits here turns QUIET itself.
- * Whoever waits as a vcpu is QUIET, so it holds up neither the second nor the third kind: no cycle can form. vm_stop_world waits
- * for QUIET vcpus as well, but these wait for IN vcpus only, never for the stop to end, so it gets its turn.
+ * Whoever waits as a vcpu is QUIET, so it holds up neither the second nor the third kind: no cycle can form.
+ * vm_stop_world waits for QUIET vcpus as well, but these wait for IN vcpus only, never for the stop to end,
+ * so it gets its turn.
  *
  * Translations of a vcpu that is not IN are dropped by the revoker itself, under world.lock.
  */
@@ -34,12 +36,9 @@ void world_kick_all(struct vm *vm)
         vcpu_request(vm->cpus[i].v, REQ_STOP);
 }
 
-static unsigned index_of(const struct vm_cpu *c)
-{
-    return (unsigned)(c - c->vm->cpus);
-}
+static unsigned index_of(const struct vm_cpu *c) { return (unsigned)(c - c->vm->cpus); }
 
-/* --- revocation: all with world.lock held ------------------------------------------------------------------------------------ */
+/* --- revocation: all with world.lock held --------------------------------------------------------------- */
 
 static void drop(struct vm_cpu *c, const struct revocation *r)
 {
@@ -113,8 +112,9 @@ void world_revoke(void *ctx, uint64_t first_page, uint64_t count, unsigned right
     } else {
         post(c, &r);
         uint64_t ticket = c->revoke_posted;
-        /* Under the device lock (the A20 switch) there is no waiting: the other may wait for that very lock. It drops its
-         * translations before its next block, as a real A20 line also takes a while to reach the other processors. */
+        /* Under the device lock (the A20 switch) there is no waiting: the other may wait for that very
+         * lock. It drops its translations before its next block, as a real A20 line also takes a while to
+         * reach the other processors. */
         if (!bus_lock_held(vm->bus)) {
             if (me)
                 become_quiet(me);
@@ -127,7 +127,7 @@ void world_revoke(void *ctx, uint64_t first_page, uint64_t count, unsigned right
     host_mutex_unlock(&w->lock);
 }
 
-/* --- in and out of the engine ------------------------------------------------------------------------------------------------ */
+/* --- in and out of the engine --------------------------------------------------------------------------- */
 
 static bool is_held(const struct vm_cpu *c)
 {
@@ -160,10 +160,13 @@ void world_leave(struct vm_cpu *c)
     host_mutex_lock(&w->lock);
     acknowledge(c);
     set_presence(c, PRESENCE_OUT);
+    bool reset = w->reset_pending && world_all_out(c->vm);
     host_mutex_unlock(&w->lock);
+    if (reset)
+        host_bell_ring(c->vm->bell);
 }
 
-/* --- all but one ------------------------------------------------------------------------------------------------------------- */
+/* --- all but one ---------------------------------------------------------------------------------------- */
 
 static bool others_are_in(const struct vm *vm, unsigned me)
 {
@@ -207,9 +210,9 @@ void world_resume_others(void *ctx, unsigned vcpu)
     host_mutex_unlock(&w->lock);
 }
 
-/* --- the whole world --------------------------------------------------------------------------------------------------------- */
+/* --- the whole world ------------------------------------------------------------------------------------ */
 
-static bool all_out(const struct vm *vm)
+bool world_all_out(const struct vm *vm)
 {
     for (unsigned i = 0; i < vm->ncpus; i++)
         if (vm->cpus[i].presence != PRESENCE_OUT)
@@ -223,7 +226,7 @@ void vm_stop_world(struct vm *vm)
     host_mutex_lock(&w->lock);
     w->stops++;
     world_kick_all(vm);
-    while (!all_out(vm))
+    while (!world_all_out(vm))
         host_cond_wait(&w->changed, &w->lock);
     if (!w->clock_paused)
         clock_pause(vm->clock);

@@ -426,7 +426,8 @@ def test_signals_restore_the_terminal(terminal, number, word):
     t = terminal(word)
     assert not t.restored()
     t.child.send_signal(number)
-    assert t.end() == -number
+    # A sanitizer has a handler of its own behind ours; it ends the program with its own status.
+    assert t.end() in ([-number, 99] if SLOW > 1 else [-number])
 
 
 @pytest.mark.parametrize("word, status", [("power-off", 0), ("exit=2", 5), ("crash", 102)])

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whole machines: deterministic stepping, save and load at any instruction, stopping the world, and ends. The guest is vm_guest.S. */
+/* Whole machines: deterministic stepping, save and load at any instruction, stopping the world, and ends.
+ * The guest is vm_guest.S. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -72,7 +73,7 @@ static uint64_t random_below(uint64_t *seed, uint64_t n)
     return (*seed >> 33) % n;
 }
 
-/* --- deterministic ----------------------------------------------------------------------------------------------------------- */
+/* --- deterministic -------------------------------------------------------------------------------------- */
 
 static void the_guest_does_its_work(void **state)
 {
@@ -142,7 +143,8 @@ static void a_loaded_machine_goes_on_the_same(void **state)
             sundog_run_until(a, at);
             sundog_run_until(b, at);
             if (sundog_state_hash(a) != sundog_state_hash(b))
-                fail_msg("case %u, %u processors: differs at instruction %llu", i, cpus, (unsigned long long)at);
+                fail_msg("case %u, %u processors: differs at instruction %llu", i, cpus,
+                         (unsigned long long)at);
         }
         sundog_destroy(a);
         sundog_destroy(b);
@@ -178,7 +180,7 @@ static void damage_is_refused(void **state)
     sundog_destroy(c);
 }
 
-/* --- threads ----------------------------------------------------------------------------------------------------------------- */
+/* --- threads -------------------------------------------------------------------------------------------- */
 
 static void wait_rounds(struct sundog *vm, uint64_t at, uint32_t more)
 {
@@ -186,8 +188,8 @@ static void wait_rounds(struct sundog *vm, uint64_t at, uint32_t more)
         ;
 }
 
-/* Self-changing code and locked accesses across pages on several processors, while the world is stopped over and over: nothing
- * deadlocks, and while it stands still nothing moves. */
+/* Self-changing code and locked accesses across pages on several processors, while the world is stopped
+ * over and over: nothing deadlocks, and while it stands still nothing moves. */
 static void the_world_stops_and_goes_on(void **state)
 {
     (void)state;
@@ -211,7 +213,8 @@ static void the_world_stops_and_goes_on(void **state)
     sundog_end(vm);
     assert_int_equal(sundog_wait(vm, NULL), SUNDOG_ENDED);
     uint32_t rounds = word(vm, ROUNDS), others = word(vm, OTHER_ROUNDS), split = word(vm, SPLIT);
-    /* Processors 1 and 2 count their rounds with a plain increment, so some are lost; the locked word loses none. */
+    /* Processors 1 and 2 count their rounds with a plain increment, so some are lost; the locked word
+     * loses none. */
     assert_true(split >= 3 * (rounds - 1) + others - 2);
     sundog_destroy(vm);
 }
