@@ -44,7 +44,10 @@ static void check_page_faults(void)
     check_page_fault("load that crosses into nothing", load, gap + PAGE - 2, gap + PAGE, SEGV_MAPERR, USER);
     check_page_fault("store that crosses into nothing", store, gap + PAGE - 1, gap + PAGE, SEGV_MAPERR, USER | WRITE);
     gap[0] = 0xc3;
-    check_page_fault("execution without right", jump, gap, gap, SEGV_ACCERR, USER | FETCH | PRESENT);
+    if (kernel_is_64())
+        check_page_fault("execution without right", jump, gap, gap, SEGV_ACCERR, USER | FETCH | PRESENT);
+    else
+        skip("execution without right", "32-bit Linux 6.1 drops a user page's NX bit (unsigned long in vm_get_page_prot)");
     check_equal("a crossing store that faults stores nothing", gap[PAGE - 1], 0);
 }
 

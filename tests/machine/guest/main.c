@@ -6,8 +6,9 @@
  *     SELFTEST n passed m failed                      one line at the end
  *
  * and ends the machine. Settings come by the kernel's command line: cpus=N (how many there must be), vendor=STRING,
- * only=SECTION, except=SECTION,..., input=1 (echo what is typed), end=poweroff|reboot|panic|stay. As an ordinary process
- * (on the host) it runs the sections that need no machine of their own.
+ * only=SECTION,..., except=SECTION,..., memory=MIB (of the machine), fill=MIB (how much the section "ram" takes), input=1 (echo
+ * what is typed), end=poweroff|reboot|panic|debug-exit|stay. As an ordinary process (on the host) it runs the sections that need
+ * no machine of their own.
  */
 #include "selftest.h"
 
@@ -18,10 +19,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -120,6 +123,12 @@ unsigned online_cpus(void)
     return (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
+bool kernel_is_64(void)
+{
+    struct utsname u;
+    return !uname(&u) && !strcmp(u.machine, "x86_64");
+}
+
 bool run_on(unsigned cpu)
 {
     cpu_set_t set;
@@ -210,6 +219,8 @@ static void end_machine(void)
         reboot(RB_AUTOBOOT);
     if (!strcmp(how, "panic"))
         exit(7); /* init's end is the kernel's panic */
+    if (!strcmp(how, "debug-exit") && !ioperm(0xf4, 1, 1))
+        __asm__ volatile("outb %0, $0xf4" : : "a"((uint8_t)21));
     while (!strcmp(how, "stay"))
         pause();
     reboot(RB_POWER_OFF);

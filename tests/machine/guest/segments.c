@@ -11,7 +11,6 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -112,8 +111,7 @@ static void check_syscall(void)
 /* On a 64-bit kernel: into 64-bit mode and back. 0x40 0xff 0xc0 is INC EAX with an empty prefix there, INC EAX twice here. */
 static void check_compatibility(void)
 {
-    struct utsname u;
-    if (uname(&u) || strcmp(u.machine, "x86_64")) {
+    if (!kernel_is_64()) {
         skip("64-bit code in a 32-bit process", "a 32-bit kernel");
         return;
     }

@@ -67,6 +67,7 @@ void check_trap(const char *name, struct trap t, int signal, int code, uintptr_t
 void *pages(size_t count, int protection);
 uint64_t now_ns(void);
 unsigned online_cpus(void);
+bool kernel_is_64(void);
 /* Moves this thread to one processor. */
 bool run_on(unsigned cpu);
 bool read_text(const char *path, char *out, size_t len);
