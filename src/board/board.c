@@ -99,11 +99,12 @@ static void set_reset(void *ctx, unsigned n, bool level)
 
 static struct line reset_line(struct board *b) { return (struct line){ set_reset, b, 0 }; }
 
-/* A source may sleep while both controllers mask its line; unmasking wakes it. */
+/* A source may sleep while both controllers mask its line and IRR has latched an edge already; unmasking wakes it. */
 static bool irq_observed(void *ctx, unsigned irq)
 {
     const struct board *b = ctx;
-    return i8259_unmasked(b->chip[CHIP_PIC], irq) || ioapic_unmasked(b->chip[CHIP_IOAPIC], ioapic_pin(irq));
+    const struct i8259 *pic = b->chip[CHIP_PIC];
+    return i8259_unmasked(pic, irq) || !i8259_remembers(pic, irq) || ioapic_unmasked(b->chip[CHIP_IOAPIC], ioapic_pin(irq));
 }
 
 static void inputs_observed(void *ctx)

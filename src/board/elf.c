@@ -149,7 +149,6 @@ int elf_parse(const uint8_t *data, size_t len, struct elf_info *info, struct err
     if (r)
         return r;
     info->entry = h.e_entry;
-    bool entry_found = false;
     for (unsigned i = 0; i < h.e_phnum; i++) {
         Elf64_Phdr p = read_program_header(data, &h, info->is64, i);
         if (p.p_type == PT_NOTE && ck_range(p.p_offset, p.p_filesz, len))
@@ -159,10 +158,12 @@ int elf_parse(const uint8_t *data, size_t len, struct elf_info *info, struct err
         r = add_segment(info, &p, len, e);
         if (r)
             return r;
-        entry_found = entry_found || fix_entry(info, &p);
+        info->entry_inside = info->entry_inside || fix_entry(info, &p);
     }
     if (info->segments == 0)
         return bad(e, "has no segment to load");
+    for (unsigned i = 0; i < info->segments; i++) /* an entry given as a physical address */
+        info->entry_inside |= info->entry - info->segment[i].at < info->segment[i].mem_len;
     return 0;
 }
 

@@ -18,6 +18,7 @@ struct elf_segment {
 struct elf_info {
     bool is64;
     uint64_t entry;     /* physical */
+    bool entry_inside;  /* it lies in a segment */
     uint64_t low, high; /* physical range that the segments span */
     bool has_pvh;       /* there is a note XEN_ELFNOTE_PHYS32_ENTRY */
     uint32_t pvh_entry;

@@ -145,6 +145,8 @@ static int load_elf(struct boot *b, uint32_t *entry, uint64_t *end, struct error
     }
     if (info.entry > UINT32_MAX)
         return bad(b, e, "has its entry above 4 GiB, where 32-bit mode does not reach");
+    if (!info.entry_inside)
+        return bad(b, e, "has its entry outside of everything it loads");
     *entry = (uint32_t)info.entry;
     *end = info.high;
     return elf_load(b, b->kernel.data, &info, e);

@@ -153,6 +153,11 @@ bool i8259_unmasked(const struct i8259 *pic, unsigned irq)
     return irq < 16 && !(s->imr[SLAVE] & BIT(irq - 8)) && !(s->imr[MASTER] & BIT(CASCADE));
 }
 
+bool i8259_remembers(const struct i8259 *pic, unsigned irq)
+{
+    return irq < 16 && pic->s.irr[irq / 8] & BIT(irq % 8);
+}
+
 static void observe(struct i8259 *pic)
 {
     if (pic->cfg.inputs_observed)

@@ -30,6 +30,8 @@ void i8259_set_irq(void *pic, unsigned irq, bool level);
 uint8_t i8259_ack(struct i8259 *pic);
 /* Not masked, so that a request would reach the processor in the end. */
 bool i8259_unmasked(const struct i8259 *pic, unsigned irq);
+/* An edge of this input is latched in IRR: another one would change nothing. */
+bool i8259_remembers(const struct i8259 *pic, unsigned irq);
 struct state_object i8259_state_object(struct i8259 *pic);
 /* After a load: drives INTR from the state. */
 void i8259_loaded(struct i8259 *pic);
