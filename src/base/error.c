@@ -29,6 +29,7 @@ int error_wrap(struct error *e, const char *fmt, ...)
     int n = vsnprintf(e->text, sizeof(e->text), fmt, args);
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof(e->text))
-        snprintf(e->text + n, sizeof(e->text) - (size_t)n, ": %.*s", (int)(sizeof(e->text) - 3 - (size_t)n), old);
+        snprintf(e->text + n, sizeof(e->text) - (size_t)n, ": %.*s", (int)(sizeof(e->text) - 3 - (size_t)n),
+                 old);
     return e->code;
 }

@@ -18,7 +18,8 @@ void tally_add(struct tally *t, enum tally_kind kind, uint64_t number)
         struct tally_slot *slot = &t->slots[(start + i) % TALLY_SLOTS];
         uint64_t seen = atomic_load(&slot->key);
         if (seen == 0 && atomic_compare_exchange_strong(&slot->key, &seen, key)) {
-            log_line(t->log, LOG_INFO, "not implemented: %s 0x%llx", kind_names[kind], (unsigned long long)number);
+            log_line(t->log, LOG_INFO, "not implemented: %s 0x%llx", kind_names[kind],
+                     (unsigned long long)number);
             seen = key;
         }
         if (seen == key) {
@@ -29,11 +30,13 @@ void tally_add(struct tally *t, enum tally_kind kind, uint64_t number)
     atomic_fetch_add(&t->other, 1);
 }
 
-void tally_each(struct tally *t, void (*visit)(void *ctx, const char *kind, uint64_t number, uint64_t count), void *ctx)
+void tally_each(struct tally *t, void (*visit)(void *ctx, const char *kind, uint64_t number, uint64_t count),
+                void *ctx)
 {
     for (unsigned i = 0; i < TALLY_SLOTS; i++) {
         uint64_t key = atomic_load(&t->slots[i].key);
         if (key)
-            visit(ctx, kind_names[(key >> 56) - 1], key & 0x00ffffffffffffffull, atomic_load(&t->slots[i].count));
+            visit(ctx, kind_names[(key >> 56) - 1], key & 0x00ffffffffffffffull,
+                  atomic_load(&t->slots[i].count));
     }
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* memfd-backed and anonymous host memory. */
-#define _GNU_SOURCE
 #include "host/memory.h"
 
 #include <errno.h>

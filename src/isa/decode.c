@@ -16,6 +16,7 @@
 enum { ES, CS, SS, DS, FS, GS };
 
 /* Where an operand notation finds its operand, and the size rule. */
+/* clang-format off */
 enum where { W_NONE, W_RM, W_RM_MEM, W_RM_REG, W_REG, W_IMM, W_ONE, W_REL, W_FAR, W_MOFFS, W_OPC, W_FIXED, W_SEG_REG, W_SEG_FIXED,
              W_CR, W_DR, W_XMM_REG, W_XMM_RM, W_MMX_REG, W_MMX_RM, W_ST0, W_STI };
 enum { V = 0x40, Y = 0x41, Z = 0x42, SBYTE = 0x43, FARP = 0x44, DESC = 0x45, PAIR = 0x46, YY = 0x47, NATURAL = 0x48 };
@@ -50,6 +51,7 @@ static const struct opspec_rule rules[OPSPEC_COUNT] = {
     [Pq] = { W_MMX_REG, 8, 0, 0 }, [Qd] = { W_MMX_RM, 8, 4, 0 }, [Qq] = { W_MMX_RM, 8, 0, 0 }, [Nq] = { W_MMX_RM, 8, 0, 0 },
     [ST0] = { W_ST0, 10, 0, 0 }, [STi] = { W_STI, 10, 0, 0 },
 };
+/* clang-format on */
 
 /* Rows by opcode, chained in table order: derived once from the constant table, constant from then on. 0 ends a chain. */
 static struct {
@@ -113,7 +115,10 @@ static void take_prefixes(struct cursor *c, struct insn *in, struct prefix_state
             continue;
         }
         switch (b) {
-        case 0x66: ps->p66 = true; in->prefixes |= IP_OSIZE; break;
+        case 0x66:
+            ps->p66 = true;
+            in->prefixes |= IP_OSIZE;
+            break;
         case 0x67: in->prefixes |= IP_ASIZE; break;
         case 0xf0: in->prefixes |= IP_LOCK; break;
         case 0xf2: ps->rep = b; break;
@@ -124,9 +129,7 @@ static void take_prefixes(struct cursor *c, struct insn *in, struct prefix_state
         case 0x3e: ps->seg = long64 ? ps->seg : DS; break;
         case 0x64: ps->seg = FS; break;
         case 0x65: ps->seg = GS; break;
-        default:
-            c->pos--;
-            return;
+        default: c->pos--; return;
         }
         in->rex = 0;
     }
@@ -170,7 +173,8 @@ static bool modrm_matches(const struct insn_row *row, uint8_t modrm)
     return !(rm & 8) || (rm & 7) == (modrm & 7u);
 }
 
-static const struct insn_row *find_row(enum insn_map map, uint8_t opcode, uint8_t modrm, const struct prefix_state *ps, bool long64)
+static const struct insn_row *find_row(enum insn_map map, uint8_t opcode, uint8_t modrm,
+                                       const struct prefix_state *ps, bool long64)
 {
     for (unsigned l = index_.first[map][opcode]; l; l = index_.link[l].next) {
         const struct insn_row *row = &insn_rows[index_.link[l].row];
@@ -198,7 +202,8 @@ static bool opcode_has_modrm(enum insn_map map, uint8_t opcode, bool long64)
 /* 16-bit addressing forms (SDM 2A Table 2-1). */
 static const struct {
     uint8_t base, index;
-} addr16[8] = { { 3, 6 }, { 3, 7 }, { 5, 6 }, { 5, 7 }, { 6, MEM_NO_REG }, { 7, MEM_NO_REG }, { 5, MEM_NO_REG }, { 3, MEM_NO_REG } };
+} addr16[8] = { { 3, 6 },          { 3, 7 },          { 5, 6 },          { 5, 7 },
+                { 6, MEM_NO_REG }, { 7, MEM_NO_REG }, { 5, MEM_NO_REG }, { 3, MEM_NO_REG } };
 
 static void take_mem16(struct cursor *c, struct insn *in)
 {
@@ -282,7 +287,8 @@ static void take_imm(struct cursor *c, struct insn *in, uint8_t rule, unsigned s
 }
 
 /* Fills one operand; false when the encoding names none (#UD). */
-static bool take_operand(struct cursor *c, struct insn *in, struct operand *o, uint8_t spec, unsigned code_bytes)
+static bool take_operand(struct cursor *c, struct insn *in, struct operand *o, uint8_t spec,
+                         unsigned code_bytes)
 {
     const struct opspec_rule *r = &rules[spec];
     unsigned reg = ((in->modrm >> 3) & 7) | (in->rex & 4u) << 1;
@@ -320,24 +326,26 @@ static bool take_operand(struct cursor *c, struct insn *in, struct operand *o, u
         *o = (struct operand){ OPND_FAR, 0, (uint8_t)size };
         break;
     case W_MOFFS:
-        in->mem = (struct mem_operand){ .seg = in->seg, .base = MEM_NO_REG, .index = MEM_NO_REG, .disp = (int64_t)take(c, in->addrsize) };
+        in->mem = (struct mem_operand){
+            .seg = in->seg, .base = MEM_NO_REG, .index = MEM_NO_REG, .disp = (int64_t)take(c, in->addrsize)
+        };
         *o = (struct operand){ OPND_MEM, 0, (uint8_t)size };
         break;
     case W_OPC: set_reg(o, (in->opcode & 7) | (in->rex & 1u) << 3, size, in->rex); break;
     case W_FIXED: set_reg(o, r->fixed, size, true); break;
-    case W_SEG_REG:
-        *o = (struct operand){ OPND_SEG, reg & 7, 2 };
-        return (reg & 7) <= GS;
+    case W_SEG_REG: *o = (struct operand){ OPND_SEG, reg & 7, 2 }; return (reg & 7) <= GS;
     case W_SEG_FIXED: *o = (struct operand){ OPND_SEG, r->fixed, 2 }; break;
     case W_CR: *o = (struct operand){ OPND_CR, (uint8_t)reg, (uint8_t)size }; break;
     case W_DR: *o = (struct operand){ OPND_DR, (uint8_t)reg, (uint8_t)size }; break;
     case W_XMM_REG: *o = (struct operand){ OPND_XMM, (uint8_t)reg, 16 }; break;
     case W_XMM_RM:
-        *o = is_mem ? (struct operand){ OPND_MEM, 0, (uint8_t)size } : (struct operand){ OPND_XMM, (uint8_t)rm, (uint8_t)size };
+        *o = is_mem ? (struct operand){ OPND_MEM, 0, (uint8_t)size }
+                    : (struct operand){ OPND_XMM, (uint8_t)rm, (uint8_t)size };
         break;
     case W_MMX_REG: *o = (struct operand){ OPND_MMX, reg & 7, 8 }; break;
     case W_MMX_RM:
-        *o = is_mem ? (struct operand){ OPND_MEM, 0, (uint8_t)mem_size } : (struct operand){ OPND_MMX, rm & 7, 8 };
+        *o = is_mem ? (struct operand){ OPND_MEM, 0, (uint8_t)mem_size }
+                    : (struct operand){ OPND_MMX, rm & 7, 8 };
         break;
     case W_ST0: *o = (struct operand){ OPND_ST, 0, 10 }; break;
     case W_STI: *o = (struct operand){ OPND_ST, in->modrm & 7, 10 }; break;
@@ -384,7 +392,8 @@ enum decode_status insn_decode(struct insn *in, const uint8_t *bytes, unsigned a
 
     take_prefixes(&c, in, &ps, long64);
     enum insn_map map = take_opcode(&c, in);
-    in->prefixes |= (ps.rep == 0xf3 ? IP_REP : 0) | (ps.rep == 0xf2 ? IP_REPNE : 0) | (ps.seg >= 0 ? IP_SEG : 0) | (in->rex ? IP_REX : 0);
+    in->prefixes |= (ps.rep == 0xf3 ? IP_REP : 0) | (ps.rep == 0xf2 ? IP_REPNE : 0) |
+                    (ps.seg >= 0 ? IP_SEG : 0) | (in->rex ? IP_REX : 0);
     bool asize = in->prefixes & IP_ASIZE;
     in->addrsize = (uint8_t)(long64 ? (asize ? 4 : 8) : (code_bytes == 4) != asize ? 4 : 2);
     in->seg = (uint8_t)(ps.seg >= 0 ? ps.seg : DS);

@@ -96,8 +96,8 @@ int pmap_add_consumer(struct pmap *pm, const struct pmap_consumer *c);
 
 /* Takes `rights` on [first, first+count) pages away from all consumers and adds `reason` to those pages. */
 void pmap_revoke(struct pmap *pm, uint64_t first_page, uint64_t count, unsigned rights, uint32_t reason);
-/* Consumer `n` asks for a write right it wants to cache: notes the writer and returns true, or false if writes to this page must
- * go through pmap_store(). The page's dirty bit is set. */
+/* Consumer `n` asks for a write right it wants to cache: notes the writer and returns true, or false if none may be cached:
+ * each store is then made through `host` and told to pmap_written(). Either way the page counts as dirty for the log. */
 bool pmap_claim_write(struct pmap *pm, struct page *pg, int n);
 /* Prepares decoding of [off, off+len) of a page: marks the bytes as code, takes write rights away, returns the version to keep. */
 uint32_t pmap_claim_code(struct pmap *pm, gpa addr, unsigned len);
