@@ -276,6 +276,8 @@ static bool repeat(const struct string_op *s, uint64_t n)
         n -= done;
         if ((v->s.gpr[RCX] & s->mask) == 0 || comparison_ends(s))
             return true;
+        if (unlikely(v->s.debug_pending))
+            return false; /* a data breakpoint: its trap is due after this iteration */
     }
     return false;
 }
