@@ -114,6 +114,18 @@ static unsigned first_part(const struct block *b)
     return b->bytes < room ? b->bytes : room;
 }
 
+/* The same for what an instruction has on the second page; host2 is NULL where that page is no memory. */
+static bool refresh_second(struct vcpu *v, struct block *b, uint64_t lin, unsigned part)
+{
+    struct fetched f = fetch_page(v, next_page(v, lin));
+    if (f.host != b->host2)
+        return false;
+    if (!f.host)
+        return true;
+    b->version2 = pmap_claim_code(v->pmap, f.addr, b->bytes - part);
+    return !memcmp(f.host, saved_bytes(b) + part, b->bytes - part);
+}
+
 /* The page changed: claims the bytes again and compares. Code that shares a page with changing data is not
  * decoded anew each time. */
 static bool refresh(struct vcpu *v, struct block *b, uint64_t lin)
@@ -125,16 +137,8 @@ static bool refresh(struct vcpu *v, struct block *b, uint64_t lin)
     uint32_t version = pmap_claim_code(v->pmap, f.addr, part);
     if (memcmp(b->host, saved_bytes(b), part))
         return false;
-    if (b->live2) {
-        f = fetch_page(v, next_page(v, lin));
-        if (f.host != b->host2)
-            return false;
-    }
-    if (b->host2) {
-        b->version2 = pmap_claim_code(v->pmap, f.addr, b->bytes - part);
-        if (memcmp(b->host2, saved_bytes(b) + part, b->bytes - part))
-            return false;
-    }
+    if (b->live2 && !refresh_second(v, b, lin, part))
+        return false;
     b->version = version;
     b->to[0] = b->to[1] = NULL;
     return true;
