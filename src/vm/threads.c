@@ -9,12 +9,14 @@
 void vm_service(struct vm *vm, struct vcpu *v)
 {
     const struct input_stamp stamp = { v->index, v->s.retired };
-    if (!input_pending(vm->inputs) && clock_next_deadline(vm->clock) > clock_now(vm->clock))
-        return;
-    bus_lock(vm->bus);
-    input_drain(vm->inputs, stamp);
-    clock_run_due(vm->clock);
-    bus_unlock(vm->bus);
+    if (input_pending(vm->inputs) || clock_next_deadline(vm->clock) <= clock_now(vm->clock)) {
+        bus_lock(vm->bus);
+        input_drain(vm->inputs, stamp);
+        clock_run_due(vm->clock);
+        bus_unlock(vm->bus);
+    }
+    /* Also when nothing was due any more: the deadline that fired the host timer may have been moved meanwhile,
+     * and a move to a later time notifies nobody. */
     events_update_timer(vm);
 }
 
