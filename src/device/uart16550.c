@@ -34,6 +34,8 @@ enum reg { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 #define LCR_BREAK 0x40u
 #define LCR_DLAB 0x80u
 
+#define MCR_DTR 0x01u
+#define MCR_RTS 0x02u
 #define MCR_LOOP 0x10u
 #define MCR_MASK 0x1fu
 
@@ -53,6 +55,7 @@ enum reg { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 #define MSR_DCD 0x80u
 
 #define FIFO_SIZE 16u
+#define POLLS 2u /* reads of LSR in a row that find nothing: somebody waits for input */
 
 struct uart16550_state {
     uint8_t ier, fcr, lcr, mcr, msr, scr;
@@ -61,6 +64,7 @@ struct uart16550_state {
     uint8_t dll, dlm;
     uint8_t rx[FIFO_SIZE];
     uint8_t rx_head, rx_count;
+    uint8_t polls; /* fruitless reads of LSR in a row, up to POLLS */
 };
 
 struct uart16550 {
@@ -70,7 +74,7 @@ struct uart16550 {
     bool irq;
     /* Free places in the receiver that nobody has reserved: the one thing that other threads look at. */
     _Atomic uint32_t room;
-    atomic_bool loopback; /* the receiver is cut off from the outside */
+    atomic_bool open; /* ... and whether the other end may send at all */
 };
 
 static const struct state_field fields[] = {
@@ -87,6 +91,7 @@ static const struct state_field fields[] = {
     STATE_ARRAY(struct uart16550_state, rx),
     STATE_FIELD_MAX(struct uart16550_state, rx_head, FIFO_SIZE - 1),
     STATE_FIELD_MAX(struct uart16550_state, rx_count, FIFO_SIZE),
+    STATE_FIELD_MAX(struct uart16550_state, polls, POLLS),
 };
 
 static bool valid(const void *state)
@@ -148,7 +153,29 @@ static void give_room(struct uart16550 *u, uint32_t n)
         u->cfg.room(u->cfg.ctx);
 }
 
-bool uart16550_reserve(struct uart16550 *u) { return !atomic_load(&u->loopback) && take_room(u); }
+/*
+ * The other end heeds RTS, as with hardware handshake: what is sent before a driver listens would be lost when the
+ * driver empties the FIFO. A program without modem control (DTR down, too) listens by its interrupt or by polling.
+ */
+static bool listens(const struct uart16550_state *s)
+{
+    if (s->mcr & MCR_LOOP)
+        return false;
+    return s->mcr & MCR_RTS || (!(s->mcr & MCR_DTR) && (s->ier & IER_RDA || s->polls == POLLS));
+}
+
+static void update_open(struct uart16550 *u)
+{
+    bool open = listens(&u->s);
+    if (open && !atomic_exchange(&u->open, true)) {
+        if (u->cfg.room)
+            u->cfg.room(u->cfg.ctx);
+    } else {
+        atomic_store(&u->open, open);
+    }
+}
+
+bool uart16550_reserve(struct uart16550 *u) { return atomic_load(&u->open) && take_room(u); }
 
 static void push(struct uart16550 *u, uint8_t byte)
 {
@@ -219,7 +246,12 @@ static void update_modem(struct uart16550 *u)
     if (now & MSR_RI)
         changed &= ~MSR_TERI; /* only the trailing edge of RI counts */
     s->msr = now | (s->msr & MSR_DELTAS) | changed;
-    atomic_store(&u->loopback, (s->mcr & MCR_LOOP) != 0);
+}
+
+static void count_polls(struct uart16550_state *s, bool fruitless)
+{
+    if (s->polls < POLLS)
+        s->polls = fruitless ? s->polls + 1 : 0;
 }
 
 static void write_fcr(struct uart16550 *u, uint8_t val)
@@ -251,6 +283,7 @@ static uint64_t uart_read(void *dev, uint32_t off, unsigned width)
     struct uart16550 *u = dev;
     struct uart16550_state *s = &u->s;
     uint8_t v = 0;
+    count_polls(s, off == LSR && !s->rx_count);
     switch ((enum reg)off) {
     case RBR_THR: v = s->lcr & LCR_DLAB ? s->dll : pop(u); break;
     case IER: v = s->lcr & LCR_DLAB ? s->dlm : s->ier; break;
@@ -273,6 +306,7 @@ static uint64_t uart_read(void *dev, uint32_t off, unsigned width)
     case SCR: v = s->scr; break;
     }
     update(u);
+    update_open(u);
     return v;
 }
 
@@ -282,6 +316,7 @@ static void uart_write(void *dev, uint32_t off, uint64_t val64, unsigned width)
     struct uart16550 *u = dev;
     struct uart16550_state *s = &u->s;
     uint8_t val = (uint8_t)val64;
+    count_polls(s, false);
     switch ((enum reg)off) {
     case RBR_THR:
         if (s->lcr & LCR_DLAB)
@@ -306,6 +341,7 @@ static void uart_write(void *dev, uint32_t off, uint64_t val64, unsigned width)
     case SCR: s->scr = val; break;
     }
     update(u);
+    update_open(u);
 }
 
 static const struct bus_ops ops = { .read = uart_read, .write = uart_write, .max_width = 1 };
@@ -337,7 +373,7 @@ void uart16550_reset(struct uart16550 *u)
 {
     clear_receiver(u); /* reservations stay: their bytes are still on the way */
     u->s = (struct uart16550_state){ .msr = MSR_CTS | MSR_DSR | MSR_DCD, .thre_pending = 1, .dll = 1 };
-    atomic_store(&u->loopback, false);
+    atomic_store(&u->open, false);
     update(u);
 }
 
@@ -349,7 +385,7 @@ struct state_object uart16550_state_object(struct uart16550 *u)
 void uart16550_loaded(struct uart16550 *u)
 {
     atomic_store(&u->room, FIFO_SIZE - u->s.rx_count);
-    atomic_store(&u->loopback, (u->s.mcr & MCR_LOOP) != 0);
+    atomic_store(&u->open, listens(&u->s));
     u->irq = interrupt_id(&u->s) != IIR_NONE;
     line_set(&u->cfg.irq, u->irq);
 }

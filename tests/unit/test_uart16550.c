@@ -148,6 +148,7 @@ static void fifo_triggers(void **s)
 static void reservations_survive_resets(void **s)
 {
     struct bench *b = *s;
+    set(b, 4, 0x03);
     for (unsigned i = 0; i < 10; i++)
         assert_true(uart16550_reserve(b->u));
     for (unsigned i = 0; i < 6; i++)
@@ -186,9 +187,48 @@ static void loopback(void **s)
     set(b, 2, 0x03);
     set(b, 3, 0x40); /* break */
     assert_int_equal(get(b, 5), 0x71);
-    set(b, 4, 0x00);
+    set(b, 4, 0x02);
     get(b, 0);
     assert_true(type(b, 'z'));
+}
+
+/* What is typed before anybody listens waits outside, where no driver's emptying of the FIFO can lose it. */
+static void early_input_waits(void **s)
+{
+    static const struct {
+        uint8_t mcr, ier;
+        bool open;
+    } cases[] = {
+        { 0x00, 0x00, false }, { 0x00, 0x01, true }, /* no modem control: the interrupt tells */
+        { 0x01, 0x01, false },                       /* DTR without RTS: not yet */
+        { 0x02, 0x00, true },  { 0x0b, 0x01, true }, { 0x12, 0x01, false }, /* loopback */
+    };
+    struct bench *b = *s;
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        unsigned rooms = b->rooms;
+        set(b, 4, 0x10); /* closed */
+        set(b, 1, cases[i].ier);
+        set(b, 4, cases[i].mcr);
+        assert_int_equal(b->rooms - rooms, cases[i].open); /* who waits is told */
+        assert_int_equal(type(b, 'x'), cases[i].open);
+        get(b, 0);
+    }
+}
+
+static void polling_is_listening(void **s)
+{
+    struct bench *b = *s;
+    for (unsigned i = 0; i < 4; i++)
+        get(b, 5), set(b, 0, '.'); /* one who prints looks at LSR, too */
+    assert_false(type(b, 'x'));
+    get(b, 5);
+    assert_false(type(b, 'x'));
+    get(b, 5);
+    assert_int_equal(b->rooms, 1);
+    assert_true(type(b, 'x'));
+    assert_int_equal(get(b, 0), 'x');
+    set(b, 7, 1);
+    assert_true(type(b, 'y'));
 }
 
 static void priorities(void **s)
@@ -238,8 +278,10 @@ static void state_moves(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(at_reset), T(transmission), T(reception),   T(fifo_triggers), T(reservations_survive_resets),
-        T(loopback), T(priorities),   T(state_moves),
+        T(at_reset),          T(transmission),         T(reception),
+        T(early_input_waits), T(polling_is_listening), T(fifo_triggers),
+        T(loopback),          T(priorities),           T(reservations_survive_resets),
+        T(state_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
