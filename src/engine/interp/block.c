@@ -58,7 +58,7 @@ void block_cache_flush(struct interp *c)
     for (unsigned i = 0; i < LOOKUP_ENTRIES; i++)
         c->lookup[i].context = ~0ull; /* no mode key has all bits */
     c->arena_used = SCRATCH_SIZE;
-    c->link = NULL; /* c->block may still be running: it stays as it is until the next block is made */
+    c->link_from = NULL; /* c->block may still be running: it stays as it is until the next block is made */
 }
 
 /* --- fetching ------------------------------------------------------------------------------------------- */

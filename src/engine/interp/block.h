@@ -22,6 +22,16 @@ static inline bool block_fresh(const struct block *b)
            (!b->live2 || atomic_load_explicit(b->live2, memory_order_relaxed) == b->version2);
 }
 
+/* Remembers `to` as a successor of `from`, if it is on the same page: the same code version says so, whatever was
+ * mapped where meanwhile. */
+static inline void block_link(struct vcpu *v, struct block *from, unsigned slot, struct block *to)
+{
+    if (to->live != from->live || to->mode != from->mode || to->live2)
+        return;
+    from->to[slot] = to;
+    v->counters.chained++;
+}
+
 /* The linear address of CS:rip. */
 static inline uint64_t fetch_linear(const struct vcpu *v)
 {

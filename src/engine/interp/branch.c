@@ -7,6 +7,7 @@
  * have handlers of their own: _64 checks that targets are canonical, _old cuts them to the operand size and
  * checks CS's limit.
  */
+#include "engine/interp/block.h"
 #include "engine/interp/stack.h"
 
 static inline struct block *own_block(const struct op *op) { return (struct block *)(uintptr_t)op->aux; }
@@ -16,15 +17,26 @@ static inline uint64_t cs_linear(const struct vcpu *v, uint64_t rip)
     return (v->sf[SEG_CS].base + rip) & v->lin_mask;
 }
 
-/* Nothing is linked (yet): v->s.rip has been moved. */
-static cold_fn const struct op *follow_unlinked(struct vcpu *v, const struct op *op, unsigned slot)
+/* Nothing is linked: v->s.rip has been moved. A target on another page, or one that crosses into one, is looked
+ * up each time; one on this page becomes a link, here or when the run loop has made it. */
+static __attribute__((noinline)) const struct op *follow_unlinked(struct vcpu *v, const struct op *op,
+                                                                  unsigned slot)
 {
     struct interp *c = interp_of(v);
+    uint64_t lin = cs_linear(v, v->s.rip);
+    bool same_page = (cs_linear(v, c->rip0) ^ lin) < PAGE_SIZE;
+    const struct lookup_entry *e = lookup_slot(c, lin);
+    if (likely(e->lin == lin && e->context == lookup_context(v) && block_fresh(e->block))) {
+        struct block *to = e->block;
+        if (same_page)
+            block_link(v, own_block(op), slot, to);
+        return vcpu_long64(v) ? block_enter(v, to) : block_enter_limited(v, to);
+    }
     v->engine_op = op;
     if (vcpu_long64(v) && !is_canonical48(v->s.rip))
         cpu_raise_gp0(v);
-    if ((cs_linear(v, c->rip0) ^ cs_linear(v, v->s.rip)) < PAGE_SIZE)
-        c->link = &own_block(op)->to[slot];
+    if (same_page)
+        c->link_from = own_block(op), c->link_slot = slot;
     return NULL;
 }
 

@@ -80,10 +80,11 @@ struct interp {
     uint64_t rip0;       /* rip at its start */
     uint64_t retired0;   /* retired count at its start */
     uint64_t until;
-    struct block **link; /* successor slot that missed, to be filled by the next lookup */
-    bool alone;          /* the next instruction runs in a block of its own */
-    bool world_stopped;  /* for a locked operation */
-    bool repeating;      /* a string instruction stopped between iterations */
+    struct block *link_from; /* its successor link_slot missed: filled by the next lookup; or NULL */
+    unsigned link_slot;
+    bool alone;                                     /* the next instruction runs in a block of its own */
+    bool world_stopped;                             /* for a locked operation */
+    bool repeating;                                 /* a string instruction stopped between iterations */
     void (*trace)(void *ctx, const struct vcpu *v); /* called before each instruction */
     void *trace_ctx;
     uint8_t *arena;

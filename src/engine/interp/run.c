@@ -17,25 +17,16 @@
 
 /* --- running blocks ------------------------------------------------------------------------------------- */
 
-/* A linked successor must be on the page of the block that remembers it: the same code version says so. */
-static void fill_link(struct vcpu *v, struct interp *c, struct block *to)
-{
-    struct block **link = c->link;
-    c->link = NULL;
-    if (to->live != c->block->live || to->mode != c->block->mode || to->live2)
-        return;
-    *link = to;
-    v->counters.chained++;
-}
-
 static inline struct block *next_block(struct vcpu *v, struct interp *c)
 {
     uint64_t lin = fetch_linear(v);
     const struct lookup_entry *e = lookup_slot(c, lin);
     bool found = e->lin == lin && e->context == lookup_context(v) && block_fresh(e->block);
     struct block *b = found ? e->block : block_find(v, v->mode);
-    if (c->link)
-        fill_link(v, c, b);
+    if (c->link_from) {
+        block_link(v, c->link_from, c->link_slot, b);
+        c->link_from = NULL;
+    }
     return b;
 }
 
@@ -57,7 +48,7 @@ static void run_blocks(struct vcpu *v, struct interp *c)
         run_ops(v, vcpu_long64(v) ? block_enter(v, b) : block_enter_limited(v, b));
     } while (v->s.retired + BLOCK_OPS_MAX <= c->limit && !c->alone &&
              !atomic_load_explicit(&v->requests, memory_order_relaxed));
-    c->link = NULL;
+    c->link_from = NULL;
 }
 
 /* --- one instruction ------------------------------------------------------------------------------------ */
@@ -71,7 +62,7 @@ static void run_alone(struct vcpu *v, struct interp *c, struct block *b)
     v->s.retired += b->count;
     v->counters.blocks_executed++;
     run_ops(v, b->ops);
-    c->link = NULL;
+    c->link_from = NULL;
 }
 
 static void run_one(struct vcpu *v, struct interp *c)
@@ -108,7 +99,7 @@ static void retreat(struct vcpu *v, struct interp *c)
     }
     v->engine_op = NULL;
     v->store_code = false;
-    c->link = NULL;
+    c->link_from = NULL;
     c->repeating = false;
     unlock_world(v);
 }
