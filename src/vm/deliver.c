@@ -29,13 +29,18 @@ struct message {
     bool level;
 };
 
+/* The receiver may change its registers at this very moment; either value is right. */
+static uint32_t peek(const uint32_t *reg) { return __atomic_load_n(reg, __ATOMIC_RELAXED); }
+
+static bool takes_interrupts(const struct vcpu *v) { return peek(&v->s.lapic.svr) & SVR_ENABLED; }
+
 static void deliver_to(struct vcpu *v, const struct message *m)
 {
     switch (m->mode) {
     case DELIVER_FIXED:
     case DELIVER_LOWEST:
         /* A software-disabled APIC takes INIT, NMI and SIPI only (SDM 3A 10.4.7.2). */
-        if (v->s.lapic.svr & SVR_ENABLED)
+        if (takes_interrupts(v))
             vcpu_post_interrupt(v, m->vector, m->level);
         break;
     case DELIVER_NMI: vcpu_post_nmi(v); break;
@@ -53,11 +58,14 @@ static void deliver_to_set(struct vm *vm, uint32_t set, const struct message *m)
 {
     if (m->mode == DELIVER_LOWEST && set) {
         unsigned best = MAX_VCPUS;
+        uint32_t lowest = UINT32_MAX;
         for (unsigned i = 0; i < vm->ncpus; i++) {
-            const struct lapic_state *l = &vm->cpus[i].v->s.lapic;
-            if ((set & BIT(i)) && (l->svr & SVR_ENABLED) &&
-                (best == MAX_VCPUS || l->tpr < vm->cpus[best].v->s.lapic.tpr))
+            const struct vcpu *v = vm->cpus[i].v;
+            uint32_t priority = peek(&v->s.lapic.tpr);
+            if ((set & BIT(i)) && takes_interrupts(v) && priority < lowest) {
+                lowest = priority;
                 best = i;
+            }
         }
         set = best < MAX_VCPUS ? (uint32_t)BIT(best) : 0;
     }
