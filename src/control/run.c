@@ -32,10 +32,13 @@ struct session {
 /* How long output may take that the user no longer waits for. */
 #define LAST_WORDS_NS 1000000000u
 
+/* What the guest said before comes before: on a terminal both go to the same place. */
 static void log_sink(void *ctx, enum log_level level, const char *line)
 {
-    (void)ctx;
+    struct session *s = ctx;
     (void)level;
+    if (s->console)
+        console_flush(s->console);
     diag("%s", line);
 }
 
@@ -83,7 +86,7 @@ static void on_signal(void *ctx, enum host_signal what, int number)
 static int prepare(struct session *s, struct error *e)
 {
     const struct run_options *o = &s->opt;
-    s->log = (struct log){ .level = o->verbose ? LOG_DEBUG : LOG_WARN, .sink = log_sink };
+    s->log = (struct log){ .level = o->verbose ? LOG_DEBUG : LOG_WARN, .sink = log_sink, .ctx = s };
     if (o->stats && o->stats_path) {
         s->stats_fd = host_file_create(o->stats_path, e);
         if (s->stats_fd < 0)
@@ -212,7 +215,7 @@ static int describe(const struct session *s)
 static int dry_run(struct session *s)
 {
     struct error e = { 0 };
-    s->log = (struct log){ .level = s->opt.verbose ? LOG_DEBUG : LOG_WARN, .sink = log_sink };
+    s->log = (struct log){ .level = s->opt.verbose ? LOG_DEBUG : LOG_WARN, .sink = log_sink, .ctx = s };
     s->vm = vm_create(&s->opt.vm, &s->log, &e);
     int status = s->vm ? describe(s) : fail(&e);
     vm_destroy(s->vm);
