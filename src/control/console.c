@@ -49,6 +49,7 @@ static void debug_output(void *ctx, uint8_t byte)
         c->debug_line[c->debug_len++] = (char)byte;
     if ((byte == '\n' || c->debug_len == DEBUG_LINE_MAX) && c->debug_len) {
         c->debug_line[c->debug_len] = 0;
+        console_flush(c);
         diag("debug port: %s", c->debug_line);
         c->debug_len = 0;
     }
@@ -58,6 +59,12 @@ static void output_failed(void *ctx, int err)
 {
     struct console *c = ctx;
     c->events.output_failed(c->events.ctx, err);
+}
+
+void console_flush(struct console *c)
+{
+    if (c->writer)
+        writer_flush(c->writer);
 }
 
 void console_give_up(struct console *c)

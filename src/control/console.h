@@ -9,18 +9,20 @@
 /* What the console reports; on the event thread. */
 struct console_events {
     void *ctx;
-    void (*quit)(void *ctx);                       /* Ctrl-A x */
-    void (*output_failed)(void *ctx, int err);     /* the reader is gone, the disk is full, ... */
+    void (*quit)(void *ctx);                   /* Ctrl-A x */
+    void (*output_failed)(void *ctx, int err); /* the reader is gone, the disk is full, ... */
 };
 
 struct console;
 
 /* Opens the back end: before the machine is made, so that the machine can be given console_callbacks(). */
-struct console *console_create(enum serial_kind kind, const char *path, bool debug_lines, const struct console_events *events,
-                               struct error *e);
+struct console *console_create(enum serial_kind kind, const char *path, bool debug_lines,
+                               const struct console_events *events, struct error *e);
 void console_callbacks(struct console *c, struct vm_callbacks *cb);
 /* Connects it to the machine and sets the terminal raw. Before vm_start(). */
 int console_attach(struct console *c, struct vm *vm, struct error *e);
+/* Writes out what it can now: a diagnostic line on the same terminal is to come after it. Any thread. */
+void console_flush(struct console *c);
 /* The machine has to end: output that the reader does not take is dropped from now on. Any thread. */
 void console_give_up(struct console *c);
 /* After vm_wait(): nothing more is read. */

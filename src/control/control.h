@@ -8,8 +8,8 @@
 
 /* Ours are even; debug-exit's (v << 1) | 1 are odd. */
 enum exit_status {
-    STATUS_OK = 0,       /* the guest powered off, or rebooted under --no-reboot; or the user quit */
-    STATUS_CRASH = 102,  /* triple fault under --no-reboot */
+    STATUS_OK = 0,      /* the guest powered off, or rebooted under --no-reboot; or the user quit */
+    STATUS_CRASH = 102, /* triple fault under --no-reboot */
     STATUS_TIMEOUT = 124,
     STATUS_FAILED = 126, /* Sundog could not do what was asked */
 };

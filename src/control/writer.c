@@ -169,6 +169,13 @@ void writer_put(struct writer *w, const uint8_t *data, size_t len)
         host_bell_ring(w->bell);
 }
 
+void writer_flush(struct writer *w)
+{
+    host_mutex_lock(&w->lock);
+    flush(w);
+    host_mutex_unlock(&w->lock);
+}
+
 void writer_give_up(struct writer *w) { atomic_store(&w->given_up, true); }
 
 bool writer_drain(struct writer *w, uint64_t deadline_ns)

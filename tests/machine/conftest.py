@@ -13,7 +13,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 # A sanitized build is slower; nothing but the limits knows.
 SLOW = 10 if os.environ.get("SUNDOG_SANITIZED") else 1
-LIMIT = 60 * SLOW
+LIMIT = int(os.environ.get("LIMIT", 60)) * SLOW
 
 FREESTANDING = ["-m32", "-march=i586", "-O1", "-ffreestanding", "-fno-pic", "-fno-pie", "-fno-stack-protector",
                 "-fno-asynchronous-unwind-tables", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none",
