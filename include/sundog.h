@@ -2,7 +2,7 @@
 /*
  * libsundog: a PC as an object of your program.
  *
- *     struct sundog_config config = { .size = sizeof(config), .cpus = 1, .memory = 512 << 20, .kernel = "vmlinuz" };
+ *     struct sundog_config config = { .size = sizeof(config), .memory = 512 << 20, .kernel = "vmlinuz" };
  *     struct sundog_error error = { 0 };
  *     struct sundog *vm = sundog_create(&config, &error);
  *     if (!vm || sundog_start(vm, &error))
@@ -10,8 +10,9 @@
  *     enum sundog_end why = sundog_wait(vm, NULL);
  *     sundog_destroy(vm);
  *
- * The library never ends the process, keeps no state outside its objects, and leaves signals to the program. A function that can fail
- * returns a negative errno, or NULL, and says why in `error` (which may be NULL) in one line for people.
+ * The library never ends the process, keeps no state outside its objects, and leaves signals to the program.
+ * A function that can fail returns a negative errno, or NULL, and says why in `error` (which may be NULL) in
+ * one line for people.
  */
 #ifndef SUNDOG_H
 #define SUNDOG_H
@@ -46,26 +47,26 @@ enum sundog_kernel_entry { SUNDOG_ENTRY_AUTO, SUNDOG_ENTRY_BZIMAGE, SUNDOG_ENTRY
 
 /* What zero means is said in brackets. Strings have to outlive the machine. */
 struct sundog_config {
-    size_t size;             /* sizeof(struct sundog_config): tells library and program apart in age */
-    const char *engine;      /* [the best usable] "interp" */
-    unsigned cpus;           /* [1] up to 8 */
-    uint64_t memory;         /* bytes [512 MiB], a multiple of 4096 */
-    const char *kernel;      /* path: Linux bzImage, ELF vmlinux, Multiboot */
-    const char *initrd;      /* path [none] */
-    const char *append;      /* kernel command line [empty] */
+    size_t size;                    /* sizeof(struct sundog_config): tells library and program apart in age */
+    const char *engine;             /* [the best usable] "interp" */
+    unsigned cpus;                  /* [1] up to 8 */
+    uint64_t memory;                /* bytes [512 MiB], a multiple of 4096 */
+    const char *kernel;             /* path: Linux bzImage, ELF vmlinux, Multiboot */
+    const char *initrd;             /* path [none] */
+    const char *append;             /* kernel command line [empty] */
     enum sundog_kernel_entry entry; /* [auto] */
-    bool no_reboot;          /* a guest's reset ends the machine [it boots again] */
-    bool debug_exit;         /* the debug-exit device is there [not] */
-    uint16_t debug_exit_port; /* [0xf4] */
-    /* Not 0: the machine is deterministic. Time follows instructions, this many ns a thousand, and the program steps it with
-     * sundog_run_until() instead of sundog_start(). */
+    bool no_reboot;                 /* a guest's reset ends the machine [it boots again] */
+    bool debug_exit;                /* the debug-exit device is there [not] */
+    uint16_t debug_exit_port;       /* [0xf4] */
+    /* Not 0: the machine is deterministic. Time follows instructions, this many ns a thousand, and the
+     * program steps it with sundog_run_until() instead of sundog_start(). */
     uint64_t ns_per_1k_instructions;
-    void *context;           /* handed to the callbacks */
+    void *context; /* handed to the callbacks */
     /* Bytes of the serial port. Called on a thread of the machine, which waits for it to return. [dropped] */
     void (*serial_output)(void *context, const uint8_t *data, size_t len);
     /* One line of diagnostics, any thread. level: 0 error, 1 warning, 2 information, 3 detail. [dropped] */
     void (*log)(void *context, int level, const char *line);
-    int log_level;           /* most detailed level wanted */
+    int log_level; /* most detailed level wanted */
 };
 
 const char *sundog_version(void);
@@ -77,15 +78,16 @@ void sundog_destroy(struct sundog *vm);
 
 /* Runs on threads of its own. */
 int sundog_start(struct sundog *vm, struct sundog_error *error);
-/* All processors stand at an instruction boundary and virtual time stands still until as many resumes as pauses. */
+/* All processors stand at an instruction boundary and virtual time stands still until as many resumes as
+ * pauses. */
 void sundog_pause(struct sundog *vm);
 void sundog_resume(struct sundog *vm);
 /* Ends it from outside, any thread. */
 void sundog_end(struct sundog *vm);
 /* Waits for the end; *debug_exit_value (may be NULL) gets what the guest wrote. */
 enum sundog_end sundog_wait(struct sundog *vm, uint32_t *debug_exit_value);
-/* Deterministic machines: goes on, on the caller's thread, until all processors together have retired `count` instructions, it ends,
- * or nothing can ever happen again. */
+/* Deterministic machines: goes on, on the caller's thread, until all processors together have retired
+ * `count` instructions, it ends, or nothing can ever happen again. */
 enum sundog_end sundog_run_until(struct sundog *vm, uint64_t count);
 
 /* Bytes for the serial port; returns how many were taken. Any thread. */
@@ -93,7 +95,7 @@ size_t sundog_serial_input(struct sundog *vm, const uint8_t *data, size_t len);
 /* Asks the guest to shut down (ACPI). Any thread. */
 void sundog_power_button(struct sundog *vm);
 
-/* --- to be called while paused, before the start, or after the end ------------------------------------------------------------ */
+/* --- to be called while paused, before the start, or after the end -------------------------------------- */
 
 uint64_t sundog_instructions(const struct sundog *vm);
 /* Counters as one JSON object; free() it. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Diagnostics: levelled lines to a sink chosen by the embedder, bounded per source so that a guest cannot flood. */
+/* Diagnostics: levelled lines to a sink chosen by the embedder, bounded per source so that a guest cannot
+ * flood. */
 #ifndef SUNDOG_BASE_LOG_H
 #define SUNDOG_BASE_LOG_H
 

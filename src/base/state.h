@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* State as plain data: one field table per struct, from which save, load, hash, compare, print and fuzz are made. */
+/* State as plain data: one field table per struct, from which save, load, hash, compare, print and fuzz
+ * are made. */
 #ifndef SUNDOG_BASE_STATE_H
 #define SUNDOG_BASE_STATE_H
 
@@ -16,7 +17,8 @@ struct state_field {
     uint64_t max;
 };
 
-/* A struct's description. `valid` (may be NULL) is the cross-field invariant, run after a load on the fresh copy. */
+/* A struct's description. `valid` (may be NULL) is the cross-field invariant, run after a load on the
+ * fresh copy. */
 struct state_class {
     const char *name;
     uint32_t version;
@@ -28,14 +30,17 @@ struct state_class {
 
 /* Field of integer type (or array of it), any value; _MAX with an upper bound. Nested structs are described
  * by path: STATE_FIELD(struct vcpu_state, seg[0].base). */
+/* clang-format off */
 #define STATE_FIELD(type, member) \
     { #member, offsetof(type, member), 1, sizeof(((type *)0)->member), ~0ull }
 #define STATE_FIELD_MAX(type, member, max_) \
     { #member, offsetof(type, member), 1, sizeof(((type *)0)->member), (max_) }
 #define STATE_ARRAY(type, member) \
-    { #member, offsetof(type, member), array_size(((type *)0)->member), sizeof(((type *)0)->member[0]), ~0ull }
+    STATE_ARRAY_MAX(type, member, ~0ull)
 #define STATE_ARRAY_MAX(type, member, max_) \
-    { #member, offsetof(type, member), array_size(((type *)0)->member), sizeof(((type *)0)->member[0]), (max_) }
+    { #member, offsetof(type, member), array_size(((type *)0)->member), \
+      sizeof(((type *)0)->member[0]), (max_) }
+/* clang-format on */
 
 /* One live object: its class and where it lives. A VM keeps a list of these: the whole machine's state. */
 struct state_object {
@@ -48,8 +53,8 @@ struct state_object {
 size_t state_saved_size(const struct state_class *cls);
 /* Writes header (name, version, instance), fields and a CRC to `buf` of at least state_saved_size() bytes. */
 size_t state_save(const struct state_object *obj, void *buf);
-/* Reads one object back. Checks header, CRC, ranges and the class invariant on a fresh copy, then swaps it in:
- * on failure (-EINVAL) the object is untouched. Returns bytes used. */
+/* Reads one object back. Checks header, CRC, ranges and the class invariant on a fresh copy, then swaps it
+ * in: on failure (-EINVAL) the object is untouched. Returns bytes used. */
 long state_load(const struct state_object *obj, const void *buf, size_t len, struct error *e);
 /* 64-bit hash over all fields of one object (stable within one build). */
 uint64_t state_hash(const struct state_object *obj, uint64_t seed);

@@ -30,7 +30,9 @@ typedef struct {
 #define noreturn_fn __attribute__((noreturn))
 #define printf_like(fmt, args) __attribute__((format(printf, fmt, args)))
 #define array_size(a) (sizeof(a) / sizeof((a)[0]))
+/* clang-format off */
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+/* clang-format on */
 
 /* Upper bound of `--cpus`; sizes the per-vcpu tables. */
 #define MAX_VCPUS 8

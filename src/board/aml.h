@@ -15,8 +15,8 @@ struct aml {
 void aml_bytes(struct aml *a, const void *bytes, size_t len);
 void aml_byte(struct aml *a, uint8_t byte);
 
-/* Terms that enclose others: open, write the contents, close with what open returned. Names are four characters;
- * a leading backslash makes a name absolute. */
+/* Terms that enclose others: open, write the contents, close with what open returned. Names are four
+ * characters; a leading backslash makes a name absolute. */
 size_t aml_open_scope(struct aml *a, const char *name);
 size_t aml_open_device(struct aml *a, const char *name);
 size_t aml_open_package(struct aml *a, uint8_t elements);

@@ -104,7 +104,8 @@ static bool irq_observed(void *ctx, unsigned irq)
 {
     const struct board *b = ctx;
     const struct i8259 *pic = b->chip[CHIP_PIC];
-    return i8259_unmasked(pic, irq) || !i8259_remembers(pic, irq) || ioapic_unmasked(b->chip[CHIP_IOAPIC], ioapic_pin(irq));
+    return i8259_unmasked(pic, irq) || !i8259_remembers(pic, irq) ||
+           ioapic_unmasked(b->chip[CHIP_IOAPIC], ioapic_pin(irq));
 }
 
 static void inputs_observed(void *ctx)

@@ -29,17 +29,20 @@ struct board_config {
 struct board_callbacks {
     void *ctx;
     void (*power_off)(void *ctx);
-    void (*reset)(void *ctx);                       /* reset register, 8042, port 0xcf9, triple fault policy is the VM's */
+    void (*reset)(void *ctx); /* reset register, 8042, port 0xcf9, triple fault policy is the VM's */
     void (*debug_exit)(void *ctx, uint32_t value);
-    void (*serial_output)(void *ctx, const uint8_t *data, size_t len); /* COM1 transmitter; device lock held; must not block long */
-    void (*serial_room)(void *ctx);                 /* may be NULL: COM1's receiver was full and takes bytes again */
-    void (*debug_output)(void *ctx, uint8_t byte);  /* debug console port 0xe9 */
-    void (*pic_line)(void *ctx, bool level);        /* 8259 INTR to the processors */
-    void (*deliver_msi)(void *ctx, uint64_t addr, uint32_t data); /* I/O APIC and MSI messages to the local APICs */
+    /* COM1's transmitter; device lock held; must not block long. */
+    void (*serial_output)(void *ctx, const uint8_t *data, size_t len);
+    void (*serial_room)(void *ctx); /* may be NULL: COM1's receiver was full and takes bytes again */
+    void (*debug_output)(void *ctx, uint8_t byte); /* debug console port 0xe9 */
+    void (*pic_line)(void *ctx, bool level);       /* 8259 INTR to the processors */
+    /* I/O APIC and MSI messages to the local APICs. */
+    void (*deliver_msi)(void *ctx, uint64_t addr, uint32_t data);
     void (*nmi)(void *ctx);
 };
 
-/* How the first processor starts; the VM copies it into vcpu 0 (board/ does not know cpu/ internals: a plain description). */
+/* How the first processor starts; the VM copies it into vcpu 0 (board/ does not know cpu/ internals: a
+ * plain description). */
 enum boot_mode { BOOT_REAL, BOOT_PROTECTED32, BOOT_LONG64 };
 struct boot_cpu_state {
     enum boot_mode mode;
@@ -50,9 +53,10 @@ struct boot_cpu_state {
 
 struct board; /* one per VM */
 
-struct board *board_create(const struct board_config *cfg, unsigned cpus, uint64_t memory, struct pmap *pmap, struct bus *bus,
-                           struct clock *clk, struct input_queue *inputs, struct tally *tally, struct log *log,
-                           const struct board_callbacks *cb, struct error *e);
+struct board *board_create(const struct board_config *cfg, unsigned cpus, uint64_t memory, struct pmap *pmap,
+                           struct bus *bus, struct clock *clk, struct input_queue *inputs,
+                           struct tally *tally, struct log *log, const struct board_callbacks *cb,
+                           struct error *e);
 void board_destroy(struct board *b);
 /* Lays out firmware tables and loads the kernel (files are read here, each time: a reset loads again). */
 int board_boot(struct board *b, struct boot_cpu_state *start, struct error *e);

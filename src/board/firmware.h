@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What firmware leaves behind below 1 MiB before a kernel starts: tables in read-only memory, BIOS data areas. */
+/* What firmware leaves behind below 1 MiB before a kernel starts: tables in read-only memory, BIOS data
+ * areas. */
 #ifndef SUNDOG_BOARD_FIRMWARE_H
 #define SUNDOG_BOARD_FIRMWARE_H
 

@@ -17,7 +17,8 @@ struct image {
     void *stream; /* the open file until image_read_rest() */
 };
 
-/* Opens the file and reads its first IMAGE_HEAD bytes. -ENODATA when it is empty. On failure nothing is held. */
+/* Opens the file and reads its first IMAGE_HEAD bytes. -ENODATA when it is empty. On failure nothing is
+ * held. */
 int image_open(struct image *im, const char *role, const char *path, struct error *e);
 /* Reads on to the end and closes. -EFBIG when there is more than `limit` bytes. */
 int image_read_rest(struct image *im, uint64_t limit, struct error *e);

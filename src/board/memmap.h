@@ -7,7 +7,8 @@
 #include "base/types.h"
 #include "memory/pmap.h"
 
-/* Range types of ACPI's address map interfaces (ACPI 6.4, table 15.374), which e820, PVH and Multiboot share. */
+/* Range types of ACPI's address map interfaces (ACPI 6.4, table 15.374), which e820, PVH and Multiboot
+ * share. */
 enum map_type { MAP_RAM = 1, MAP_RESERVED = 2, MAP_ACPI = 3, MAP_NVS = 4 };
 
 struct map_range {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fixed addresses, ports and interrupt inputs of this PC, for the wiring and for the tables that describe it. */
+/* The fixed addresses, ports and interrupt inputs of this PC, for the wiring and for the tables that
+ * describe it. */
 #ifndef SUNDOG_BOARD_PC_H
 #define SUNDOG_BOARD_PC_H
 
@@ -44,7 +45,8 @@
 
 #define PC_ISA_BRIDGE_SLOT 1u
 
-/* PCI interrupt pins: INTA#..INTD# of the 32 slots alternate between two inputs that both controllers have. */
+/* PCI interrupt pins: INTA#..INTD# of the 32 slots alternate between two inputs that both controllers
+ * have. */
 static inline unsigned pc_pci_irq(unsigned slot, unsigned pin) { return 10 + ((slot + pin) & 1); }
 
 #endif

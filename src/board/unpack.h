@@ -6,9 +6,9 @@
 #include "base/error.h"
 #include "base/types.h"
 
-/* Unpacks `in`, whose last four bytes tell the size of the result (as Linux's build appends it, and gzip has it
- * anyway). -EFBIG when that is more than `limit`, -ENOTSUP for an unknown format, -EBADMSG for damaged data.
- * *out is the caller's, to be given to unpack_free(). */
+/* Unpacks `in`, whose last four bytes tell the size of the result (as Linux's build appends it, and gzip
+ * has it anyway). -EFBIG when that is more than `limit`, -ENOTSUP for an unknown format, -EBADMSG for
+ * damaged data. *out is the caller's, to be given to unpack_free(). */
 int unpack(const uint8_t *in, size_t len, uint64_t limit, uint8_t **out, size_t *out_len, struct error *e);
 void unpack_free(uint8_t *out);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The one ordered queue by which outside events (console bytes, timer expiry, completions, requests) enter the VM. */
+/* The one ordered queue by which outside events (console bytes, timer expiry, completions, requests) enter
+ * the VM. */
 #ifndef SUNDOG_CLOCK_INPUT_H
 #define SUNDOG_CLOCK_INPUT_H
 
@@ -21,7 +22,8 @@ struct input_queue *input_create(struct error *e);
 void input_destroy(struct input_queue *q);
 /* Registers a source; returns its small number, or -ENOSPC. Before the machine runs. */
 int input_add_source(struct input_queue *q, const char *name, input_handler handler, void *ctx);
-/* Posts from any thread; false when the queue (bounded) is full: the poster keeps its event and tries again later. */
+/* Posts from any thread; false when the queue (bounded) is full: the poster keeps its event and tries
+ * again later. */
 must_use bool input_post(struct input_queue *q, int source, uint64_t value);
 /* Room left for at least n more events. */
 bool input_has_room(struct input_queue *q, unsigned n);
@@ -31,6 +33,8 @@ unsigned input_drain(struct input_queue *q, struct input_stamp stamp);
 /* Called after a post, on the poster's thread, to wake a vcpu. */
 void input_set_notify(struct input_queue *q, void (*notify)(void *ctx), void *ctx);
 /* A tap that sees each event as it is taken in (record), may be NULL. */
-void input_set_tap(struct input_queue *q, void (*tap)(void *ctx, int source, uint64_t value, const struct input_stamp *s), void *ctx);
+void input_set_tap(struct input_queue *q,
+                   void (*tap)(void *ctx, int source, uint64_t value, const struct input_stamp *s),
+                   void *ctx);
 
 #endif

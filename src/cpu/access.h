@@ -1,24 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Guest memory as the processor sees it: segment:offset and linear accesses, fast through the TLB, exact faults on the slow path. */
+/* Guest memory as the processor sees it: segment:offset and linear accesses, fast through the TLB, exact
+ * faults on the slow path. */
 #ifndef SUNDOG_CPU_ACCESS_H
 #define SUNDOG_CPU_ACCESS_H
 
 #include "base/bits.h"
 #include "cpu/vcpu.h"
 
-/* --- slow paths (access.c): page crossing, MMIO, TLB miss, watch points, code pages. Raise on a fault. size 1..64. --- */
+/* --- slow paths (access.c): page crossing, MMIO, TLB miss, watch points, code pages; size 1..64 --------- */
 void access_read(struct vcpu *v, uint64_t lin, void *dst, unsigned size, enum mmu_index index, enum seg seg);
 void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, enum mmu_index index,
                   enum seg seg);
-/* Faults now if a write (and read) of [lin, lin+size) would, without doing it. Any size up to 4096. After the probe for writing, the
- * write itself no longer restarts the instruction (code, watchpoints) either. */
+/* Faults now if a write (and read) of [lin, lin+size) would, without doing it. Any size up to 4096. After
+ * the probe for writing, the write itself no longer restarts the instruction (code, watchpoints) either. */
 void access_probe_write(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg);
 void access_probe_read(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg);
-/* Host pointer for a read-modify-write of an operand inside one page of plain RAM, with all rights checked and the write noted;
- * NULL for MMIO, ROM, page-crossing and code pages: then do access_read + access_write under a stopped world if locked. */
+/* Host pointer for a read-modify-write of an operand inside one page of plain RAM, with all rights checked
+ * and the write noted; NULL for MMIO, ROM, page-crossing and code pages: then do access_read +
+ * access_write under a stopped world if locked. */
 void *access_rmw(struct vcpu *v, uint64_t lin, unsigned size, enum seg seg);
 
-/* Linear address of seg:off for an access of `size` bytes; raises #GP/#SS by segment rules (SDM 3A 5.3-5.5). */
+/* Linear address of seg:off for an access of `size` bytes; raises #GP/#SS by segment rules (SDM 3A
+ * 5.3-5.5). */
 uint64_t seg_linear_slow(struct vcpu *v, enum seg seg, uint64_t off, unsigned size, enum mmu_access access);
 
 static inline uint64_t seg_linear(struct vcpu *v, enum seg seg, uint64_t off, unsigned size,
@@ -60,7 +63,7 @@ SUNDOG_DEFINE_ACCESS(uint64_t, 64)
 void mem_read_bytes(struct vcpu *v, enum seg seg, uint64_t off, void *dst, unsigned size);
 void mem_write_bytes(struct vcpu *v, enum seg seg, uint64_t off, const void *src, unsigned size);
 
-/* --- implicit supervisor accesses by linear address (descriptor tables, TSS), and privileged-stack accesses ---------------- */
+/* --- implicit supervisor accesses by linear address: descriptor tables, TSS, privileged stacks ---------- */
 uint64_t sys_read(struct vcpu *v, uint64_t lin, unsigned size); /* size 1, 2, 4, 8 */
 void sys_write(struct vcpu *v, uint64_t lin, uint64_t val, unsigned size);
 

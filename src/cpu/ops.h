@@ -2,10 +2,11 @@
 /*
  * Privileged, sensitive and control-transfer operations, written once and called by every engine.
  *
- * Contract: on entry v->s.rip is the address of the NEXT instruction and `v->insn_rip`-style bookkeeping is the engine's; on a fault the
- * function raises (cpu_raise*) with nothing committed, and the engine restores rip to the faulting instruction before delivery.
- * A function that transfers control sets v->s.rip itself and refreshes the mode; the engine looks at v->s.rip and v->mode afterwards.
- * `size` is the operand size in bytes (2, 4, 8).
+ * Contract: on entry v->s.rip is the address of the NEXT instruction and `v->insn_rip`-style bookkeeping is
+ * the engine's; on a fault the function raises (cpu_raise*) with nothing committed, and the engine restores
+ * rip to the faulting instruction before delivery. A function that transfers control sets v->s.rip itself and
+ * refreshes the mode; the engine looks at v->s.rip and v->mode afterwards. `size` is the operand size in
+ * bytes (2, 4, 8).
  */
 #ifndef SUNDOG_CPU_OPS_H
 #define SUNDOG_CPU_OPS_H
@@ -13,7 +14,8 @@
 #include "cpu/vcpu.h"
 
 /* --- segments (segment.c) --- */
-void cpu_load_seg(struct vcpu *v, enum seg seg, uint16_t sel); /* MOV/POP Sreg, LDS..; not CS. MOV SS / POP SS set the shadow */
+/* MOV/POP Sreg, LDS and its kin; not CS. MOV SS and POP SS set the shadow. */
+void cpu_load_seg(struct vcpu *v, enum seg seg, uint16_t sel);
 void cpu_lldt(struct vcpu *v, uint16_t sel);
 void cpu_ltr(struct vcpu *v, uint16_t sel);
 uint16_t cpu_sldt(struct vcpu *v); /* UMIP-checked */
@@ -35,8 +37,8 @@ void cpu_ret_far(struct vcpu *v, unsigned size, uint16_t pop_bytes);
 void cpu_iret(struct vcpu *v, unsigned size);
 void cpu_int(struct vcpu *v, uint8_t vector); /* INT n (vm86 and VME rules) */
 void cpu_int3(struct vcpu *v);
-void cpu_into(struct vcpu *v);  /* caller has checked OF */
-void cpu_int1(struct vcpu *v);  /* ICEBP */
+void cpu_into(struct vcpu *v); /* caller has checked OF */
+void cpu_int1(struct vcpu *v); /* ICEBP */
 void cpu_syscall(struct vcpu *v);
 void cpu_sysret(struct vcpu *v, unsigned size); /* 4 or 8 */
 void cpu_sysenter(struct vcpu *v);
@@ -58,8 +60,8 @@ void cpu_write_dr(struct vcpu *v, unsigned n, uint64_t val);
 void cpu_clts(struct vcpu *v);
 void cpu_lmsw(struct vcpu *v, uint16_t val);
 uint64_t cpu_smsw(struct vcpu *v);
-void cpu_cpuid(struct vcpu *v);                       /* EAX, ECX in; EAX..EDX out */
-void cpu_rdmsr(struct vcpu *v);                       /* ECX -> EDX:EAX */
+void cpu_cpuid(struct vcpu *v); /* EAX, ECX in; EAX..EDX out */
+void cpu_rdmsr(struct vcpu *v); /* ECX -> EDX:EAX */
 void cpu_wrmsr(struct vcpu *v);
 void cpu_rdtsc(struct vcpu *v);
 void cpu_rdtscp(struct vcpu *v);
@@ -71,9 +73,9 @@ uint64_t cpu_rdfsgsbase(struct vcpu *v, enum seg seg);
 void cpu_wrfsgsbase(struct vcpu *v, enum seg seg, uint64_t val);
 void cpu_invlpg(struct vcpu *v, uint64_t lin);
 void cpu_invpcid(struct vcpu *v, uint64_t type, enum seg seg, uint64_t off);
-void cpu_hlt(struct vcpu *v);     /* sets ACTIVITY_HLT */
-void cpu_wbinvd(struct vcpu *v);  /* INVD too: privilege check */
-void cpu_vmcall(struct vcpu *v);  /* VMCALL, VMMCALL: RAX = -1000 (KVM_ENOSYS) */
+void cpu_hlt(struct vcpu *v);    /* sets ACTIVITY_HLT */
+void cpu_wbinvd(struct vcpu *v); /* INVD too: privilege check */
+void cpu_vmcall(struct vcpu *v); /* VMCALL, VMMCALL: RAX = -1000 (KVM_ENOSYS) */
 
 /* --- port I/O (io.c): permission check (IOPL, I/O bitmap; SDM 1 19.5), then the bus --- */
 uint32_t cpu_in(struct vcpu *v, uint16_t port, unsigned size);
@@ -81,14 +83,15 @@ void cpu_out(struct vcpu *v, uint16_t port, uint32_t val, unsigned size);
 void cpu_check_io(struct vcpu *v, uint16_t port, unsigned size); /* for INS/OUTS before the memory access */
 
 /* --- FPU control (fpu.c): checks that precede an instruction --- */
-void cpu_check_fpu(struct vcpu *v);  /* x87: #NM by CR0.EM/TS; pending #MF for waiting ones: cpu_check_mf */
+void cpu_check_fpu(struct vcpu *v); /* x87: #NM by CR0.EM/TS; pending #MF for waiting ones: cpu_check_mf */
 void cpu_check_mf(struct vcpu *v);
 void cpu_check_wait(struct vcpu *v); /* FWAIT: CR0.MP && TS, then pending #MF */
 void cpu_check_mmx(struct vcpu *v);  /* #UD by EM, #NM by TS, pending #MF */
 void cpu_check_sse(struct vcpu *v);  /* #UD by CR4.OSFXSR / CR0.EM, #NM by TS */
 
 /* --- time --- */
-/* Virtual now in ns for this vcpu (deterministic mode: at exactly this instruction, from the retired count). */
+/* Virtual now in ns for this vcpu (deterministic mode: at exactly this instruction, from the retired
+ * count). */
 uint64_t vcpu_now(struct vcpu *v);
 /* The guest's TSC now, with offset (deterministic mode: from the retired count). */
 uint64_t vcpu_tsc(struct vcpu *v);

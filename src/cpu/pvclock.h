@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The paravirtual clock (KVM's MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01, MSR_KVM_WALL_CLOCK_NEW 0x4b564d00 ABI; stable bit set). */
+/* The paravirtual clock (KVM's MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01, MSR_KVM_WALL_CLOCK_NEW 0x4b564d00 ABI;
+ * stable bit set). */
 #ifndef SUNDOG_CPU_PVCLOCK_H
 #define SUNDOG_CPU_PVCLOCK_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One virtual x86 processor's architectural state as plain data: no pointers, no host times. Described in state.c's field table. */
+/* One virtual x86 processor's architectural state as plain data: no pointers, no host times. Described in
+ * state.c's field table. */
 #ifndef SUNDOG_CPU_STATE_H
 #define SUNDOG_CPU_STATE_H
 
@@ -29,7 +30,8 @@ enum seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 #define FL_ID 0x200000u
 #define FL_STATUS (FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF | FL_OF)
 
-/* Descriptor attributes, as in a VMCS access-rights field (SDM 3C 24.4.1): bytes 5 and 6 of the descriptor. */
+/* Descriptor attributes, as in a VMCS access-rights field (SDM 3C 24.4.1): bytes 5 and 6 of the
+ * descriptor. */
 #define SA_TYPE 0xfu
 #define SA_S 0x10u
 #define SA_DPL_SHIFT 5
@@ -104,7 +106,7 @@ struct fpu_state {
     uint64_t fip, fdp;
     uint16_t fcs, fds;
     uint32_t mxcsr;
-    uint8_t st[8][16];   /* ST(i) in FXSAVE order, 10 bytes used */
+    uint8_t st[8][16]; /* ST(i) in FXSAVE order, 10 bytes used */
     uint8_t xmm[16][16];
     uint64_t xcr0;
 };
@@ -149,7 +151,8 @@ struct vcpu_state {
     uint8_t shadow;      /* SHADOW_* in force for the next instruction */
     uint8_t nmi_pending, nmi_blocked, init_pending, sipi_pending, sipi_vector, smi_blocked;
     uint16_t debug_pending; /* DR6 bits of traps to be delivered before the next instruction */
-    uint64_t retired;    /* instructions retired since reset; each REP iteration is one, a faulting instruction none */
+    /* Instructions retired since reset; each REP iteration is one, a faulting instruction none. */
+    uint64_t retired;
 };
 
 extern const struct state_class vcpu_state_class;
@@ -165,9 +168,6 @@ static inline uint16_t flags_to_cc(uint64_t flags)
     return (uint16_t)((flags & (FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF)) << 8 | 0x200 | ((flags >> 11) & 1));
 }
 
-static inline uint64_t state_rflags(const struct vcpu_state *s)
-{
-    return s->rflags | 2 | cc_to_flags(s->cc);
-}
+static inline uint64_t state_rflags(const struct vcpu_state *s) { return s->rflags | 2 | cc_to_flags(s->cc); }
 
 #endif

@@ -110,17 +110,23 @@ static void through_call_gate(struct vcpu *v, uint16_t sel, struct descriptor *d
     commit_code(v, &cs, rip);
 }
 
+/* A jump, or a call on the current stack. */
+static void enter_code(struct vcpu *v, const struct segment *cs, uint64_t off, unsigned size, bool call)
+{
+    if (call) {
+        struct stack st = stack_current(v);
+        push_return_address(v, &st, size);
+        v->s.gpr[RSP] = stack_rsp(&st);
+    }
+    commit_code(v, cs, off);
+}
+
 static void far_transfer(struct vcpu *v, uint16_t sel, uint64_t off, unsigned size, bool call)
 {
     off &= mask_bytes(size);
     if (!vcpu_protected(v)) {
         struct segment cs = code_segment_8086(v, sel, off);
-        if (call) {
-            struct stack st = stack_current(v);
-            push_return_address(v, &st, size);
-            v->s.gpr[RSP] = stack_rsp(&st);
-        }
-        commit_code(v, &cs, off);
+        enter_code(v, &cs, off, size, call);
         return;
     }
     if (sel_is_null(sel))
@@ -133,12 +139,7 @@ static void far_transfer(struct vcpu *v, uint16_t sel, uint64_t off, unsigned si
         if (attr_conforming(attr) ? dpl > cpl : (sel_rpl(sel) > cpl || dpl != cpl))
             raise_selector(v, VEC_GP, sel);
         struct segment cs = code_segment(v, sel, &d, cpl, off);
-        if (call) {
-            struct stack st = stack_current(v);
-            push_return_address(v, &st, size);
-            v->s.gpr[RSP] = stack_rsp(&st);
-        }
-        commit_code(v, &cs, off);
+        enter_code(v, &cs, off, size, call);
         return;
     }
     if (!attr_system(attr))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whether anybody can notice an interrupt line: a periodic source sleeps while its line is masked everywhere. */
+/* Whether anybody can notice an interrupt line: a periodic source sleeps while its line is masked
+ * everywhere. */
 #ifndef SUNDOG_DEVICE_IRQ_WATCH_H
 #define SUNDOG_DEVICE_IRQ_WATCH_H
 

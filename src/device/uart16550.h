@@ -23,8 +23,8 @@ struct uart16550 *uart16550_create(struct bus *bus, const struct uart16550_confi
                                    struct error *e);
 void uart16550_destroy(struct uart16550 *u);
 void uart16550_reset(struct uart16550 *u);
-/* Takes one place in the receiver; the byte follows through uart16550_receive(). False: keep the byte, since it is
- * full or nobody listens yet. Any thread. */
+/* Takes one place in the receiver; the byte follows through uart16550_receive(). False: keep the byte,
+ * since it is full or nobody listens yet. Any thread. */
 must_use bool uart16550_reserve(struct uart16550 *u);
 /* A byte for which a place was reserved. Device lock held. */
 void uart16550_receive(struct uart16550 *u, uint8_t byte);

@@ -28,7 +28,8 @@ struct host_output {
 /* Takes a reference to `fd` (which stays the caller's). 0 or -errno. */
 must_use int host_output_open(struct host_output *out, int fd, struct error *e);
 void host_output_close(struct host_output *out);
-/* Bytes taken (at least 1), -EAGAIN when it would block, or another -errno. Never raises SIGPIPE where SIGPIPE is ignored. */
+/* Bytes taken (at least 1), -EAGAIN when it would block, or another -errno. Never raises SIGPIPE where
+ * SIGPIPE is ignored. */
 must_use long host_output_write(struct host_output *out, const void *buf, size_t len);
 /* Sleeps until it can be written again, at most `ms`; false when the time is over. */
 bool host_output_wait(struct host_output *out, int ms);

@@ -8,9 +8,9 @@
 struct host_cpu_facts {
     char vendor[13];
     char brand[49];
-    uint32_t signature;   /* CPUID 1 EAX */
+    uint32_t signature; /* CPUID 1 EAX */
     uint32_t leaf1_ecx, leaf1_edx, leaf7_ebx, leaf7_ecx, leaf7_edx, ext1_ecx, ext1_edx;
-    uint32_t cache[8][4]; /* leaf 4 (Intel) or 0x8000001d (AMD) entries, 0-terminated by type 0 */
+    uint32_t cache[8][4];  /* leaf 4 (Intel) or 0x8000001d (AMD) entries, 0-terminated by type 0 */
     uint32_t l1[4], l2[4]; /* 0x80000005, 0x80000006 */
 };
 

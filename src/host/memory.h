@@ -6,7 +6,8 @@
 #include "base/error.h"
 #include "base/types.h"
 
-/* Maps `len` zeroed bytes of a new memfd (sealed against shrinking, not executable), page-aligned, no swap reserved. -ENOMEM etc. */
+/* Maps `len` zeroed bytes of a new memfd (sealed against shrinking, not executable), page-aligned, no swap
+ * reserved. -ENOMEM etc. */
 int host_memory_map(const char *name, uint64_t len, uint8_t **host, int *fd, struct error *e);
 void host_memory_unmap(uint8_t *host, uint64_t len, int fd);
 /* Anonymous zeroed private pages (tables), lazily backed. NULL on failure. */

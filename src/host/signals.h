@@ -10,10 +10,12 @@ enum host_signal { HOST_SIGNAL_END, HOST_SIGNAL_STOP, HOST_SIGNAL_CONTINUE };
 
 struct host_signals;
 
-/* Takes SIGINT, SIGTERM, SIGHUP, SIGQUIT (END), SIGTSTP (STOP) and SIGCONT (CONTINUE) unless they were ignored. Call it before any
- * other thread starts: the threads inherit that these are blocked. `fn` runs on the loop's thread with the signal's number. */
-struct host_signals *host_signals_create(struct host_loop *loop, void (*fn)(void *ctx, enum host_signal what, int number),
-                                         void *ctx, struct error *e);
+/* Takes SIGINT, SIGTERM, SIGHUP, SIGQUIT (END), SIGTSTP (STOP) and SIGCONT (CONTINUE) unless they were
+ * ignored. Call it before any other thread starts: the threads inherit that these are blocked. `fn` runs
+ * on the loop's thread with the signal's number. */
+struct host_signals *host_signals_create(struct host_loop *loop,
+                                         void (*fn)(void *ctx, enum host_signal what, int number), void *ctx,
+                                         struct error *e);
 /* Signals act again as before. */
 void host_signals_destroy(struct host_signals *s);
 

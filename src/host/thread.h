@@ -12,7 +12,6 @@
 struct host_mutex {
     pthread_mutex_t m;
 };
-#define HOST_MUTEX_INIT { PTHREAD_MUTEX_INITIALIZER }
 
 static inline void host_mutex_init(struct host_mutex *m) { pthread_mutex_init(&m->m, NULL); }
 static inline void host_mutex_destroy(struct host_mutex *m) { pthread_mutex_destroy(&m->m); }
@@ -25,10 +24,14 @@ struct host_cond {
 
 static inline void host_cond_init(struct host_cond *c) { pthread_cond_init(&c->c, NULL); }
 static inline void host_cond_destroy(struct host_cond *c) { pthread_cond_destroy(&c->c); }
-static inline void host_cond_wait(struct host_cond *c, struct host_mutex *m) { pthread_cond_wait(&c->c, &m->m); }
+static inline void host_cond_wait(struct host_cond *c, struct host_mutex *m)
+{
+    pthread_cond_wait(&c->c, &m->m);
+}
 static inline void host_cond_broadcast(struct host_cond *c) { pthread_cond_broadcast(&c->c); }
 
-/* An auto-reset event: set() by anyone wakes one wait(), now or later. Costs no system call unless a thread sleeps. */
+/* An auto-reset event: set() by anyone wakes one wait(), now or later. Costs no system call unless a
+ * thread sleeps. */
 struct host_event {
     _Atomic uint32_t word; /* 0 clear, 1 set, 2 clear with a sleeper */
 };
@@ -41,8 +44,10 @@ struct host_thread {
     bool started;
 };
 
-/* Starts `fn(arg)` with all signals blocked but those a fault of its own causes. `name` shows in ps and debuggers. */
-int host_thread_start(struct host_thread *t, const char *name, void *(*fn)(void *arg), void *arg, struct error *e);
+/* Starts `fn(arg)` with all signals blocked but those a fault of its own causes. `name` shows in ps and
+ * debuggers. */
+int host_thread_start(struct host_thread *t, const char *name, void *(*fn)(void *arg), void *arg,
+                      struct error *e);
 /* Waits for its end; does nothing when it was never started. */
 void host_thread_join(struct host_thread *t);
 /* Is the calling thread this one? */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The instruction set as data: one table of rows (insn_*.def), the decoder driven by it, and the decoded form all engines use.
+ * The instruction set as data: one table of rows (insn_*.def), the decoder driven by it, and the decoded form
+ * all engines use.
  *
  *   bytes ──insn_decode()──► struct insn { row, operands, memory operand, immediate, sizes, prefixes }
  *
- * A row is   I(id, map, pfx, opcode, reg, mod, op1, op2, op3, flags)   and says which encodings mean which operation with which
- * operands (notation of SDM 2 Appendix A). Decoder, interpreter, translator and tests are all made from the rows.
+ * A row is   I(id, map, pfx, opcode, reg, mod, op1, op2, op3, flags)   and says which encodings mean which
+ * operation with which operands (notation of SDM 2 Appendix A). Decoder, interpreter, translator and tests are
+ * all made from the rows.
  */
 #ifndef SUNDOG_ISA_INSN_H
 #define SUNDOG_ISA_INSN_H
@@ -32,6 +34,7 @@ enum insn_mod { MA, MM, MR }; /* any, memory, register */
 #define IF_COND (1u << 7)    /* low four opcode bits are a condition: row covers sixteen opcodes */
 #define IF_NOMODRM (1u << 8) /* no ModRM byte */
 #define IF_END (1u << 9)     /* ends a block: control transfer, or changes the mode or what comes next */
+/* clang-format off */
 #define IF_CPL0 (1u << 10)   /* privileged: #GP above CPL 0 (checked by the operation) */
 #define IF_SYS (1u << 11)    /* system or not reproducible: not for native comparison */
 #define IF_X87 (1u << 12)
@@ -45,8 +48,10 @@ enum insn_mod { MA, MM, MR }; /* any, memory, register */
 #define IF_WR1 (1u << 22)    /* writes operand 1 without reading it */
 #define IF_RO (1u << 23)     /* reads operand 1, does not write it (CMP, TEST, PUSH ...) */
 #define IF_NOPF (1u << 24)   /* x87: does not check pending exceptions first */
+/* clang-format on */
 
 /* Operand notation: letter = where, suffix = size (SDM 2 Appendix A.2). */
+/* clang-format off */
 enum opspec {
     __,
     Eb, Ew, Ed, Eq, Ev, Ey,        /* r/m, general register or memory */
@@ -57,7 +62,7 @@ enum opspec {
     Mp, Ms, Ma, M,                 /* far pointer, descriptor-table operand, BOUND pair, address only */
     Mstate,                        /* FXSAVE/XSAVE/FNSAVE image: size decided by the operation */
     My2,                           /* CMPXCHG8B/16B: two y */
-    Ib, Ibs, Iw, Iz, Iv, I1,       /* immediates: Ibs sign-extended to the operand size; Iz sign-extended 32 -> 64 */
+    Ib, Ibs, Iw, Iz, Iv, I1,       /* immediates: Ibs sign-extended to the operand size, Iz to 64 bits */
     Jb, Jz, Ap, Ob, Ov,            /* relative, far direct, direct offset */
     Zb, Zv,                        /* register in the opcode */
     rAL, rAX, rCL, rDX,            /* fixed; rAX has the operand size, rDX is 16 bits */
@@ -69,6 +74,7 @@ enum opspec {
     ST0, STi,
     OPSPEC_COUNT
 };
+/* clang-format on */
 
 enum insn_id {
     INSN_INVALID,
@@ -111,7 +117,8 @@ struct operand {
     uint8_t kind, reg, size; /* size in bytes; 0 where the operation decides */
 };
 
-#define MEM_RIP 16    /* base is the next instruction's address (rip follows the 16 registers in struct vcpu_state) */
+/* Base is the next instruction's address (rip follows the 16 registers in struct vcpu_state). */
+#define MEM_RIP 16
 #define MEM_NO_REG 17 /* base or index absent */
 
 struct mem_operand {
@@ -139,8 +146,8 @@ struct insn {
     uint8_t prefixes; /* IP_* */
     uint8_t rex;      /* REX byte or 0 */
     uint8_t opcode, modrm;
-    uint8_t cond;     /* IF_COND rows: 0..15 */
-    uint8_t seg;      /* segment of implicit DS: operands (strings, XLAT, moffs): override or DS */
+    uint8_t cond; /* IF_COND rows: 0..15 */
+    uint8_t seg;  /* segment of implicit DS: operands (strings, XLAT, moffs): override or DS */
     struct operand op[3];
     struct mem_operand mem; /* valid when an operand is OPND_MEM */
     uint64_t imm, imm2;     /* imm2: second immediate (ENTER level, far selector) */
@@ -153,8 +160,8 @@ enum decode_status {
     DECODE_TOO_LONG, /* over 15 bytes: #GP(0) */
 };
 
-/* Decodes one instruction from `avail` (1..15) readable bytes in 16-, 32- or 64-bit code (code_bytes 2, 4, 8). Pure; any thread.
- * LOCK on a row or form that does not allow it is DECODE_INVALID (SDM 2A LOCK). */
+/* Decodes one instruction from `avail` (1..15) readable bytes in 16-, 32- or 64-bit code (code_bytes 2, 4,
+ * 8). Pure; any thread. LOCK on a row or form that does not allow it is DECODE_INVALID (SDM 2A LOCK). */
 enum decode_status insn_decode(struct insn *out, const uint8_t *bytes, unsigned avail, unsigned code_bytes);
 
 #endif

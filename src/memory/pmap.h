@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Guest-physical memory. The pmap is our page table from guest-physical page to (object, offset, host pointer, state).
+ * Guest-physical memory. The pmap is our page table from guest-physical page to (object, offset, host
+ * pointer, state).
  *
- *   gpa ──► region list (RAM, ROM, alias, hole) ──► struct page { host, state, code_map, code_version, writers }
+ *   gpa ──► regions (RAM, ROM, alias, hole) ──► struct page { host, state, code_map, code_version, writers }
  *
  * Invariants:
- * - `state` is a set of reasons; what anyone may do with a page is what all of its reasons allow (page_rights()).
- * - Consumers (soft TLBs, code caches) may cache a page's host pointer with the rights it had; pmap_revoke() takes rights back
- *   and returns when every consumer has acknowledged.
- * - Bytes are read for decoding only after pmap_claim_code() took write rights away; whoever then writes such a page goes through
- *   pmap_written(), which moves the page's code_version after the store has landed. A decoded block is valid only while the
- *   version it was decoded under is current.
+ * - `state` is a set of reasons; what anyone may do with a page is what all of its reasons allow
+ *   (page_rights()).
+ * - Consumers (soft TLBs, code caches) may cache a page's host pointer with the rights it had; pmap_revoke()
+ *   takes rights back and returns when every consumer has acknowledged.
+ * - Bytes are read for decoding only after pmap_claim_code() took write rights away; whoever then writes such
+ *   a page goes through pmap_written(), which moves the page's code_version after the store has landed. A
+ *   decoded block is valid only while the version it was decoded under is current.
  */
 #ifndef SUNDOG_MEMORY_PMAP_H
 #define SUNDOG_MEMORY_PMAP_H
@@ -35,11 +37,11 @@ enum page_reason {
 enum page_right { RIGHT_READ = 1, RIGHT_WRITE = 2, RIGHT_EXEC = 4 };
 
 struct page {
-    uint8_t *host;                  /* NULL: not RAM or ROM */
-    _Atomic uint32_t state;         /* enum page_reason */
+    uint8_t *host;          /* NULL: not RAM or ROM */
+    _Atomic uint32_t state; /* enum page_reason */
     _Atomic uint32_t code_version;
-    _Atomic uint64_t code_map;      /* bit n: bytes [64n, 64n+64) hold decoded code */
-    _Atomic uint32_t writers;       /* bit n: consumer n may hold a cached write right */
+    _Atomic uint64_t code_map; /* bit n: bytes [64n, 64n+64) hold decoded code */
+    _Atomic uint32_t writers;  /* bit n: consumer n may hold a cached write right */
     uint32_t pins;
 };
 
@@ -53,7 +55,8 @@ enum region_kind { REGION_RAM, REGION_ROM, REGION_ALIAS };
 struct pmap *pmap_create(struct error *e);
 void pmap_destroy(struct pmap *pm);
 
-/* Backs [base, base+len) with fresh zeroed memory from a memfd (page multiples). -EINVAL overlap, -ENOMEM. Before the VM runs. */
+/* Backs [base, base+len) with fresh zeroed memory from a memfd (page multiples). -EINVAL overlap, -ENOMEM.
+ * Before the VM runs. */
 int pmap_add(struct pmap *pm, enum region_kind kind, gpa base, uint64_t len, struct error *e);
 /* Makes [base, base+len) show what [target, ...) shows (an alias region). */
 int pmap_add_alias(struct pmap *pm, gpa base, uint64_t len, gpa target, struct error *e);
@@ -65,29 +68,34 @@ struct page *pmap_page(struct pmap *pm, gpa addr);
 /* Rights that all of the page's reasons allow to a cached translation. */
 unsigned page_rights(const struct page *pg);
 
-/* A20: when masked, bit 20 of every guest-physical address reads as 0 (8086 wrap). Revokes all cached translations. */
+/* A20: when masked, bit 20 of every guest-physical address reads as 0 (8086 wrap). Revokes all cached
+ * translations. */
 void pmap_set_a20(struct pmap *pm, bool enabled);
 bool pmap_get_a20(const struct pmap *pm);
 /* `addr` as the memory sees it: bit 20 cleared while A20 is masked. */
 gpa pmap_a20(const struct pmap *pm, gpa addr);
 
-/* Bounded copies for devices, firmware tables and page walks. RAM and ROM only: -EFAULT if any byte is not backed (nothing is
- * written then). ram_write() to ROM is -EFAULT; pmap_load() writes ROM too (boot). Both note dirty pages and code. Any thread. */
+/* Bounded copies for devices, firmware tables and page walks. RAM and ROM only: -EFAULT if any byte is not
+ * backed (nothing is written then). ram_write() to ROM is -EFAULT; pmap_load() writes ROM too (boot). Both
+ * note dirty pages and code. Any thread. */
 must_use int ram_read(struct pmap *pm, gpa addr, void *dst, size_t len);
 must_use int ram_write(struct pmap *pm, gpa addr, const void *src, size_t len);
 must_use int pmap_load(struct pmap *pm, gpa addr, const void *src, size_t len);
 
-/* Contiguous host span at addr, at most len bytes, not across a page of another object; NULL if unbacked. For iterating. */
+/* Contiguous host span at addr, at most len bytes, not across a page of another object; NULL if unbacked.
+ * For iterating. */
 uint8_t *ram_span(struct pmap *pm, gpa addr, size_t len, size_t *got);
-/* Pin for asynchronous I/O: the span stays where it is. Unpin says whether it was written (dirty and code are noted then). */
+/* Pin for asynchronous I/O: the span stays where it is. Unpin says whether it was written (dirty and code
+ * are noted then). */
 uint8_t *ram_pin(struct pmap *pm, gpa addr, size_t len, size_t *got);
 void ram_unpin(struct pmap *pm, gpa addr, size_t len, bool dirty);
 
-/* --- consumers of cached translations ------------------------------------------------------------------------------------- */
+/* --- consumers of cached translations ------------------------------------------------------------------- */
 
 struct pmap_consumer {
-    /* Drop cached translations of the pages [first, first+count) that carry any of `rights`; count 0 = everything.
-     * Must return only when no thread of this consumer uses them any more. Called on the revoker's thread. */
+    /* Drop cached translations of the pages [first, first+count) that carry any of `rights`; count 0 =
+     * everything. Must return only when no thread of this consumer uses them any more. Called on the
+     * revoker's thread. */
     void (*revoke)(void *ctx, uint64_t first_page, uint64_t count, unsigned rights);
     void *ctx;
 };
@@ -96,10 +104,12 @@ int pmap_add_consumer(struct pmap *pm, const struct pmap_consumer *c);
 
 /* Takes `rights` on [first, first+count) pages away from all consumers and adds `reason` to those pages. */
 void pmap_revoke(struct pmap *pm, uint64_t first_page, uint64_t count, unsigned rights, uint32_t reason);
-/* Consumer `n` asks for a write right it wants to cache: notes the writer and returns true, or false if none may be cached:
- * each store is then made through `host` and told to pmap_written(). Either way the page counts as dirty for the log. */
+/* Consumer `n` asks for a write right it wants to cache: notes the writer and returns true, or false if
+ * none may be cached: each store is then made through `host` and told to pmap_written(). Either way the
+ * page counts as dirty for the log. */
 bool pmap_claim_write(struct pmap *pm, struct page *pg, int n);
-/* Prepares decoding of [off, off+len) of a page: marks the bytes as code, takes write rights away, returns the version to keep. */
+/* Prepares decoding of [off, off+len) of a page: marks the bytes as code, takes write rights away, returns
+ * the version to keep. */
 uint32_t pmap_claim_code(struct pmap *pm, gpa addr, unsigned len);
 /* True when a write of [off, off+len) of this page would change decoded bytes. */
 static inline bool page_has_code(const struct page *pg, unsigned off, unsigned len)
@@ -110,8 +120,8 @@ static inline bool page_has_code(const struct page *pg, unsigned off, unsigned l
     unsigned a = off >> 6, b = (off + len - 1) >> 6;
     return (map >> a) & (~0ull >> (63 - (b - a)));
 }
-/* To be called after bytes of a page were changed by other means than a cached write right: invalidates code decoded from those
- * bytes and logs the page dirty. */
+/* To be called after bytes of a page were changed by other means than a cached write right: invalidates
+ * code decoded from those bytes and logs the page dirty. */
 void pmap_written(struct pmap *pm, struct page *pg, unsigned off, unsigned len);
 
 /* Dirty log: bit per page, since the last call; copies and clears. -ENOSPC if the buffer is short. */

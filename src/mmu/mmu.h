@@ -2,12 +2,14 @@
 /*
  * Guest paging: the page-table walk (walk.c) and the software TLB filled from it (tlb.c).
  *
- * A TLB entry's tag is  page address | generation.  The generation (12 bits, 1..4095) names an address space: CR3/PCID, paging mode.
- * Loading another address space is picking another generation, so nothing is swept; a recent one found again keeps its entries.
- * There are three TLBs a vcpu, picked by who asks: user, supervisor under SMAP, supervisor allowed to touch user pages.
+ * A TLB entry's tag is  page address | generation.  The generation (12 bits, 1..4095) names an address space:
+ * CR3/PCID, paging mode. Loading another address space is picking another generation, so nothing is swept; a
+ * recent one found again keeps its entries. There are three TLBs a vcpu, picked by who asks: user, supervisor
+ * under SMAP, supervisor allowed to touch user pages.
  *
- * Only pages whose accesses need no notice get a tag: a write tag needs the dirty bit set and pmap_claim_write(); a page with a
- * data breakpoint or MMIO gets none. Everything else is a miss and takes mmu_translate().
+ * Only pages whose accesses need no notice get a tag: a write tag needs the dirty bit set and
+ * pmap_claim_write(); a page with a data breakpoint or MMIO gets none. Everything else is a miss and takes
+ * mmu_translate().
  */
 #ifndef SUNDOG_MMU_MMU_H
 #define SUNDOG_MMU_MMU_H
@@ -17,7 +19,8 @@
 
 enum mmu_access { ACCESS_READ = 0, ACCESS_WRITE = 1, ACCESS_FETCH = 2 };
 
-/* Who asks. MMU_SUPER: supervisor with SMAP in force; MMU_SUPER_AC: supervisor with SMAP off or EFLAGS.AC set. */
+/* Who asks. MMU_SUPER: supervisor with SMAP in force; MMU_SUPER_AC: supervisor with SMAP off or EFLAGS.AC
+ * set. */
 enum mmu_index { MMU_USER = 0, MMU_SUPER = 1, MMU_SUPER_AC = 2, MMU_INDEX_COUNT };
 
 #define TLB_ENTRIES 1024u
@@ -25,9 +28,9 @@ enum mmu_index { MMU_USER = 0, MMU_SUPER = 1, MMU_SUPER_AC = 2, MMU_INDEX_COUNT 
 #define TLB_GEN_NONE 0xfffull /* a generation that no entry carries: every look-up misses */
 
 struct tlb_entry {
-    uint64_t tag[2];  /* [ACCESS_READ], [ACCESS_WRITE]: page | generation, 0 = none */
-    uint64_t tag_x;   /* same for fetches */
-    uint64_t addend;  /* host address - guest-linear address */
+    uint64_t tag[2]; /* [ACCESS_READ], [ACCESS_WRITE]: page | generation, 0 = none */
+    uint64_t tag_x;  /* same for fetches */
+    uint64_t addend; /* host address - guest-linear address */
 };
 
 /* The paging registers: the processor's values, kept equal by cpu/ through mmu_set_paging(). */
@@ -37,9 +40,9 @@ struct paging_regs {
 
 /* A translated page or the reason why not. */
 struct mmu_result {
-    gpa addr;           /* of the byte asked for, before A20 */
-    struct page *page;  /* NULL: MMIO or unbacked */
-    uint32_t fault;     /* 0, or MMU_FAULT_* */
+    gpa addr;            /* of the byte asked for, before A20 */
+    struct page *page;   /* NULL: MMIO or unbacked */
+    uint32_t fault;      /* 0, or MMU_FAULT_* */
     uint32_t error_code; /* #PF error code (SDM 3A 4.7) when fault == MMU_FAULT_PAGE */
 };
 enum { MMU_OK = 0, MMU_FAULT_PAGE = 1, MMU_FAULT_CANONICAL = 2 };
@@ -47,38 +50,41 @@ enum { MMU_OK = 0, MMU_FAULT_PAGE = 1, MMU_FAULT_CANONICAL = 2 };
 /* Recent address spaces kept by generation. */
 #define MMU_SPACES 8
 struct mmu_space {
-    uint64_t cr3;     /* table base and PCID */
-    uint64_t mode;    /* paging-mode bits it was built under */
-    uint16_t gen;     /* 0 = free */
+    uint64_t cr3;  /* table base and PCID */
+    uint64_t mode; /* paging-mode bits it was built under */
+    uint16_t gen;  /* 0 = free */
 };
 
 struct mmu_stats {
     uint64_t hidden_faults; /* TLB misses filled */
     uint64_t true_faults;   /* #PF for the guest */
     uint64_t walks;
-    uint64_t flushes_all;   /* every entry of every space dropped */
+    uint64_t flushes_all; /* every entry of every space dropped */
     uint64_t space_switches, space_hits;
 };
 
 /* One vcpu's MMU. All functions run on the vcpu's thread, or with it parked. */
 struct mmu {
-    struct tlb_entry *tlb;      /* the TLB for data at the current privilege: &tlbs[index][0] */
-    uint64_t gen;               /* current generation */
+    struct tlb_entry *tlb; /* the TLB for data at the current privilege: &tlbs[index][0] */
+    uint64_t gen;          /* current generation */
     struct tlb_entry tlbs[MMU_INDEX_COUNT][TLB_ENTRIES];
     enum mmu_index index;
     struct pmap *pmap;
-    int consumer;               /* number given by pmap_add_consumer */
+    int consumer; /* number given by pmap_add_consumer */
     struct paging_regs regs;
     struct mmu_space spaces[MMU_SPACES];
-    uint32_t space;             /* the current one */
+    uint32_t space; /* the current one */
     uint32_t next_space, next_gen;
-    bool bypass;                /* every access takes the slow path: `gen` is TLB_GEN_NONE (alignment checking) */
-    uint64_t large_2m[16], large_1g[4]; /* which large pages may be in the TLB, hashed: INVLPG of a small fragment drops all */
-    uint64_t fetched[64];       /* pages that instructions were fetched from, hashed: flushing any other page moves no epoch */
+    bool bypass; /* every access takes the slow path: `gen` is TLB_GEN_NONE (alignment checking) */
+    /* Which large pages may be in the TLB, hashed: INVLPG of a small fragment drops all. */
+    uint64_t large_2m[16], large_1g[4];
+    /* Pages that instructions were fetched from, hashed: flushing any other page moves no epoch. */
+    uint64_t fetched[64];
     uint32_t pdpte_valid;
-    uint64_t pdpte[4];          /* PAE: loaded at CR3 load (SDM 3A 4.4.1); saved with the processor */
-    /* Names the fetch translations in force: another value whenever they may have changed, the old one when a recent address
-     * space comes back unchanged. Block lookup caches key on it. Generation in the low 12 bits. */
+    uint64_t pdpte[4]; /* PAE: loaded at CR3 load (SDM 3A 4.4.1); saved with the processor */
+    /* Names the fetch translations in force: another value whenever they may have changed, the old one
+     * when a recent address space comes back unchanged. Block lookup caches key on it. Generation in the
+     * low 12 bits. */
     uint64_t flush_epoch;
     /* Data breakpoints: pages in this list get no tag, so every access to them comes to the slow path. */
     uint64_t watch_page[8];
@@ -87,8 +93,8 @@ struct mmu {
 };
 
 int mmu_init(struct mmu *m, struct pmap *pmap, int consumer);
-/* CR0/CR3/CR4/EFER changed: picks the address space. `flush` drops the (non-global) translations of the new space, as MOV to
- * CR3 without bit 63 does; changes of paging mode bits always use fresh generations. */
+/* CR0/CR3/CR4/EFER changed: picks the address space. `flush` drops the (non-global) translations of the
+ * new space, as MOV to CR3 without bit 63 does; changes of paging mode bits always use fresh generations. */
 void mmu_set_paging(struct mmu *m, const struct paging_regs *regs, bool flush);
 /* Loads the four PAE PDPTEs from CR3: false if one has reserved bits set (the caller raises #GP). */
 bool mmu_load_pdptes(struct mmu *m, const struct paging_regs *regs);
@@ -96,19 +102,23 @@ bool mmu_load_pdptes(struct mmu *m, const struct paging_regs *regs);
 void mmu_set_index(struct mmu *m, enum mmu_index index);
 /* While on, no look-up hits and nothing is filled: the slow path sees every access. */
 void mmu_set_bypass(struct mmu *m, bool on);
-/* The linear pages (page-aligned, at most 8) whose data accesses must all reach the slow path. Flushes when the list changes. */
+/* The linear pages (page-aligned, at most 8) whose data accesses must all reach the slow path. Flushes
+ * when the list changes. */
 void mmu_set_watch(struct mmu *m, const uint64_t *pages, unsigned count);
 
-void mmu_flush_all(struct mmu *m);               /* every space, global pages too */
-void mmu_flush_page(struct mmu *m, gva addr);    /* INVLPG: current space, and global translations of the page */
-void mmu_flush_pcid(struct mmu *m, unsigned pcid); /* INVPCID type 1 */
+void mmu_flush_all(struct mmu *m);            /* every space, global pages too */
+void mmu_flush_page(struct mmu *m, gva addr); /* INVLPG: current space, and global translations of the page */
+void mmu_flush_pcid(struct mmu *m, unsigned pcid);                /* INVPCID type 1 */
 void mmu_flush_pcid_page(struct mmu *m, unsigned pcid, gva addr); /* INVPCID type 0 */
-/* Drops cached translations of physical pages (pmap's revocation), on the vcpu's own thread or with it parked. */
+/* Drops cached translations of physical pages (pmap's revocation), on the vcpu's own thread or with it
+ * parked. */
 void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsigned rights);
 
-/* Translates one byte's address for `access` by `index`, sets accessed/dirty bits, fills the TLB where allowed. */
+/* Translates one byte's address for `access` by `index`, sets accessed/dirty bits, fills the TLB where
+ * allowed. */
 struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index);
-/* The same without filling, without setting A/D bits and without counting: for debuggers and introspection. */
+/* The same without filling, without setting A/D bits and without counting: for debuggers and
+ * introspection. */
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index);
 
 static inline struct tlb_entry *tlb_slot(struct tlb_entry *tlb, uint64_t lin)
@@ -116,7 +126,8 @@ static inline struct tlb_entry *tlb_slot(struct tlb_entry *tlb, uint64_t lin)
     return &tlb[(lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
 }
 
-/* Host address for an access of `size` bytes at current privilege, or NULL: not cached, or crosses into another page. */
+/* Host address for an access of `size` bytes at current privilege, or NULL: not cached, or crosses into
+ * another page. */
 static inline void *tlb_find(const struct mmu *m, uint64_t lin, unsigned size, enum mmu_access access)
 {
     const struct tlb_entry *e = tlb_slot(m->tlb, lin);

@@ -132,7 +132,7 @@ static bool refresh(struct vcpu *v, struct block *b, uint64_t lin)
 {
     unsigned part = first_part(b);
     struct fetched f = fetch_page(v, lin);
-    if (f.host != b->host)
+    if (!f.host || f.host != b->host)
         return false;
     uint32_t version = pmap_claim_code(v->pmap, f.addr, part);
     if (memcmp(b->host, saved_bytes(b), part))
