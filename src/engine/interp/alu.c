@@ -220,15 +220,21 @@ bool lower_alu(struct op *op, const struct insn *in, uint32_t mode)
 {
     const struct binary_handlers *h = &binary_handlers[in->id][size_index(in->opsize)];
     const struct operand *a = &in->op[0], *b = &in->op[1];
+    bool lock = in->prefixes & IP_LOCK, imm = b->kind == OPND_IMM;
     op->r1 = reg_number(a);
-    op->r2 = b->kind == OPND_IMM ? IMMEDIATE : reg_number(b);
-    if (is_reg(a))
-        op->run = is_reg(b) ? h->rr : b->kind == OPND_IMM ? h->ri : h->rm[lower_mem(op, in, mode)];
-    else if (in->prefixes & IP_LOCK) {
-        lower_mem(op, in, mode);
-        op->run = is_reg(b) ? h->lr : h->li;
-    } else
-        op->run = is_reg(b) ? h->mr[lower_mem(op, in, mode)] : h->mi[lower_mem(op, in, mode)];
+    op->r2 = reg_number(b);
+    if (is_reg(a) && b->kind != OPND_MEM) {
+        op->run = imm ? h->ri : h->rr;
+        op->prefixes = imm ? ALU_RI : ALU_RR;
+        return true;
+    }
+    unsigned form = lower_mem(op, in, mode);
+    enum alu_form operands = is_reg(a) ? ALU_RM : imm ? ALU_MI : ALU_MR;
+    if (lock)
+        op->run = imm ? h->li : h->lr;
+    else
+        op->run = operands == ALU_RM ? h->rm[form] : operands == ALU_MI ? h->mi[form] : h->mr[form];
+    op->prefixes = form == FORM_B && !lock ? operands : ALU_OTHER;
     return op->run != NULL;
 }
 

@@ -7,20 +7,14 @@
  * have handlers of their own: _64 checks that targets are canonical, _old cuts them to the operand size and
  * checks CS's limit.
  */
+#include "engine/interp/branch.h"
+
 #include "engine/interp/block.h"
 #include "engine/interp/stack.h"
 
-static inline struct block *own_block(const struct op *op) { return (struct block *)(uintptr_t)op->aux; }
-
-static inline uint64_t cs_linear(const struct vcpu *v, uint64_t rip)
-{
-    return (v->sf[SEG_CS].base + rip) & v->lin_mask;
-}
-
 /* Nothing is linked: v->s.rip has been moved. A target on another page, or one that crosses into one, is looked
  * up each time; one on this page becomes a link, here or when the run loop has made it. */
-static __attribute__((noinline)) const struct op *follow_unlinked(struct vcpu *v, const struct op *op,
-                                                                  unsigned slot)
+const struct op *follow_unlinked(struct vcpu *v, const struct op *op, unsigned slot)
 {
     struct interp *c = interp_of(v);
     uint64_t lin = cs_linear(v, v->s.rip);
@@ -40,39 +34,11 @@ static __attribute__((noinline)) const struct op *follow_unlinked(struct vcpu *v
     return NULL;
 }
 
-enum { TO_NEXT, TO_TARGET };
-
-static always_inline const struct op *follow_64(struct vcpu *v, const struct op *op, unsigned slot,
-                                                int64_t delta)
-{
-    struct block *to = own_block(op)->to[slot];
-    v->s.rip += (uint64_t)delta;
-    if (likely(to != NULL))
-        return block_enter(v, to);
-    return follow_unlinked(v, op, slot);
-}
-
-static always_inline const struct op *next_64(struct vcpu *v, const struct op *op)
-{
-    return follow_64(v, op, TO_NEXT, op->off);
-}
-
-static always_inline const struct op *target_64(struct vcpu *v, const struct op *op)
-{
-    return follow_64(v, op, TO_TARGET, op->disp);
-}
-
 /* To `rip` in 64-bit mode, from anywhere. Raises with nothing committed, so call it last. */
 static inline void check_target_64(struct vcpu *v, uint64_t rip)
 {
     if (unlikely(!is_canonical48(rip)))
         cpu_raise_gp0(v);
-}
-
-static always_inline const struct op *jump_64(struct vcpu *v, uint64_t rip, struct block *to)
-{
-    v->s.rip = rip;
-    return likely(to != NULL) ? block_enter(v, to) : NULL;
 }
 
 /* --- the older modes ------------------------------------------------------------------------------------ */
@@ -175,16 +141,37 @@ HANDLER(loop_old)
 
 /* --- CALL ----------------------------------------------------------------------------------------------- */
 
+/* A push that would fault does so before a target that is not canonical; neither leaves a trace. */
+static void check_call_64(struct vcpu *v, uint64_t rip)
+{
+    if (!is_canonical48(rip))
+        access_probe_write(v, v->s.gpr[RSP] - 8, 8, v->mmu.index, SEG_SS);
+    check_target_64(v, rip);
+}
+
+/* Calls and jumps whose fast path did not do: a TLB miss, a target not in the lookup cache, or no target at all. */
+static cold_fn const struct op *call_64_slow(struct vcpu *v, const struct op *op, uint64_t rip)
+{
+    check_call_64(v, rip);
+    stack_push(v, op, v->s.rip + op->off, 8);
+    v->s.rip = rip;
+    return NULL;
+}
+
+static cold_fn const struct op *jump_64_slow(struct vcpu *v, uint64_t rip)
+{
+    check_target_64(v, rip);
+    v->s.rip = rip;
+    return NULL;
+}
+
 HANDLER(call_64)
 {
-    uint64_t lin = v->s.gpr[RSP] - 8;
+    uint64_t lin = v->s.gpr[RSP] - 8, rip = v->s.rip + (uint64_t)(int64_t)op->disp;
     void *host = tlb_find(&v->mmu, lin, 8, ACCESS_WRITE);
-    if (unlikely(!own_block(op)->to[TO_TARGET]))
-        check_target_64(v, v->s.rip + (uint64_t)(int64_t)op->disp);
-    if (likely(host != NULL))
-        *(any64 *)host = v->s.rip + op->off;
-    else
-        slow_write(v, op, lin, v->s.rip + op->off, 8, SEG_SS);
+    if (unlikely(!host || !is_canonical48(rip)))
+        return call_64_slow(v, op, rip);
+    *(any64 *)host = v->s.rip + op->off;
     v->s.gpr[RSP] = lin;
     return target_64(v, op);
 }
@@ -196,36 +183,54 @@ HANDLER(call_old)
     return target_old(v, op);
 }
 
-/* A push that would fault does so before a target that is not canonical; neither leaves a trace. */
-static void check_call_64(struct vcpu *v, uint64_t rip)
-{
-    if (!is_canonical48(rip))
-        access_probe_write(v, v->s.gpr[RSP] - 8, 8, v->mmu.index, SEG_SS);
-    check_target_64(v, rip);
-}
-
 /* To an absolute target read from a register or memory. */
-static inline const struct op *call_to_64(struct vcpu *v, const struct op *op, uint64_t rip)
+static always_inline const struct op *call_to_64(struct vcpu *v, const struct op *op, uint64_t rip)
 {
     struct block *to = lookup_fast(v, rip);
-    if (unlikely(!to))
-        check_call_64(v, rip);
-    stack_push(v, op, v->s.rip + op->off, 8);
-    return jump_64(v, rip, to);
+    uint64_t lin = v->s.gpr[RSP] - 8;
+    void *host = tlb_find(&v->mmu, lin, 8, ACCESS_WRITE);
+    if (unlikely(!to || !host))
+        return call_64_slow(v, op, rip);
+    *(any64 *)host = v->s.rip + op->off;
+    v->s.gpr[RSP] = lin;
+    v->s.rip = rip;
+    return block_enter(v, to);
 }
 
-static inline const struct op *jump_to_64(struct vcpu *v, uint64_t rip)
+static always_inline const struct op *jump_to_64(struct vcpu *v, uint64_t rip)
 {
     struct block *to = lookup_fast(v, rip);
     if (unlikely(!to))
-        check_target_64(v, rip);
-    return jump_64(v, rip, to);
+        return jump_64_slow(v, rip);
+    v->s.rip = rip;
+    return block_enter(v, to);
 }
 
 HANDLER(jmp_r_64) { return jump_to_64(v, v->s.gpr[op->r1]); }
-HANDLER(jmp_m_64) { return jump_to_64(v, read_operand(v, op, 8)); }
 HANDLER(call_r_64) { return call_to_64(v, op, v->s.gpr[op->r1]); }
-HANDLER(call_m_64) { return call_to_64(v, op, read_operand(v, op, 8)); }
+
+static cold_fn const struct op *jmp_m_64_slow(struct vcpu *v, const struct op *op, uint64_t lin)
+{
+    return jump_to_64(v, slow_read(v, op, lin, 8, op->seg));
+}
+
+static cold_fn const struct op *call_m_64_slow(struct vcpu *v, const struct op *op, uint64_t lin)
+{
+    return call_64_slow(v, op, slow_read(v, op, lin, 8, op->seg));
+}
+
+#define INDIRECT_FORM(form, name, ...) \
+    HANDLER(name##_##form) \
+    { \
+        uint64_t lin = address_##form(v, op, 8, ACCESS_READ); \
+        const void *host = tlb_find(&v->mmu, lin, 8, ACCESS_READ); \
+        if (unlikely(!host)) \
+            return name##_slow(v, op, lin); \
+        uint64_t x = *(const any64 *)host; \
+        return __VA_ARGS__; \
+    }
+FOR_FORMS(INDIRECT_FORM, jmp_m_64, jump_to_64(v, x))
+FOR_FORMS(INDIRECT_FORM, call_m_64, call_to_64(v, op, x))
 
 static const struct op *call_to_old(struct vcpu *v, const struct op *op, uint64_t rip)
 {
@@ -284,51 +289,6 @@ HANDLER(wide_64)
     return op->r1 == WIDE_CALL ? call_to_64(v, op, rip) : jump_to_64(v, rip);
 }
 
-/* --- a comparison and the Jcc after it, as one ---------------------------------------------------------- */
-
-/* The comparison's handler looks at the op after its own, which stays as it is. */
-#define FUSED_FORM(name, form, n, T, S, c, second) \
-    HANDLER(name##n##_##form##_j##c) \
-    { \
-        uint16_t cc; \
-        bool yes; \
-        __asm__(#name S " %[s], %[d]" CC_SAVE \
-                : "=&a"(cc), "=@cc" #c(yes) \
-                : [d] "r"(get##n(v, op->r1)), [s] "re"((T)(second))); \
-        v->s.cc = cc; \
-        return yes ? target_64(v, op + 1) : next_64(v, op + 1); \
-    }
-#define FUSED(name, n, T, S, c) \
-    FUSED_FORM(name, rr, n, T, S, c, get##n(v, op->r2)) \
-    FUSED_FORM(name, ri, n, T, S, c, op->imm)
-/* clang-format off */
-#define FUSED_CONDITION(cond, c) \
-    FUSED(cmp, 8, uint8_t, "b", c) FUSED(cmp, 32, uint32_t, "l", c) FUSED(cmp, 64, uint64_t, "q", c) \
-    FUSED(test, 8, uint8_t, "b", c) FUSED(test, 32, uint32_t, "l", c) FUSED(test, 64, uint64_t, "q", c)
-FOR_CONDITIONS(FUSED_CONDITION)
-
-#define FUSED_FORMS(name, n, c) { name##n##_rr_j##c, name##n##_ri_j##c }
-#define FUSED_ROW(cond, c) \
-    { \
-        { FUSED_FORMS(cmp, 8, c), FUSED_FORMS(cmp, 32, c), FUSED_FORMS(cmp, 64, c) }, \
-        { FUSED_FORMS(test, 8, c), FUSED_FORMS(test, 32, c), FUSED_FORMS(test, 64, c) }, \
-    },
-/* [condition][TEST?][8, 32, 64 bits][immediate?] */
-static const op_handler fused_handlers[16][2][3][2] = { FOR_CONDITIONS(FUSED_ROW) };
-/* clang-format on */
-
-void fuse(struct op *first, const struct op *second)
-{
-    bool test = first->id == INSN_TEST;
-    if ((first->id != INSN_CMP && !test) || second->id != INSN_JCC || first->opsize == 2 ||
-        first->prefixes & OP_MEMORY)
-        return;
-    unsigned size = first->opsize == 1 ? 0 : size_index(first->opsize) - 1;
-    for (unsigned cond = 0; cond < 16; cond++)
-        if (second->run == jcc_handlers[cond][0])
-            first->run = fused_handlers[cond][test][size][first->r2 == IMMEDIATE];
-}
-
 /* --- lowering ------------------------------------------------------------------------------------------- */
 
 bool op_links(const struct op *op)
@@ -363,7 +323,10 @@ static bool lower_direct(struct op *op, const struct insn *in, bool old)
         return lower_wide(op, in, disp);
     op->imm = in->id;
     switch (in->id) {
-    case INSN_JCC: op->run = jcc_handlers[in->cond][old]; break;
+    case INSN_JCC:
+        op->r1 = in->cond;
+        op->run = jcc_handlers[in->cond][old];
+        break;
     case INSN_JMP: op->run = old ? jmp_old : jmp_64; break;
     case INSN_CALL: op->run = old ? call_old : call_64; break;
     default: op->run = old ? loop_old : loop_64; break;
@@ -373,8 +336,11 @@ static bool lower_direct(struct op *op, const struct insn *in, bool old)
 
 bool lower_branch(struct op *op, const struct insn *in, uint32_t mode)
 {
-    static const op_handler indirect[2][2][2] = { { { jmp_r_64, jmp_r_old }, { jmp_m_64, jmp_m_old } },
-                                                  { { call_r_64, call_r_old }, { call_m_64, call_m_old } } };
+    /* [call][old] from a register; [call][form], [call] from memory */
+    static const op_handler by_reg[2][2] = { { jmp_r_64, jmp_r_old }, { call_r_64, call_r_old } };
+    static const op_handler by_mem_64[2][FORM_COUNT] = { FORMS(jmp_m_64), FORMS(call_m_64) };
+    static const op_handler by_mem_old[2] = { jmp_m_old, call_m_old };
+    bool call = in->id == INSN_CALL_IND;
     bool old = (mode & MODE_CODE_MASK) != MODE_CODE64, mem = in->op[0].kind == OPND_MEM;
     switch (in->id) {
     case INSN_RET:
@@ -383,10 +349,13 @@ bool lower_branch(struct op *op, const struct insn *in, uint32_t mode)
         return true;
     case INSN_JMP_IND:
     case INSN_CALL_IND:
-        if (mem)
-            lower_mem(op, in, mode);
         op->r1 = in->op[0].reg;
-        op->run = indirect[in->id == INSN_CALL_IND][mem][old];
+        if (mem) {
+            unsigned form = lower_mem(op, in, mode);
+            op->run = old ? by_mem_old[call] : by_mem_64[call][form];
+        } else {
+            op->run = by_reg[call][old];
+        }
         return true;
     default: return lower_direct(op, in, old);
     }

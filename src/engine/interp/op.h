@@ -31,7 +31,7 @@ struct op {
     uint8_t base, index; /* registers of the memory operand, 0..15 or MEM_* */
     uint8_t scale;
     uint8_t opsize;
-    uint8_t prefixes;     /* IP_*, and OP_MEMORY */
+    uint8_t prefixes;     /* IP_*; a family may keep something of its own here */
     uint8_t len : 4;      /* instruction length */
     uint8_t addrsize : 4; /* 2, 4, 8 */
     uint16_t id : 13;     /* enum insn_id */
@@ -41,8 +41,6 @@ struct op {
     uint64_t imm;
     const void *aux; /* the family's: a stub, ...; of a branch: its block */
 };
-
-#define OP_MEMORY 0x80u /* has a memory operand */
 
 #define always_inline inline __attribute__((always_inline))
 

@@ -8,7 +8,6 @@ void op_set_mem(struct op *op, const struct insn *in)
 {
     const struct mem_operand *m = &in->mem;
     int64_t disp = m->disp + (m->base == MEM_RIP ? op->off : 0);
-    op->prefixes |= OP_MEMORY;
     op->seg = m->seg;
     op->base = m->base;
     op->index = m->index;

@@ -77,8 +77,8 @@ static inline uint8_t reg_number(const struct operand *o)
     return o->size == 1 ? (uint8_t)(o->reg * 8) : o->reg;
 }
 
-/* r2 of an ALU op whose second operand is imm. */
-#define IMMEDIATE 0xff
+/* What lower_alu() leaves in op->prefixes: the operands, memory in form B; anything else is ALU_OTHER. */
+enum alu_form { ALU_RR, ALU_RI, ALU_MI, ALU_MR, ALU_RM, ALU_FORM_COUNT, ALU_OTHER = ALU_FORM_COUNT };
 
 static inline bool is_reg(const struct operand *o) { return o->kind == OPND_REG || o->kind == OPND_REGH; }
 
@@ -313,7 +313,7 @@ bool lower_nop(struct op *op, const struct insn *in, uint32_t mode);
 void lower_block_end(struct op *op, unsigned off, uint32_t mode);
 /* Raises #UD (counted by the bytes in imm) or #GP(0) for what could not be decoded. */
 void lower_undefined(struct op *op, uint64_t bytes, unsigned off, bool too_long);
-/* Makes one handler of a compare and the conditional jump that follows it. */
+/* Makes one handler of a comparison and the conditional jump that follows it, where there is one. */
 void fuse(struct op *first, const struct op *second);
 /* True for ops whose aux is their block, as the successors are remembered there. */
 bool op_links(const struct op *op);
