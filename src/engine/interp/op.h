@@ -78,6 +78,7 @@ struct interp {
     uint64_t rip0;       /* rip at its start */
     uint64_t retired0;   /* retired count at its start */
     uint64_t until;
+    uintptr_t stack_floor; /* handlers that could not make a tail call pile up no further than this */
     struct block *link_from; /* its successor link_slot missed: filled by the next lookup; or NULL */
     unsigned link_slot;
     bool alone;                                     /* the next instruction runs in a block of its own */
@@ -119,14 +120,23 @@ static always_inline const struct op *op_run(struct vcpu *v, const struct op *op
 
 #define NEXT(v, op) op_run((v), (op) + 1)
 
+/* A handler with locals whose address escapes calls the next one instead of jumping to it. So that no guest's
+ * loop of such handlers eats the stack, the run loop takes over now and then. */
+static always_inline bool stack_is_deep(const struct interp *c)
+{
+    uintptr_t sp;
+    __asm__("mov %%rsp, %0" : "=r"(sp));
+    return sp < c->stack_floor;
+}
+
 /* Starts a block at v->s.rip, or NULL when the run loop has to look first: requests, count reached, code
- * changed. */
+ * changed, the stack deep. */
 static always_inline const struct op *block_enter(struct vcpu *v, struct block *b)
 {
     struct interp *c = interp_of(v);
     uint64_t retired = v->s.retired + b->count;
     if (unlikely(retired > c->limit || atomic_load_explicit(&v->requests, memory_order_relaxed) ||
-                 atomic_load_explicit(b->live, memory_order_relaxed) != b->version))
+                 atomic_load_explicit(b->live, memory_order_relaxed) != b->version || stack_is_deep(c)))
         return NULL;
     c->block = b;
     c->rip0 = v->s.rip;

@@ -15,6 +15,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* Stack that handlers may use before the run loop takes over; one block more fits behind it. */
+#define STACK_ROOM (64u << 10)
+
 /* --- running blocks ------------------------------------------------------------------------------------- */
 
 static inline struct block *next_block(struct vcpu *v, struct interp *c)
@@ -167,6 +170,7 @@ static enum exit_cause interp_run(struct vcpu *v, uint64_t until_count)
     struct interp *c = interp_of(v);
     jmp_buf *outer = v->unwind, here;
     c->until = until_count;
+    c->stack_floor = (uintptr_t)__builtin_frame_address(0) - STACK_ROOM;
     v->engine_op = NULL;
     fpu_enter(v);
     v->unwind = &here;
