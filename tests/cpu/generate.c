@@ -7,17 +7,35 @@
 
 #include "base/bits.h"
 
-enum prefix_class { PC_NONE, PC_66, PC_67, PC_REXW, PC_REX, PC_LOCK, PC_REP, PC_REPNE, PC_SEG, PC_66_67, PC_REP_REXW, PC_REP_66, PC_COUNT };
+enum prefix_class {
+    PC_NONE,
+    PC_66,
+    PC_67,
+    PC_REXW,
+    PC_REX,
+    PC_LOCK,
+    PC_REP,
+    PC_REPNE,
+    PC_SEG,
+    PC_66_67,
+    PC_REP_REXW,
+    PC_REP_66,
+    PC_COUNT
+};
 
-const char *const prefix_names[PC_COUNT] = { "none", "66", "67", "rex.w", "rex", "lock", "rep", "repne", "gs", "66+67", "rep+rex.w", "rep+66" };
+const char *const prefix_names[PC_COUNT] = { "none", "66",    "67", "rex.w", "rex",       "lock",
+                                             "rep",  "repne", "gs", "66+67", "rep+rex.w", "rep+66" };
 
 static const struct {
     uint8_t bytes[2]; /* legacy prefixes */
     uint8_t rex;      /* 0: none; low three bits random */
 } prefix_bytes[PC_COUNT] = {
-    [PC_66] = { { 0x66 }, 0 },     [PC_67] = { { 0x67 }, 0 },         [PC_REXW] = { { 0 }, 0x48 },      [PC_REX] = { { 0 }, 0x40 },
-    [PC_LOCK] = { { 0xf0 }, 0 },   [PC_REP] = { { 0xf3 }, 0 },        [PC_REPNE] = { { 0xf2 }, 0 },     [PC_SEG] = { { 0x65 }, 0 },
-    [PC_66_67] = { { 0x66, 0x67 }, 0 }, [PC_REP_REXW] = { { 0xf3 }, 0x48 }, [PC_REP_66] = { { 0xf3, 0x66 }, 0 },
+    [PC_66] = { { 0x66 }, 0 },           [PC_67] = { { 0x67 }, 0 },
+    [PC_REXW] = { { 0 }, 0x48 },         [PC_REX] = { { 0 }, 0x40 },
+    [PC_LOCK] = { { 0xf0 }, 0 },         [PC_REP] = { { 0xf3 }, 0 },
+    [PC_REPNE] = { { 0xf2 }, 0 },        [PC_SEG] = { { 0x65 }, 0 },
+    [PC_66_67] = { { 0x66, 0x67 }, 0 },  [PC_REP_REXW] = { { 0xf3 }, 0x48 },
+    [PC_REP_66] = { { 0xf3, 0x66 }, 0 },
 };
 
 static uint64_t rnd(struct generator *g)
@@ -27,10 +45,7 @@ static uint64_t rnd(struct generator *g)
     return g->seed ^= g->seed << 17;
 }
 
-static unsigned below(struct generator *g, unsigned n)
-{
-    return (unsigned)((rnd(g) >> 20) % n);
-}
+static unsigned below(struct generator *g, unsigned n) { return (unsigned)((rnd(g) >> 20) % n); }
 
 /* --- which cells there are ------------------------------------------------------------------------------------------------ */
 
@@ -78,7 +93,8 @@ void generator_init(struct generator *gen, uint64_t seed)
                     const struct insn_row *row = &insn_rows[r];
                     if (!form_exists(row, form) || excluded(row, code_bytes, pc) || (pc == PC_LOCK && !form))
                         continue;
-                    gen->cells[gen->ncells++] = (struct cell){ (uint16_t)r, (uint8_t)code_bytes, (uint8_t)pc, form, 0, 0 };
+                    gen->cells[gen->ncells++] =
+                        (struct cell){ (uint16_t)r, (uint8_t)code_bytes, (uint8_t)pc, form, 0, 0 };
                 }
 }
 
@@ -86,11 +102,40 @@ void generator_init(struct generator *gen, uint64_t seed)
 
 static uint64_t edge(struct generator *g)
 {
-    static const uint64_t edges[] = { 0, 1, 2, 3, 7, 8, 15, 16, 31, 32, 63, 64, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x10000,
-                                      0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffffffff, 0x8000000000000000, ~0ull, ~0ull - 1 };
+    static const uint64_t edges[] = { 0,
+                                      1,
+                                      2,
+                                      3,
+                                      7,
+                                      8,
+                                      15,
+                                      16,
+                                      31,
+                                      32,
+                                      63,
+                                      64,
+                                      0x7f,
+                                      0x80,
+                                      0xff,
+                                      0x100,
+                                      0x7fff,
+                                      0x8000,
+                                      0xffff,
+                                      0x10000,
+                                      0x7fffffff,
+                                      0x80000000,
+                                      0xffffffff,
+                                      0x100000000,
+                                      0x7fffffffffffffff,
+                                      0x8000000000000000,
+                                      ~0ull,
+                                      ~0ull - 1 };
     uint64_t r = rnd(g);
     switch (r >> 60) {
-    case 0: case 1: case 2: case 3: return edges[below(g, array_size(edges))];
+    case 0:
+    case 1:
+    case 2:
+    case 3: return edges[below(g, array_size(edges))];
     case 4: return 1ull << (r & 63);
     case 5: return (uint64_t)(int64_t)(int8_t)r;
     case 6: return r & 0xffff;
@@ -101,17 +146,35 @@ static uint64_t edge(struct generator *g)
 
 static uint32_t float_edge(struct generator *g)
 {
-    static const uint32_t edges[] = { 0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffc00000, 1,
-                                      0x7fffff, 0x800000, 0x7f7fffff, 0x4f000000, 0xcf000000, 0x5f000000, 0x4b000000, 0x3effffff, 0x40490fdb };
+    static const uint32_t edges[] = { 0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000,
+                                      0xff800000, 0x7fc00000, 0x7f800001, 0xffc00000, 1,
+                                      0x7fffff,   0x800000,   0x7f7fffff, 0x4f000000, 0xcf000000,
+                                      0x5f000000, 0x4b000000, 0x3effffff, 0x40490fdb };
     return below(g, 3) ? edges[below(g, array_size(edges))] : (uint32_t)rnd(g);
 }
 
 static uint64_t double_edge(struct generator *g)
 {
-    static const uint64_t edges[] = { 0, 1ull << 63, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000, 0xfff0000000000000,
-                                      0x7ff8000000000000, 0x7ff0000000000001, 1, 0xfffffffffffff, 0x10000000000000, 0x7fefffffffffffff,
-                                      0x41e0000000000000, 0xc1e0000000000000, 0x43e0000000000000, 0x400921fb54442d18, 0x36a0000000000000,
-                                      0x47efffffffffffff, 0x3fe0000000000000, 0x4008000000000000 };
+    static const uint64_t edges[] = { 0,
+                                      1ull << 63,
+                                      0x3ff0000000000000,
+                                      0xbff0000000000000,
+                                      0x7ff0000000000000,
+                                      0xfff0000000000000,
+                                      0x7ff8000000000000,
+                                      0x7ff0000000000001,
+                                      1,
+                                      0xfffffffffffff,
+                                      0x10000000000000,
+                                      0x7fefffffffffffff,
+                                      0x41e0000000000000,
+                                      0xc1e0000000000000,
+                                      0x43e0000000000000,
+                                      0x400921fb54442d18,
+                                      0x36a0000000000000,
+                                      0x47efffffffffffff,
+                                      0x3fe0000000000000,
+                                      0x4008000000000000 };
     return below(g, 3) ? edges[below(g, array_size(edges))] : rnd(g);
 }
 
@@ -120,7 +183,10 @@ static void fill_vector(struct generator *g, uint8_t *p, unsigned bytes)
     for (unsigned i = 0; i < bytes; i += 16) {
         unsigned kind = below(g, 4);
         for (unsigned j = 0; j < 16; j += 8) {
-            uint64_t v = kind == 0 ? rnd(g) : kind == 1 ? double_edge(g) : kind == 2 ? float_edge(g) | (uint64_t)float_edge(g) << 32 : edge(g);
+            uint64_t v = kind == 0   ? rnd(g)
+                         : kind == 1 ? double_edge(g)
+                         : kind == 2 ? float_edge(g) | (uint64_t)float_edge(g) << 32
+                                     : edge(g);
             memcpy(p + i + j, &v, 8);
         }
     }
@@ -128,10 +194,14 @@ static void fill_vector(struct generator *g, uint8_t *p, unsigned bytes)
 
 static void fill_extended(struct generator *g, uint8_t st[10])
 {
-    static const uint16_t exponents[] = { 0, 1, 0x3fff, 0x3ffe, 0x4000, 0x403e, 0x7ffe, 0x7fff, 0xbfff, 0x8000, 0xffff, 0x3fc0, 0x4010 };
-    static const uint64_t mantissas[] = { 0, 1, 1ull << 63, ~0ull, 3ull << 62, 1ull << 62, 0x8000000000000001, 0xc90fdaa22168c235 };
-    uint64_t m = below(g, 2) ? mantissas[below(g, array_size(mantissas))] : rnd(g) | (below(g, 4) ? 1ull << 63 : 0);
-    uint16_t e = below(g, 2) ? exponents[below(g, array_size(exponents))] : (uint16_t)(0x3fc0 + below(g, 128));
+    static const uint16_t exponents[] = { 0,      1,      0x3fff, 0x3ffe, 0x4000, 0x403e, 0x7ffe,
+                                          0x7fff, 0xbfff, 0x8000, 0xffff, 0x3fc0, 0x4010 };
+    static const uint64_t mantissas[] = { 0,          1,          1ull << 63,         ~0ull,
+                                          3ull << 62, 1ull << 62, 0x8000000000000001, 0xc90fdaa22168c235 };
+    uint64_t m = below(g, 2) ? mantissas[below(g, array_size(mantissas))]
+                             : rnd(g) | (below(g, 4) ? 1ull << 63 : 0);
+    uint16_t e = below(g, 2) ? exponents[below(g, array_size(exponents))]
+                             : (uint16_t)(0x3fc0 + below(g, 128));
     memcpy(st, &m, 8);
     memcpy(st + 8, &e, 2);
 }
@@ -180,7 +250,8 @@ static uint64_t pick_address(struct generator *g, bool aligned)
     else if (kind < 98)
         return DATA_BASE - below(g, 18);
     else
-        return 0x8000000000000000ull + below(g, 64); /* not canonical in 64-bit code, elsewhere it wraps to page 0 */
+        return 0x8000000000000000ull +
+               below(g, 64); /* not canonical in 64-bit code, elsewhere it wraps to page 0 */
     if (aligned && below(g, 8))
         at &= ~15ull;
     return DATA_BASE + at;
@@ -231,7 +302,10 @@ static bool place_operand(struct generator *g, struct test_case *c, const struct
             r[m->base] = want * inverse(1 + (1ull << m->scale));
         return true;
     }
-    unsigned size = in->row->op[0] == Ob || in->row->op[0] == Ov || in->row->op[1] == Ob || in->row->op[1] == Ov ? in->addrsize : 4;
+    unsigned size = in->row->op[0] == Ob || in->row->op[0] == Ov || in->row->op[1] == Ob ||
+                            in->row->op[1] == Ov
+                        ? in->addrsize
+                        : 4;
     uint64_t disp = ea;
     if (m->base == MEM_RIP)
         disp = ea - (c->in.rip + in->len);
@@ -248,7 +322,8 @@ static bool place_operand(struct generator *g, struct test_case *c, const struct
 
 static bool uses(const struct insn *in, unsigned reg)
 {
-    return (in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM) && (in->mem.base == reg || in->mem.index == reg);
+    return (in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM) &&
+           (in->mem.base == reg || in->mem.index == reg);
 }
 
 /* A branch into its own bytes could loop for ever on the host. */
@@ -270,7 +345,11 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
     bool mem = in->op[0].kind == OPND_MEM;
     r[4] = uses(in, 4) ? r[4] : DATA_BASE + 0x400 + (below(g, 8) ? below(g, 0x100) * 8 : below(g, 0x1800));
     switch (in->id) {
-    case INSN_MOVS: case INSN_CMPS: case INSN_STOS: case INSN_LODS: case INSN_SCAS: {
+    case INSN_MOVS:
+    case INSN_CMPS:
+    case INSN_STOS:
+    case INSN_LODS:
+    case INSN_SCAS: {
         uint64_t high = in->addrsize == 4 && c->code_bytes == 8 ? rnd(g) << 32 : 0;
         r[6] = (ea + below(g, 64)) | high;
         r[7] = (ea + below(g, 64)) | high;
@@ -278,7 +357,9 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
         return true;
     }
     case INSN_XLAT: r[3] = ea - (r[0] & 0xff); return true;
-    case INSN_MASKMOVDQU: c->in.rflags &= ~0x40000ull; /* no AC: the host checks alignment for some masks only */ __attribute__((fallthrough));
+    case INSN_MASKMOVDQU:
+        c->in.rflags &= ~0x40000ull; /* no AC: the host checks alignment for some masks only */
+        __attribute__((fallthrough));
     case INSN_MASKMOVQ: r[7] = ea; return true;
     case INSN_LEAVE: r[5] = DATA_BASE + 0x800 + below(g, 0x400); return true;
     case INSN_ENTER:
@@ -287,17 +368,24 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
         c->code[in->len - 2] = 0;
         c->code[in->len - 3] &= 63;
         return true;
-    case INSN_BT: case INSN_BTS: case INSN_BTR: case INSN_BTC:
+    case INSN_BT:
+    case INSN_BTS:
+    case INSN_BTR:
+    case INSN_BTC:
         if (mem && in->op[1].kind == OPND_REG) {
             if (uses(in, in->op[1].reg))
                 return false;
-            r[in->op[1].reg] = (r[in->op[1].reg] & ~mask_bytes(in->opsize)) | ((below(g, 1024) - 512ull) & mask_bytes(in->opsize));
+            r[in->op[1].reg] = (r[in->op[1].reg] & ~mask_bytes(in->opsize)) |
+                               ((below(g, 1024) - 512ull) & mask_bytes(in->opsize));
         }
         return true;
-    case INSN_JMP_IND: case INSN_CALL_IND: {
+    case INSN_JMP_IND:
+    case INSN_CALL_IND: {
         uint64_t target = code_target(g, c);
         if (mem)
-            memcpy(c->memory + (ea - DATA_BASE - c->window < WINDOW_SIZE - 8 ? ea - DATA_BASE - c->window : 0), &target, 8);
+            memcpy(c->memory +
+                       (ea - DATA_BASE - c->window < WINDOW_SIZE - 8 ? ea - DATA_BASE - c->window : 0),
+                   &target, 8);
         else if (in->op[0].reg != 4)
             r[in->op[0].reg] = below(g, 16) ? target : edge(g);
         return in->op[0].reg != 4 || mem;
@@ -319,7 +407,8 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
         c->memory[65] &= 0xfe; /* no TF: the trap would be the child's */
         return true;
     }
-    case INSN_DIV: case INSN_IDIV:
+    case INSN_DIV:
+    case INSN_IDIV:
         if (below(g, 4))
             r[2] = in->id == INSN_IDIV && below(g, 2) ? ~0ull : below(g, 16);
         return !uses(in, 2) || true;
@@ -349,7 +438,9 @@ static unsigned put_opcode(struct generator *g, struct test_case *c, const struc
         c->code[n++] = 0x0f;
     if (row->map == MAP_0F38 || row->map == MAP_0F3A)
         c->code[n++] = row->map == MAP_0F38 ? 0x38 : 0x3a;
-    c->code[n++] = (uint8_t)(row->opcode + (row->flags & IF_PLUSR ? below(g, 8) : row->flags & IF_COND ? below(g, 16) : 0));
+    c->code[n++] = (uint8_t)(row->opcode + (row->flags & IF_PLUSR  ? below(g, 8)
+                                            : row->flags & IF_COND ? below(g, 16)
+                                                                   : 0));
     return n;
 }
 
@@ -405,8 +496,8 @@ bool generate(struct generator *g, unsigned n, struct test_case *c, struct insn 
             continue;
         for (unsigned i = 0; i < 16; i++)
             c->in.gpr[i] &= i < 8 ? mask : ~0ull;
-        if (!mem && !(row->flags & IF_STR) && row->id != INSN_XLAT && row->id != INSN_MASKMOVQ && row->id != INSN_MASKMOVDQU &&
-            row->id != INSN_RET && row->id != INSN_POPF)
+        if (!mem && !(row->flags & IF_STR) && row->id != INSN_XLAT && row->id != INSN_MASKMOVQ &&
+            row->id != INSN_MASKMOVDQU && row->id != INSN_RET && row->id != INSN_POPF)
             c->window = window_of(c->in.gpr[4]);
         if (insn_decode(in, c->code, 15, cell->code_bytes) != DECODE_OK)
             continue;
@@ -421,9 +512,12 @@ uint32_t flags_not_compared(const struct insn *in)
 {
     /* These run only in 32-bit code and are computed from the manual's pseudo code; it leaves these flags undefined (SDM 2A). */
     switch (in->id) {
-    case INSN_DAA: case INSN_DAS: return 0x800;              /* OF */
-    case INSN_AAA: case INSN_AAS: return 0x800 | 0x80 | 0x40 | 0x4; /* OF SF ZF PF */
-    case INSN_AAM: case INSN_AAD: return 0x800 | 0x10 | 0x1; /* OF AF CF */
+    case INSN_DAA:
+    case INSN_DAS: return 0x800; /* OF */
+    case INSN_AAA:
+    case INSN_AAS: return 0x800 | 0x80 | 0x40 | 0x4; /* OF SF ZF PF */
+    case INSN_AAM:
+    case INSN_AAD: return 0x800 | 0x10 | 0x1; /* OF AF CF */
     default: return 0;
     }
 }

@@ -9,8 +9,8 @@
 struct cell {
     uint16_t row;
     uint8_t code_bytes;
-    uint8_t prefix;   /* enum prefix_class */
-    bool memory;      /* operand form */
+    uint8_t prefix; /* enum prefix_class */
+    bool memory;    /* operand form */
     uint64_t made, compared;
 };
 

@@ -15,9 +15,23 @@
 #include "native.h"
 
 /* Guest-physical layout. */
-enum { PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, PT_CODE = 0x4000, PT_DATA = 0x5000, PT_KERNEL = 0x6000, GDT = 0x7000, IDT = 0x8000,
-       TSS = 0x9000, STUBS = 0xa000, STACK = 0xc000, CODE_PA = 0x10000, DATA_PA = 0x14000 };
-#define KERNEL_BASE 0x3fe00000ull /* linear address of guest-physical 0 for the handlers and tables; no edge value points there */
+enum {
+    PML4 = 0x1000,
+    PDPT = 0x2000,
+    PD = 0x3000,
+    PT_CODE = 0x4000,
+    PT_DATA = 0x5000,
+    PT_KERNEL = 0x6000,
+    GDT = 0x7000,
+    IDT = 0x8000,
+    TSS = 0x9000,
+    STUBS = 0xa000,
+    STACK = 0xc000,
+    CODE_PA = 0x10000,
+    DATA_PA = 0x14000
+};
+#define KERNEL_BASE \
+    0x3fe00000ull /* linear address of guest-physical 0 for the handlers and tables; no edge value points there */
 #define RAM_SIZE (1u << 20)
 
 enum { SEL_KCODE = 0x10, SEL_UCODE32 = 0x23, SEL_UDATA = 0x2b, SEL_UCODE64 = 0x33, SEL_TSS = 0x40 };
@@ -37,10 +51,7 @@ static void store(struct guest *g, uint64_t at, const void *p, size_t n)
         abort();
 }
 
-static void store64(struct guest *g, uint64_t at, uint64_t val)
-{
-    store(g, at, &val, 8);
-}
+static void store64(struct guest *g, uint64_t at, uint64_t val) { store(g, at, &val, 8); }
 
 static void map_page(struct guest *g, uint64_t table, uint64_t lin, uint64_t pa, uint64_t flags)
 {
@@ -69,7 +80,9 @@ static void build_tables(struct guest *g)
     for (unsigned vec = 0; vec < 32; vec++) {
         uint64_t handler = KERNEL_BASE + STUBS + vec * 16;
         uint64_t dpl = vec == 3 ? 3 : 0;
-        store64(g, IDT + vec * 16, (handler & 0xffff) | (uint64_t)SEL_KCODE << 16 | 0x8e00ull << 32 | dpl << 45 | (handler >> 16 & 0xffff) << 48);
+        store64(g, IDT + vec * 16,
+                (handler & 0xffff) | (uint64_t)SEL_KCODE << 16 | 0x8e00ull << 32 | dpl << 45 |
+                    (handler >> 16 & 0xffff) << 48);
         store64(g, IDT + vec * 16 + 8, handler >> 32);
         store(g, STUBS + vec * 16, "\xf4\xeb\xfd", 3); /* hlt; jmp -3 */
     }
@@ -80,10 +93,28 @@ static void build_tables(struct guest *g)
         store(g, CODE_PA + i, fill, sizeof(fill));
 }
 
-static int no_pic(void *ctx) { (void)ctx; return -1; }
-static void no_eoi(void *ctx, uint8_t vec) { (void)ctx; (void)vec; }
-static void no_ipi(void *ctx, unsigned from, uint32_t lo, uint32_t hi) { (void)ctx; (void)from; (void)lo; (void)hi; }
-static void no_vcpu(void *ctx, unsigned n) { (void)ctx; (void)n; }
+static int no_pic(void *ctx)
+{
+    (void)ctx;
+    return -1;
+}
+static void no_eoi(void *ctx, uint8_t vec)
+{
+    (void)ctx;
+    (void)vec;
+}
+static void no_ipi(void *ctx, unsigned from, uint32_t lo, uint32_t hi)
+{
+    (void)ctx;
+    (void)from;
+    (void)lo;
+    (void)hi;
+}
+static void no_vcpu(void *ctx, unsigned n)
+{
+    (void)ctx;
+    (void)n;
+}
 
 static void drop(void *ctx, uint64_t first, uint64_t count, unsigned rights)
 {

@@ -10,7 +10,7 @@
 #define CODE_BASE 0x10000000ull
 #define CODE_SIZE 0x3000u
 #define DATA_BASE 0x20000000ull
-#define DATA_SIZE 0x3000u     /* two writable pages, one read-only; not mapped before and after */
+#define DATA_SIZE 0x3000u /* two writable pages, one read-only; not mapped before and after */
 #define DATA_WRITABLE 0x2000u
 #define WINDOW_SIZE 256u
 
@@ -31,12 +31,12 @@ struct cpu_image {
 struct test_case {
     uint8_t code[16];
     uint8_t code_len;
-    uint8_t code_bytes;  /* 8: 64-bit code, 4: 32-bit */
+    uint8_t code_bytes; /* 8: 64-bit code, 4: 32-bit */
     bool touches_fp;
-    uint32_t window;     /* offset of the window in the data pages */
+    uint32_t window; /* offset of the window in the data pages */
     struct cpu_image in;
     uint8_t memory[WINDOW_SIZE];
-    uint32_t cell;       /* bookkeeping of the generator */
+    uint32_t cell; /* bookkeeping of the generator */
 };
 
 #define VECTOR_DONE 3 /* the INT3 behind the instruction (or at a branch target) was reached */

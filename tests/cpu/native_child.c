@@ -81,7 +81,8 @@ static void put_case(ucontext_t *uc, const struct test_case *c)
         g[greg_of[i]] = (greg_t)c->in.gpr[i];
     g[REG_RIP] = (greg_t)c->in.rip;
     g[REG_EFL] = (greg_t)((c->in.rflags & CASE_FLAGS) | 0x202);
-    g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll & ~(0xffffll << 48)) | (c->code_bytes == 8 ? 0x33 : 0x23) | 0x2bll << 48;
+    g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll & ~(0xffffll << 48)) | (c->code_bytes == 8 ? 0x33 : 0x23) |
+                    0x2bll << 48;
     fp->cwd = c->in.fp.fcw;
     fp->swd = c->in.fp.fsw;
     fp->ftw = c->in.fp.ftw;
@@ -184,15 +185,9 @@ void native_stop(struct native *n)
     free(n);
 }
 
-struct test_case *native_cases(struct native *n)
-{
-    return n->sh->cases;
-}
+struct test_case *native_cases(struct native *n) { return n->sh->cases; }
 
-const struct test_result *native_results(struct native *n)
-{
-    return n->sh->results;
-}
+const struct test_result *native_results(struct native *n) { return n->sh->results; }
 
 void native_submit(struct native *n, unsigned count)
 {

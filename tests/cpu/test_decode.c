@@ -23,11 +23,16 @@ static uint64_t next_random(void)
 
 /* ISA sets that the shown processor does not have: Zydis knows them, we must not. */
 static const char *const absent_sets[] = {
-    "3DNOW", "ADOX_ADCX", "AMD", "AVX", "AMX", "BMI", "CET", "CLDEMOTE", "CLFLUSHOPT", "CLFSH_OPT", "CLWB", "CLZERO", "ENQCMD", "F16C", "FMA", "FRED", "GFNI",
-    "HRESET", "INVLPGB", "KEYLOCKER", "KNC", "LZCNT", "MCOMMIT", "MONITOR", "MONITORX", "MOVBE", "MOVDIR", "MPX", "MSRLIST",
-    "PADLOCK", "PBNDKB", "PCOMMIT", "PCONFIG", "PT", "PTWRITE", "RDPID", "RDPRU", "RDRAND", "RDSEED", "RDTSCP_", "RMPQUERY", "RTM",
-    "SERIALIZE", "SGX", "SHA", "SMAP_", "SMX", "SNP", "SSE4A", "SSEMXCSR_", "SVM", "TBM", "TDX", "TSX", "UINTR", "VMFUNC", "VTX",
-    "WAITPKG", "WBNOINVD", "WRMSRNS", "XOP", "XSAVEC", "XSAVEOPT", "XSAVES", "AVX512", "KL", "SMM", "SEV", "PREFETCHWT1", "RAO_INT", "CMPCCXADD", "CYRIX", "GEODE",
+    "3DNOW",      "ADOX_ADCX", "AMD",       "AVX",       "AMX",         "BMI",     "CET",       "CLDEMOTE",
+    "CLFLUSHOPT", "CLFSH_OPT", "CLWB",      "CLZERO",    "ENQCMD",      "F16C",    "FMA",       "FRED",
+    "GFNI",       "HRESET",    "INVLPGB",   "KEYLOCKER", "KNC",         "LZCNT",   "MCOMMIT",   "MONITOR",
+    "MONITORX",   "MOVBE",     "MOVDIR",    "MPX",       "MSRLIST",     "PADLOCK", "PBNDKB",    "PCOMMIT",
+    "PCONFIG",    "PT",        "PTWRITE",   "RDPID",     "RDPRU",       "RDRAND",  "RDSEED",    "RDTSCP_",
+    "RMPQUERY",   "RTM",       "SERIALIZE", "SGX",       "SHA",         "SMAP_",   "SMX",       "SNP",
+    "SSE4A",      "SSEMXCSR_", "SVM",       "TBM",       "TDX",         "TSX",     "UINTR",     "VMFUNC",
+    "VTX",        "WAITPKG",   "WBNOINVD",  "WRMSRNS",   "XOP",         "XSAVEC",  "XSAVEOPT",  "XSAVES",
+    "AVX512",     "KL",        "SMM",       "SEV",       "PREFETCHWT1", "RAO_INT", "CMPCCXADD", "CYRIX",
+    "GEODE",
 };
 
 static bool zydis_only(const ZydisDecodedInstruction *z)
@@ -35,7 +40,8 @@ static bool zydis_only(const ZydisDecodedInstruction *z)
     const char *set = ZydisISASetGetString(z->meta.isa_set);
     const char *ext = ZydisISAExtGetString(z->meta.isa_ext);
     for (unsigned i = 0; i < array_size(absent_sets); i++)
-        if (!strncmp(set, absent_sets[i], strlen(absent_sets[i])) || !strncmp(ext, absent_sets[i], strlen(absent_sets[i])))
+        if (!strncmp(set, absent_sets[i], strlen(absent_sets[i])) ||
+            !strncmp(ext, absent_sets[i], strlen(absent_sets[i])))
             return true;
     return false;
 }
@@ -52,7 +58,8 @@ static const struct {
 
 static unsigned failures;
 
-static void report(const char *what, const uint8_t *b, unsigned code_bytes, const struct insn *in, const ZydisDecodedInstruction *z)
+static void report(const char *what, const uint8_t *b, unsigned code_bytes, const struct insn *in,
+                   const ZydisDecodedInstruction *z)
 {
     if (failures++ >= 40)
         return;
@@ -61,7 +68,8 @@ static void report(const char *what, const uint8_t *b, unsigned code_bytes, cons
         fprintf(stderr, " %02x", b[i]);
     fprintf(stderr, "  ours %s len %u", insn_names[in->id], in->len);
     if (z)
-        fprintf(stderr, "  Zydis %s len %u set %s", ZydisMnemonicGetString(z->mnemonic), z->length, ZydisISASetGetString(z->meta.isa_set));
+        fprintf(stderr, "  Zydis %s len %u set %s", ZydisMnemonicGetString(z->mnemonic), z->length,
+                ZydisISASetGetString(z->meta.isa_set));
     fprintf(stderr, "\n");
 }
 
@@ -77,7 +85,8 @@ static uint8_t zydis_reg(ZydisRegister r)
 static bool memory_equal(const struct insn *in, const ZydisDecodedOperand *ops, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
-        if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY || ops[i].visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+        if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+            ops[i].visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
             continue;
         const ZydisDecodedOperandMem *m = &ops[i].mem;
         unsigned scale = m->index == ZYDIS_REGISTER_NONE ? 1 : m->scale;
@@ -95,17 +104,17 @@ static bool known_difference(const struct insn *in, bool we_ok, const ZydisDecod
 {
     if (we_ok) /* hint NOPs and reserved encodings that processors execute; CR and DR numbers are checked at execution */
         return in->id == INSN_NOP || in->id == INSN_UD || in->id == INSN_SALC || in->row->flags & IF_X87 ||
-               in->id == INSN_MOV_FROM_CR || in->id == INSN_MOV_TO_CR || in->id == INSN_MOV_FROM_DR || in->id == INSN_MOV_TO_DR ||
-               false;
+               in->id == INSN_MOV_FROM_CR || in->id == INSN_MOV_TO_CR || in->id == INSN_MOV_FROM_DR ||
+               in->id == INSN_MOV_TO_DR || false;
     if (!z)
         return false;
     switch (z->mnemonic) {
     case ZYDIS_MNEMONIC_NOP: /* 0f 0d with a register: #UD on AMD, a hint on Intel */
-    case ZYDIS_MNEMONIC_UD0: case ZYDIS_MNEMONIC_UD1: case ZYDIS_MNEMONIC_UD2:
-    case ZYDIS_MNEMONIC_MOV: /* to CS, to CR1 and the like: refused at execution or decoding */
-        return true;
-    default:
-        return false;
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+    case ZYDIS_MNEMONIC_MOV: /* to CS, to CR1 and the like: refused at execution or decoding */ return true;
+    default: return false;
     }
 }
 
@@ -117,21 +126,25 @@ static void compare(const ZydisDecoder *dec, const uint8_t *b, unsigned code_byt
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     bool z_ok = ZYAN_SUCCESS(ZydisDecoderDecodeFull(dec, b, 15, &z, ops));
     if (st == DECODE_OK && z_ok) {
-        if (zydis_only(&z) && in.id != INSN_NOP && in.id != INSN_BSF && in.id != INSN_BSR && in.id != INSN_WBINVD && in.id != INSN_VMCALL && in.id != INSN_VMMCALL &&
-            in.id != INSN_SYSCALL && in.id != INSN_SYSRET)
+        if (zydis_only(&z) && in.id != INSN_NOP && in.id != INSN_BSF && in.id != INSN_BSR &&
+            in.id != INSN_WBINVD && in.id != INSN_VMCALL && in.id != INSN_VMMCALL && in.id != INSN_SYSCALL &&
+            in.id != INSN_SYSRET)
             report("shown processor lacks it", b, code_bytes, &in, &z);
         else if (in.len != z.length)
             report("length", b, code_bytes, &in, &z);
         else if (in.id != INSN_NOP && in.id != INSN_LEA && !memory_equal(&in, ops, z.operand_count_visible))
             report("memory operand", b, code_bytes, &in, &z);
-        else if (!(in.row->flags & (IF_BYTE | IF_X87 | IF_SSE | IF_MMX | IF_SYS)) && in.id != INSN_NOP && z.operand_count_visible &&
-                 z.operand_width != in.opsize * 8u && in.row->pfx == PX && in.id != INSN_MOVSX && in.id != INSN_CMPXCHG8B && in.id != INSN_UD && !(in.row->flags & IF_F64))
+        else if (!(in.row->flags & (IF_BYTE | IF_X87 | IF_SSE | IF_MMX | IF_SYS)) && in.id != INSN_NOP &&
+                 z.operand_count_visible && z.operand_width != in.opsize * 8u && in.row->pfx == PX &&
+                 in.id != INSN_MOVSX && in.id != INSN_CMPXCHG8B && in.id != INSN_UD &&
+                 !(in.row->flags & IF_F64))
             report("operand size", b, code_bytes, &in, &z);
     } else if (st == DECODE_OK && !z_ok) {
         if (!known_difference(&in, true, NULL))
             report("we accept, Zydis refuses", b, code_bytes, &in, NULL);
     } else if (z_ok && !zydis_only(&z) && !known_difference(&in, false, &z)) {
-        report(st == DECODE_INVALID ? "we refuse, Zydis accepts" : "we want more bytes", b, code_bytes, &in, &z);
+        report(st == DECODE_INVALID ? "we refuse, Zydis accepts" : "we want more bytes", b, code_bytes, &in,
+               &z);
     }
 }
 

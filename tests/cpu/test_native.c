@@ -29,11 +29,13 @@ static struct {
 
 static void print_state(const char *who, const struct test_result *r)
 {
-    fprintf(stderr, "    %s: vector %u error %#x cr2 %#llx rip %#llx flags %#llx fsw %#x ftw %#x mxcsr %#x\n", who, r->vector, r->error,
-            (unsigned long long)r->cr2, (unsigned long long)r->out.rip, (unsigned long long)r->out.rflags, r->out.fp.fsw, r->out.fp.ftw, r->out.fp.mxcsr);
+    fprintf(stderr, "    %s: vector %u error %#x cr2 %#llx rip %#llx flags %#llx fsw %#x ftw %#x mxcsr %#x\n",
+            who, r->vector, r->error, (unsigned long long)r->cr2, (unsigned long long)r->out.rip,
+            (unsigned long long)r->out.rflags, r->out.fp.fsw, r->out.fp.ftw, r->out.fp.mxcsr);
 }
 
-static void report(const char *what, const struct test_case *c, const struct insn *in, const struct test_result *host, const struct test_result *ours)
+static void report(const char *what, const struct test_case *c, const struct insn *in,
+                   const struct test_result *host, const struct test_result *ours)
 {
     tally.differences++;
     if (tally.of[in->id]++ >= REPORTS_EACH || tally.reports++ >= REPORTS_MAX)
@@ -41,24 +43,28 @@ static void report(const char *what, const struct test_case *c, const struct ins
     fprintf(stderr, "%s: %s %u-bit code", what, insn_names[in->id], c->code_bytes * 8);
     for (unsigned i = 0; i < c->code_len; i++)
         fprintf(stderr, " %02x", c->code[i]);
-    fprintf(stderr, "  at %#llx flags %#llx fcw %#x fsw %#x mxcsr %#x\n", (unsigned long long)c->in.rip, (unsigned long long)c->in.rflags, c->in.fp.fcw, c->in.fp.fsw, c->in.fp.mxcsr);
+    fprintf(stderr, "  at %#llx flags %#llx fcw %#x fsw %#x mxcsr %#x\n", (unsigned long long)c->in.rip,
+            (unsigned long long)c->in.rflags, c->in.fp.fcw, c->in.fp.fsw, c->in.fp.mxcsr);
     print_state("host", host);
     print_state("ours", ours);
     for (unsigned i = 0; i < 16; i++)
         if (host->out.gpr[i] != ours->out.gpr[i])
-            fprintf(stderr, "    r%u: %#llx -> host %#llx ours %#llx\n", i, (unsigned long long)c->in.gpr[i], (unsigned long long)host->out.gpr[i],
-                    (unsigned long long)ours->out.gpr[i]);
+            fprintf(stderr, "    r%u: %#llx -> host %#llx ours %#llx\n", i, (unsigned long long)c->in.gpr[i],
+                    (unsigned long long)host->out.gpr[i], (unsigned long long)ours->out.gpr[i]);
     for (unsigned i = 0; i < 16; i++)
         if (memcmp(host->out.fp.xmm[i], ours->out.fp.xmm[i], 16))
-            fprintf(stderr, "    xmm%u differs: host %016llx ours %016llx\n", i, *(const unsigned long long *)host->out.fp.xmm[i],
+            fprintf(stderr, "    xmm%u differs: host %016llx ours %016llx\n", i,
+                    *(const unsigned long long *)host->out.fp.xmm[i],
                     *(const unsigned long long *)ours->out.fp.xmm[i]);
     for (unsigned i = 0; i < 8; i++)
         if (memcmp(host->out.fp.st[i], ours->out.fp.st[i], 10))
-            fprintf(stderr, "    st%u differs: host %016llx ours %016llx\n", i, *(const unsigned long long *)host->out.fp.st[i],
+            fprintf(stderr, "    st%u differs: host %016llx ours %016llx\n", i,
+                    *(const unsigned long long *)host->out.fp.st[i],
                     *(const unsigned long long *)ours->out.fp.st[i]);
     for (unsigned i = 0; i < WINDOW_SIZE; i++)
         if (host->memory[i] != ours->memory[i]) {
-            fprintf(stderr, "    memory at %#llx: %02x -> host %02x ours %02x\n", DATA_BASE + c->window + i, c->memory[i], host->memory[i], ours->memory[i]);
+            fprintf(stderr, "    memory at %#llx: %02x -> host %02x ours %02x\n", DATA_BASE + c->window + i,
+                    c->memory[i], host->memory[i], ours->memory[i]);
             break;
         }
 }
@@ -82,11 +88,12 @@ static bool same_fault(const struct test_result *h, const struct test_result *o)
 
 static bool same_fp(const struct fp_image *h, const struct fp_image *o)
 {
-    return h->fcw == o->fcw && h->fsw == o->fsw && h->ftw == o->ftw && h->mxcsr == o->mxcsr && !memcmp(h->st, o->st, sizeof(h->st)) &&
-           !memcmp(h->xmm, o->xmm, sizeof(h->xmm));
+    return h->fcw == o->fcw && h->fsw == o->fsw && h->ftw == o->ftw && h->mxcsr == o->mxcsr &&
+           !memcmp(h->st, o->st, sizeof(h->st)) && !memcmp(h->xmm, o->xmm, sizeof(h->xmm));
 }
 
-static void compare(const struct test_case *c, const struct insn *in, const struct test_result *host, const struct test_result *ours)
+static void compare(const struct test_case *c, const struct insn *in, const struct test_result *host,
+                    const struct test_result *ours)
 {
     const uint64_t status = 0x8d5, system = 0x40400; /* AC, DF */
     uint32_t masked = flags_not_compared(in);
@@ -159,8 +166,9 @@ static void instructions_agree_with_the_host(void **state)
         for (uint64_t i = 0; i < per_cell; i++) {
             if (!generate(&gen, n, &native_cases(native)[filled], &in[filled])) {
                 if (gen.cells[n].made == 0) {
-                    fprintf(stderr, "no case: %s opcode %02x, %u-bit, prefix %s, %s\n", insn_names[row->id], row->opcode,
-                            gen.cells[n].code_bytes * 8, prefix_names[gen.cells[n].prefix], gen.cells[n].memory ? "memory" : "register");
+                    fprintf(stderr, "no case: %s opcode %02x, %u-bit, prefix %s, %s\n", insn_names[row->id],
+                            row->opcode, gen.cells[n].code_bytes * 8, prefix_names[gen.cells[n].prefix],
+                            gen.cells[n].memory ? "memory" : "register");
                     empty++;
                 }
                 break;
@@ -177,8 +185,11 @@ static void instructions_agree_with_the_host(void **state)
     unsigned thin = 0;
     for (unsigned n = 0; n < gen.ncells && !only; n++)
         thin += gen.cells[n].compared < CASES_PER_CELL;
-    fprintf(stderr, "native comparison: %llu cases in %u cells, %llu faulted, %llu with masked flags, %u cells without a case, %u under %u, %llu differences\n",
-            (unsigned long long)tally.cases, gen.ncells, (unsigned long long)tally.faults, (unsigned long long)tally.masked, empty, thin, CASES_PER_CELL,
+    fprintf(stderr,
+            "native comparison: %llu cases in %u cells, %llu faulted, %llu with masked flags, %u cells "
+            "without a case, %u under %u, %llu differences\n",
+            (unsigned long long)tally.cases, gen.ncells, (unsigned long long)tally.faults,
+            (unsigned long long)tally.masked, empty, thin, CASES_PER_CELL,
             (unsigned long long)tally.differences);
     guest_destroy(guest);
     native_stop(native);

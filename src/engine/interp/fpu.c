@@ -42,7 +42,8 @@ void fpu_sync_x87(struct vcpu *v)
         return;
     struct x87_image img;
     struct fpu_state *f = &v->s.fpu;
-    __asm__ volatile("fnsave %0" : "=m"(img)); /* does not wait, and leaves the host's x87 in its initial state */
+    __asm__ volatile("fnsave %0"
+                     : "=m"(img)); /* does not wait, and leaves the host's x87 in its initial state */
     f->fcw = (uint16_t)img.fcw;
     f->fsw = (uint16_t)img.fsw;
     f->ftw = abridged_tags(img.ftw);
@@ -84,10 +85,7 @@ void fpu_begin_mmx(struct vcpu *v)
     f->ftw = 0xff;
 }
 
-static void load_host_mxcsr(uint32_t val)
-{
-    __asm__ volatile("ldmxcsr %0" : : "m"(val));
-}
+static void load_host_mxcsr(uint32_t val) { __asm__ volatile("ldmxcsr %0" : : "m"(val)); }
 
 void fpu_sync_mxcsr(struct vcpu *v)
 {

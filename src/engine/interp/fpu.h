@@ -27,8 +27,8 @@
 void fpu_enter(struct vcpu *v); /* at entry of engine.run */
 void fpu_leave(struct vcpu *v); /* at exit: v->s.fpu is complete afterwards */
 
-void fpu_sync_x87(struct vcpu *v); /* host registers -> v->s.fpu, no longer live */
-void fpu_load_x87(struct vcpu *v); /* v->s.fpu -> host registers, live */
+void fpu_sync_x87(struct vcpu *v);                /* host registers -> v->s.fpu, no longer live */
+void fpu_load_x87(struct vcpu *v);                /* v->s.fpu -> host registers, live */
 void fpu_sync_mxcsr(struct vcpu *v);              /* sticky flags of the host's -> v->s.fpu.mxcsr */
 void fpu_set_mxcsr(struct vcpu *v, uint32_t val); /* both; reserved bits were checked */
 /* Makes physical register n stand in st[n] (TOP = 0, all tags valid), as any MMX instruction does (SDM 1 12.2). */
@@ -43,7 +43,8 @@ static inline uint64_t fpu_insn_rip(const struct vcpu *v, const struct op *op)
     return (op_next_rip(v, op) - op->len) & v->lin_mask;
 }
 
-static inline uint64_t fpu_operand_linear(struct vcpu *v, const struct op *op, unsigned size, enum mmu_access access)
+static inline uint64_t fpu_operand_linear(struct vcpu *v, const struct op *op, unsigned size,
+                                          enum mmu_access access)
 {
     return seg_linear(v, op->seg, op_offset(v, op), size, access);
 }

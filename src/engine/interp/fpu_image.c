@@ -21,16 +21,19 @@ static uint16_t with_summary(uint16_t fsw, uint16_t fcw)
 static void image_read(struct vcpu *v, const struct op *op, uint64_t lin, void *dst, unsigned len)
 {
     for (unsigned i = 0; i < len; i += 16)
-        access_read(v, (lin + i) & v->lin_mask, (uint8_t *)dst + i, len - i < 16 ? len - i : 16, v->mmu.index, op->seg);
+        access_read(v, (lin + i) & v->lin_mask, (uint8_t *)dst + i, len - i < 16 ? len - i : 16, v->mmu.index,
+                    op->seg);
 }
 
 static void image_write(struct vcpu *v, const struct op *op, uint64_t lin, const void *src, unsigned len)
 {
     for (unsigned i = 0; i < len; i += 16)
-        access_write(v, (lin + i) & v->lin_mask, (const uint8_t *)src + i, len - i < 16 ? len - i : 16, v->mmu.index, op->seg);
+        access_write(v, (lin + i) & v->lin_mask, (const uint8_t *)src + i, len - i < 16 ? len - i : 16,
+                     v->mmu.index, op->seg);
 }
 
-static uint64_t image_address(struct vcpu *v, const struct op *op, unsigned size, unsigned align, enum mmu_access access)
+static uint64_t image_address(struct vcpu *v, const struct op *op, unsigned size, unsigned align,
+                              enum mmu_access access)
 {
     uint64_t lin = fpu_operand_linear(v, op, size, access);
     if (lin & (align - 1))
@@ -44,10 +47,7 @@ static void check_not_available(struct vcpu *v)
         cpu_raise(v, VEC_NM);
 }
 
-static unsigned xmm_count(const struct vcpu *v)
-{
-    return vcpu_long64(v) ? 16 : 8;
-}
+static unsigned xmm_count(const struct vcpu *v) { return vcpu_long64(v) ? 16 : 8; }
 
 /* --- FXSAVE layout (SDM 1 Table 10-2) ------------------------------------------------------------------------------------- */
 
@@ -251,15 +251,9 @@ static uint16_t tag_word(const struct fpu_state *f)
     return tags;
 }
 
-static bool real_format(const struct vcpu *v)
-{
-    return !vcpu_protected(v);
-}
+static bool real_format(const struct vcpu *v) { return !vcpu_protected(v); }
 
-static unsigned env_size(const struct op *op)
-{
-    return op->opsize == 2 ? 14 : 28;
-}
+static unsigned env_size(const struct op *op) { return op->opsize == 2 ? 14 : 28; }
 
 static void put_env(struct vcpu *v, const struct op *op, uint8_t *img)
 {

@@ -55,8 +55,8 @@ bool lower_move(struct op *op, const struct insn *in, uint32_t mode)
 #define EXTEND_FROM(from) \
     EXTEND(movz, 16, from, uint##from##_t) \
     EXTEND(movz, 32, from, uint##from##_t) \
-    EXTEND(movs, 16, from, int##from##_t) EXTEND(movs, 32, from, int##from##_t) \
-        EXTEND(movs, 64, from, int##from##_t)
+    EXTEND(movs, 16, from, int##from##_t) \
+    EXTEND(movs, 32, from, int##from##_t) EXTEND(movs, 64, from, int##from##_t)
 EXTEND_FROM(8)
 EXTEND_FROM(16)
 EXTEND_FROM(32)

@@ -37,7 +37,8 @@ static inline void copy_sized(void *dst, const void *src, unsigned size)
     }
 }
 
-static inline uint64_t operand_address(struct vcpu *v, const struct op *op, unsigned size, enum mmu_access access)
+static inline uint64_t operand_address(struct vcpu *v, const struct op *op, unsigned size,
+                                       enum mmu_access access)
 {
     uint64_t lin = fpu_operand_linear(v, op, size, access);
     if (op->imm & ALIGNED && lin & 15)
@@ -75,10 +76,7 @@ static inline void write_gpr(struct vcpu *v, unsigned reg, uint64_t val, unsigne
     v->s.gpr[reg] = size == 8 ? val : (uint32_t)val;
 }
 
-static inline uint8_t *mmx(struct vcpu *v, unsigned reg)
-{
-    return v->s.fpu.st[reg];
-}
+static inline uint8_t *mmx(struct vcpu *v, unsigned reg) { return v->s.fpu.st[reg]; }
 
 /* A write to an MMX register sets the exponent and sign of the x87 register to ones (SDM 1 12.2). */
 static inline void write_mmx(struct vcpu *v, unsigned reg, const void *val)
@@ -329,14 +327,16 @@ FPU_HANDLER(movq2dq)
 
 /* MASKMOVQ, MASKMOVDQU: the bytes whose mask bit is set go to seg:rDI. Which bytes a fault is looked for in is the processor's own
  * affair (SDM 2B): as on AMD's, all of the operand. */
-static void masked_store(struct vcpu *v, const struct op *op, const uint8_t *val, const uint8_t *mask, unsigned size)
+static void masked_store(struct vcpu *v, const struct op *op, const uint8_t *val, const uint8_t *mask,
+                         unsigned size)
 {
     uint64_t off = v->s.gpr[RDI] & mask_bytes(op->addrsize);
     uint64_t lin = seg_linear(v, op->seg, off, size, ACCESS_WRITE);
     if (size == 8 || (lin & PAGE_OFFSET_MASK) > PAGE_SIZE - size)
         access_probe_write(v, lin, size, v->mmu.index, op->seg);
     else
-        access_probe_write(v, lin, 1, v->mmu.index, op->seg); /* the 16-byte form is never checked for alignment */
+        access_probe_write(v, lin, 1, v->mmu.index,
+                           op->seg); /* the 16-byte form is never checked for alignment */
     for (unsigned i = 0; i < size; i++)
         if (mask[i] & 0x80)
             access_write(v, (lin + i) & v->lin_mask, &val[i], 1, v->mmu.index, op->seg);
@@ -532,34 +532,114 @@ FPU_HANDLER(mmx_from_xmm)
 /* --- lowering ------------------------------------------------------------------------------------------------------------- */
 
 /* How an operation that is not the plain "reg = reg OP reg/mem" is done. */
-enum shape { SH_DEFAULT, SH_MOVE16, SH_MOVE_LOW, SH_MOVEQ, SH_HALF_LOW, SH_HALF_HIGH, SH_MOVD_M, SH_MOVD_X, SH_MOVQ_M, SH_MOVDQ2Q,
-             SH_MOVQ2DQ, SH_MASK_M, SH_MASK_X, SH_XMM_FROM_INT, SH_INT_FROM_XMM, SH_INT_FROM_MMX, SH_MMX_INSERT, SH_EXTRACT,
-             SH_COMPARE, SH_BLENDV, SH_STRINGS, SH_XMM_FROM_MMX, SH_MMX_FROM_XMM, SH_EMMS, SH_FXSAVE, SH_FXRSTOR, SH_XSAVE,
-             SH_XRSTOR, SH_LDMXCSR, SH_STMXCSR };
+enum shape {
+    SH_DEFAULT,
+    SH_MOVE16,
+    SH_MOVE_LOW,
+    SH_MOVEQ,
+    SH_HALF_LOW,
+    SH_HALF_HIGH,
+    SH_MOVD_M,
+    SH_MOVD_X,
+    SH_MOVQ_M,
+    SH_MOVDQ2Q,
+    SH_MOVQ2DQ,
+    SH_MASK_M,
+    SH_MASK_X,
+    SH_XMM_FROM_INT,
+    SH_INT_FROM_XMM,
+    SH_INT_FROM_MMX,
+    SH_MMX_INSERT,
+    SH_EXTRACT,
+    SH_COMPARE,
+    SH_BLENDV,
+    SH_STRINGS,
+    SH_XMM_FROM_MMX,
+    SH_MMX_FROM_XMM,
+    SH_EMMS,
+    SH_FXSAVE,
+    SH_FXRSTOR,
+    SH_XSAVE,
+    SH_XRSTOR,
+    SH_LDMXCSR,
+    SH_STMXCSR
+};
 
 static const uint8_t shapes[INSN_ID_COUNT] = {
-    [INSN_MOVUPS] = SH_MOVE16, [INSN_MOVUPD] = SH_MOVE16, [INSN_MOVAPS] = SH_MOVE16, [INSN_MOVAPD] = SH_MOVE16,
-    [INSN_MOVDQA] = SH_MOVE16, [INSN_MOVDQU] = SH_MOVE16, [INSN_LDDQU] = SH_MOVE16, [INSN_MOVNTPS] = SH_MOVE16,
-    [INSN_MOVNTPD] = SH_MOVE16, [INSN_MOVNTDQ] = SH_MOVE16, [INSN_MOVNTDQA] = SH_MOVE16,
-    [INSN_MOVSS] = SH_MOVE_LOW, [INSN_MOVSD] = SH_MOVE_LOW, [INSN_MOVQ_LOAD_X] = SH_MOVEQ, [INSN_MOVQ_STORE_X] = SH_MOVEQ,
-    [INSN_MOVLPS] = SH_HALF_LOW, [INSN_MOVLPD] = SH_HALF_LOW, [INSN_MOVHPS] = SH_HALF_HIGH, [INSN_MOVHPD] = SH_HALF_HIGH,
-    [INSN_MOVD_LOAD_M] = SH_MOVD_M, [INSN_MOVD_STORE_M] = SH_MOVD_M, [INSN_MOVD_LOAD_X] = SH_MOVD_X, [INSN_MOVD_STORE_X] = SH_MOVD_X,
-    [INSN_MOVQ_M] = SH_MOVQ_M, [INSN_MOVNTQ] = SH_MOVQ_M, [INSN_MOVDQ2Q] = SH_MOVDQ2Q, [INSN_MOVQ2DQ] = SH_MOVQ2DQ,
-    [INSN_MASKMOVQ] = SH_MASK_M, [INSN_MASKMOVDQU] = SH_MASK_X,
-    [INSN_CVTSI2SS] = SH_XMM_FROM_INT, [INSN_CVTSI2SD] = SH_XMM_FROM_INT, [INSN_PINSRB] = SH_XMM_FROM_INT,
-    [INSN_PINSRW_X] = SH_XMM_FROM_INT, [INSN_PINSRD] = SH_XMM_FROM_INT,
-    [INSN_CVTTSS2SI] = SH_INT_FROM_XMM, [INSN_CVTSS2SI] = SH_INT_FROM_XMM, [INSN_CVTTSD2SI] = SH_INT_FROM_XMM,
-    [INSN_CVTSD2SI] = SH_INT_FROM_XMM, [INSN_MOVMSKPS] = SH_INT_FROM_XMM, [INSN_MOVMSKPD] = SH_INT_FROM_XMM,
-    [INSN_PMOVMSKB_X] = SH_INT_FROM_XMM, [INSN_PEXTRW_X] = SH_INT_FROM_XMM, [INSN_PMOVMSKB] = SH_INT_FROM_MMX,
-    [INSN_PEXTRW] = SH_INT_FROM_MMX, [INSN_PINSRW] = SH_MMX_INSERT,
-    [INSN_PEXTRB] = SH_EXTRACT, [INSN_PEXTRW_MX] = SH_EXTRACT, [INSN_PEXTRD] = SH_EXTRACT, [INSN_EXTRACTPS] = SH_EXTRACT,
-    [INSN_COMISS] = SH_COMPARE, [INSN_COMISD] = SH_COMPARE, [INSN_UCOMISS] = SH_COMPARE, [INSN_UCOMISD] = SH_COMPARE,
-    [INSN_PTEST] = SH_COMPARE, [INSN_PBLENDVB] = SH_BLENDV, [INSN_BLENDVPS] = SH_BLENDV, [INSN_BLENDVPD] = SH_BLENDV,
-    [INSN_PCMPESTRM] = SH_STRINGS, [INSN_PCMPESTRI] = SH_STRINGS, [INSN_PCMPISTRM] = SH_STRINGS, [INSN_PCMPISTRI] = SH_STRINGS,
-    [INSN_CVTPI2PS] = SH_XMM_FROM_MMX, [INSN_CVTPI2PD] = SH_XMM_FROM_MMX, [INSN_CVTTPS2PI] = SH_MMX_FROM_XMM,
-    [INSN_CVTTPD2PI] = SH_MMX_FROM_XMM, [INSN_CVTPS2PI] = SH_MMX_FROM_XMM, [INSN_CVTPD2PI] = SH_MMX_FROM_XMM,
-    [INSN_EMMS] = SH_EMMS, [INSN_FXSAVE] = SH_FXSAVE, [INSN_FXRSTOR] = SH_FXRSTOR, [INSN_XSAVE] = SH_XSAVE,
-    [INSN_XRSTOR] = SH_XRSTOR, [INSN_LDMXCSR] = SH_LDMXCSR, [INSN_STMXCSR] = SH_STMXCSR,
+    [INSN_MOVUPS] = SH_MOVE16,
+    [INSN_MOVUPD] = SH_MOVE16,
+    [INSN_MOVAPS] = SH_MOVE16,
+    [INSN_MOVAPD] = SH_MOVE16,
+    [INSN_MOVDQA] = SH_MOVE16,
+    [INSN_MOVDQU] = SH_MOVE16,
+    [INSN_LDDQU] = SH_MOVE16,
+    [INSN_MOVNTPS] = SH_MOVE16,
+    [INSN_MOVNTPD] = SH_MOVE16,
+    [INSN_MOVNTDQ] = SH_MOVE16,
+    [INSN_MOVNTDQA] = SH_MOVE16,
+    [INSN_MOVSS] = SH_MOVE_LOW,
+    [INSN_MOVSD] = SH_MOVE_LOW,
+    [INSN_MOVQ_LOAD_X] = SH_MOVEQ,
+    [INSN_MOVQ_STORE_X] = SH_MOVEQ,
+    [INSN_MOVLPS] = SH_HALF_LOW,
+    [INSN_MOVLPD] = SH_HALF_LOW,
+    [INSN_MOVHPS] = SH_HALF_HIGH,
+    [INSN_MOVHPD] = SH_HALF_HIGH,
+    [INSN_MOVD_LOAD_M] = SH_MOVD_M,
+    [INSN_MOVD_STORE_M] = SH_MOVD_M,
+    [INSN_MOVD_LOAD_X] = SH_MOVD_X,
+    [INSN_MOVD_STORE_X] = SH_MOVD_X,
+    [INSN_MOVQ_M] = SH_MOVQ_M,
+    [INSN_MOVNTQ] = SH_MOVQ_M,
+    [INSN_MOVDQ2Q] = SH_MOVDQ2Q,
+    [INSN_MOVQ2DQ] = SH_MOVQ2DQ,
+    [INSN_MASKMOVQ] = SH_MASK_M,
+    [INSN_MASKMOVDQU] = SH_MASK_X,
+    [INSN_CVTSI2SS] = SH_XMM_FROM_INT,
+    [INSN_CVTSI2SD] = SH_XMM_FROM_INT,
+    [INSN_PINSRB] = SH_XMM_FROM_INT,
+    [INSN_PINSRW_X] = SH_XMM_FROM_INT,
+    [INSN_PINSRD] = SH_XMM_FROM_INT,
+    [INSN_CVTTSS2SI] = SH_INT_FROM_XMM,
+    [INSN_CVTSS2SI] = SH_INT_FROM_XMM,
+    [INSN_CVTTSD2SI] = SH_INT_FROM_XMM,
+    [INSN_CVTSD2SI] = SH_INT_FROM_XMM,
+    [INSN_MOVMSKPS] = SH_INT_FROM_XMM,
+    [INSN_MOVMSKPD] = SH_INT_FROM_XMM,
+    [INSN_PMOVMSKB_X] = SH_INT_FROM_XMM,
+    [INSN_PEXTRW_X] = SH_INT_FROM_XMM,
+    [INSN_PMOVMSKB] = SH_INT_FROM_MMX,
+    [INSN_PEXTRW] = SH_INT_FROM_MMX,
+    [INSN_PINSRW] = SH_MMX_INSERT,
+    [INSN_PEXTRB] = SH_EXTRACT,
+    [INSN_PEXTRW_MX] = SH_EXTRACT,
+    [INSN_PEXTRD] = SH_EXTRACT,
+    [INSN_EXTRACTPS] = SH_EXTRACT,
+    [INSN_COMISS] = SH_COMPARE,
+    [INSN_COMISD] = SH_COMPARE,
+    [INSN_UCOMISS] = SH_COMPARE,
+    [INSN_UCOMISD] = SH_COMPARE,
+    [INSN_PTEST] = SH_COMPARE,
+    [INSN_PBLENDVB] = SH_BLENDV,
+    [INSN_BLENDVPS] = SH_BLENDV,
+    [INSN_BLENDVPD] = SH_BLENDV,
+    [INSN_PCMPESTRM] = SH_STRINGS,
+    [INSN_PCMPESTRI] = SH_STRINGS,
+    [INSN_PCMPISTRM] = SH_STRINGS,
+    [INSN_PCMPISTRI] = SH_STRINGS,
+    [INSN_CVTPI2PS] = SH_XMM_FROM_MMX,
+    [INSN_CVTPI2PD] = SH_XMM_FROM_MMX,
+    [INSN_CVTTPS2PI] = SH_MMX_FROM_XMM,
+    [INSN_CVTTPD2PI] = SH_MMX_FROM_XMM,
+    [INSN_CVTPS2PI] = SH_MMX_FROM_XMM,
+    [INSN_CVTPD2PI] = SH_MMX_FROM_XMM,
+    [INSN_EMMS] = SH_EMMS,
+    [INSN_FXSAVE] = SH_FXSAVE,
+    [INSN_FXRSTOR] = SH_FXRSTOR,
+    [INSN_XSAVE] = SH_XSAVE,
+    [INSN_XRSTOR] = SH_XRSTOR,
+    [INSN_LDMXCSR] = SH_LDMXCSR,
+    [INSN_STMXCSR] = SH_STMXCSR,
 };
 
 /* Handlers of a shape: register source or form, memory as source, memory as destination. */
