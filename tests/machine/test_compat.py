@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FREESTANDING, LIMIT
-from machine import SLOW, boot, guests  # noqa: F401
+from machine import SLOW, boot, command_line, guests  # noqa: F401
 
 TEACHING = Path(__file__).with_name("teaching")
 PASSED = 0x10 << 1 | 1
@@ -46,3 +46,20 @@ def test_teaching_kernel(run, teaching, kernel, cpus, words):
     ended = run("run", "--kernel", teaching[kernel], "--cpus", cpus, "--memory", "16M", "--append", "tick",
                 "--device", "debug-exit", "--no-reboot", "--timeout", LIMIT - 5)
     assert ended.status == PASSED and ended.out.endswith(words) and ended.err == b"", ended
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("arch,bits,cpus,words", [
+    ("amd64", 64, 2, "noapic"), ("amd64", 64, 2, "nolapic"), ("amd64", 64, 2, "nosmp clocksource=acpi_pm no-kvmclock"),
+    ("amd64", 64, 2, "tsc=unstable no-kvmclock"),
+    ("amd64", 64, 4, "clocksource=kvm-clock tsc=unstable"), ("amd64", 64, 2, "lapic=notscdeadline no-kvmclock nohlt"),
+    ("amd64", 64, 2, "pti=on nosmap nosmep nox2apic nopcid"), ("amd64", 64, 2, "mitigations=off idle=poll earlyprintk=ttyS0"),
+    ("i386", 32, 2, "noapic nolapic"), ("i386", 32, 4, "clocksource=acpi_pm lapic=notscdeadline no-kvmclock"),
+])
+def test_kernel_told_otherwise(boot, arch, bits, cpus, words):  # noqa: F811
+    """The clocks, interrupt controllers and protections that a kernel uses only when told to. What the words take away is not
+    looked for."""
+    machine = boot(arch, init=f"selftest{bits}", cpus=cpus,
+                   append=f"cryptomgr.notests except=processor,clocks,kernel-log,hotplug {words}")
+    status = machine.end(limit=300 * SLOW)
+    assert status == 0 and " 0 failed" in machine.text, machine
