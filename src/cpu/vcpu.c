@@ -7,6 +7,7 @@
 #include "cpu/descriptor.h"
 #include "cpu/lapic.h"
 #include "cpu/model.h"
+#include "host/memory.h"
 
 /* --- the mode key --------------------------------------------------------------------------------------- */
 
@@ -212,6 +213,23 @@ void vcpu_reset(struct vcpu *v, bool init)
         v->x87_live = x87;
         v->sse_live = sse;
     }
+}
+
+static size_t allocated(size_t room)
+{
+    return (VCPU_STACK + VCPU_ROOM_AT + room + PAGE_SIZE - 1) & ~(size_t)PAGE_OFFSET_MASK;
+}
+
+struct vcpu *vcpu_alloc(size_t room)
+{
+    uint8_t *p = host_pages_alloc(allocated(room));
+    return p ? (struct vcpu *)(void *)(p + VCPU_STACK) : NULL;
+}
+
+void vcpu_free(struct vcpu *v, size_t room)
+{
+    if (v)
+        host_pages_free((uint8_t *)v - VCPU_STACK, allocated(room));
 }
 
 int vcpu_init(struct vcpu *v, unsigned index, struct error *e)

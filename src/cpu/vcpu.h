@@ -144,6 +144,15 @@ static inline bool vcpu_protected(const struct vcpu *v)
     return (v->mode & (MODE_PE | MODE_VM86)) == MODE_PE;
 }
 
+/* Room below struct vcpu: a small stack for an engine whose code has its stack pointer at the vcpu. */
+#define VCPU_STACK 65536u
+/* A zeroed vcpu, page-aligned, with VCPU_STACK bytes below it and `room` zeroed bytes at vcpu_room() for the
+ * engine; NULL without memory. vcpu_free() with the same room. */
+struct vcpu *vcpu_alloc(size_t room);
+void vcpu_free(struct vcpu *v, size_t room);
+/* Where the engine's room begins, from the vcpu's address. */
+#define VCPU_ROOM_AT ((sizeof(struct vcpu) + 63) & ~(size_t)63)
+
 /* Sets up the power-on state. `v` is zeroed by the caller (it is large: allocate it), who has then set
  * bus, clock, pmap, tally, log, model, cb and mmu.consumer. */
 int vcpu_init(struct vcpu *v, unsigned index, struct error *e);

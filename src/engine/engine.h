@@ -22,12 +22,42 @@ enum engine_sync {
 };
 /* clang-format on */
 
+/* Passes of the translator that can be left out, to find which one is to blame. */
+/* clang-format off */
+#define ENGINE_PASSES(X) \
+    X(MERGE, "merge", "one check of an address for several accesses") \
+    X(CHAIN, "chain", "jumps from block to block without a look-up") \
+    X(INDIRECT, "indirect", "indirect jumps and returns looked up in the code itself") \
+    X(SUPERBLOCK, "superblock", "blocks that go on behind a branch not taken") \
+    X(SIMD, "simd", "MMX and SSE instructions copied") \
+    X(STRING, "string", "string instructions done a page at a time") \
+    X(SYSTEM, "system", "short paths for privileged instructions") \
+    X(ADAPT, "adapt", "instructions that keep trapping translated anew")
+/* clang-format on */
+enum engine_pass {
+#define X(id, name, summary) ENGINE_PASS_##id,
+    ENGINE_PASSES(X)
+#undef X
+    ENGINE_PASS_COUNT
+};
+
+/* How an engine is to be built; read by vcpu_create, kept alive by the VM. All zero: the defaults. */
+struct engine_config {
+    uint64_t code_cache;   /* bytes of host code kept a vcpu; 0 = the engine's default */
+    uint32_t passes_off;   /* 1 << enum engine_pass: left out */
+    unsigned warm;         /* executions of a block before it is translated, plus one; 0 = the default */
+    unsigned verify_every; /* verify each n-th emitted block; 0 = the build's default, 1 = all */
+    int trace_fd;          /* > 0: guest code beside host code is written here */
+    bool perf_map;         /* write /tmp/perf-PID.map */
+};
+
 struct engine_ops {
     const char *name;
     const char *summary;
     bool owns_irqchip; /* interrupt controllers live in the engine (KVM) */
+    size_t vcpu_room;  /* bytes it wants directly behind struct vcpu: vcpu_alloc() */
     void (*probe)(struct engine_report *report);
-    int (*vcpu_create)(struct vcpu *v, struct error *e);
+    int (*vcpu_create)(struct vcpu *v, const struct engine_config *cfg, struct error *e);
     void (*vcpu_destroy)(struct vcpu *v);
     /* Runs until v->s.retired == until_count exactly, or a request, HLT, shutdown; the state in v->s is
      * precise at an instruction boundary on return (general registers always; the rest after sync()).
@@ -40,6 +70,9 @@ struct engine_ops {
     /* REQ_REVOKE arrived or the world is stopped: cached translations of these physical pages are void. On
      * the vcpu's thread. */
     void (*drop_physical)(struct vcpu *v, uint64_t first_page, uint64_t count, unsigned rights);
+    /* Bytes of this page that had been claimed as code were written (its code_version moved). Called like
+     * drop_physical, but the writer does not wait for it. NULL: the engine looks at code_version itself. */
+    void (*code_changed)(struct vcpu *v, uint64_t page);
 };
 
 /* The ordered table of engines of this build, best first; NULL-terminated. */

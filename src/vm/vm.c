@@ -65,7 +65,7 @@ static int create_cpu(struct vm *vm, unsigned index, struct error *e)
 {
     struct vm_cpu *c = &vm->cpus[index];
     c->vm = vm;
-    c->v = host_pages_alloc(sizeof(*c->v));
+    c->v = vcpu_alloc(vm->engine->vcpu_room);
     if (!c->v)
         return error_set(e, -ENOMEM, "cannot allocate processor %u: out of memory", index);
     vm->ncpus = index + 1;
@@ -73,7 +73,7 @@ static int create_cpu(struct vm *vm, unsigned index, struct error *e)
     const struct pmap_consumer consumer = { world_revoke, c };
     c->v->mmu.consumer = pmap_add_consumer(vm->pmap, &consumer);
     int err = vcpu_init(c->v, index, e);
-    return err ? err : vm->engine->vcpu_create(c->v, e);
+    return err ? err : vm->engine->vcpu_create(c->v, &vm->cfg.engine_config, e);
 }
 
 static void destroy_cpu(struct vm *vm, struct vm_cpu *c)
@@ -81,7 +81,7 @@ static void destroy_cpu(struct vm *vm, struct vm_cpu *c)
     if (c->v->engine_data)
         vm->engine->vcpu_destroy(c->v);
     deadline_cancel(vm->clock, &c->v->lapic_timer);
-    host_pages_free(c->v, sizeof(*c->v));
+    vcpu_free(c->v, vm->engine->vcpu_room);
 }
 
 /* --- the machine ---------------------------------------------------------------------------------------- */

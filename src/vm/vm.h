@@ -50,7 +50,8 @@ struct vm_callbacks {
 };
 
 struct vm_config {
-    const char *engine;        /* "auto", "interp" */
+    const char *engine;        /* "auto", "bt", "interp" */
+    struct engine_config engine_config;
     unsigned cpus;             /* 1..MAX_VCPUS */
     uint64_t memory;           /* bytes */
     struct board_config board; /* kernel, initrd, command line, devices */

@@ -145,7 +145,7 @@ struct guest *guest_create(void)
     v->cb = (struct vcpu_callbacks){ g, no_pic, no_eoi, no_ipi, no_vcpu, no_vcpu, no_vcpu, no_vcpu };
     struct pmap_consumer consumer = { drop, g };
     v->mmu.consumer = pmap_add_consumer(g->pmap, &consumer);
-    if (vcpu_init(v, 0, &e) < 0 || interp_engine.vcpu_create(v, &e) < 0)
+    if (vcpu_init(v, 0, &e) < 0 || interp_engine.vcpu_create(v, NULL, &e) < 0)
         goto fail;
     build_tables(g);
     return g;

@@ -27,7 +27,7 @@ static inline void load_code_at(struct kit *k, const uint8_t *code, size_t len, 
     for (unsigned vec = 0; vec < 64; vec++)
         assert_int_equal(pmap_load(k->pmap, GPA(HANDLER_AT + 16 * vec), &hlt, 1), 0);
     if (!k->v->engine_data)
-        assert_int_equal(interp_engine.vcpu_create(k->v, &e), 0);
+        assert_int_equal(interp_engine.vcpu_create(k->v, NULL, &e), 0);
     k->v->s.rip = at;
     k->v->s.activity = ACTIVITY_RUN;
 }

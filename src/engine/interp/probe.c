@@ -43,7 +43,7 @@ static void probe_state(struct vcpu *v)
 static int measure(struct vcpu *v, struct engine_report *report, struct error *e)
 {
     int err = vcpu_init(v, 0, e);
-    if (err || (err = interp_engine.vcpu_create(v, e)))
+    if (err || (err = interp_engine.vcpu_create(v, NULL, e)))
         return err;
     probe_state(v);
     interp_engine.run(v, PROBE_INSNS / 8); /* decoded and warm */

@@ -183,8 +183,9 @@ static enum exit_cause interp_run(struct vcpu *v, uint64_t until_count)
     return cause;
 }
 
-static int interp_vcpu_create(struct vcpu *v, struct error *e)
+static int interp_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struct error *e)
 {
+    (void)cfg;
     struct interp *c = calloc(1, sizeof(*c));
     if (!c)
         return error_set(e, -ENOMEM, "no memory for the interpreter");
