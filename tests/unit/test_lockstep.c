@@ -200,7 +200,7 @@ static void start(struct kit *k, unsigned code_bytes, uint64_t seed)
     }
     k->v->s.rip = code_bytes == 2 ? 0 : CODE_AT;
     k->v->s.cr4 |= CR4_OSFXSR;
-    assert_int_equal(interp_engine.vcpu_create(k->v, &e), 0);
+    assert_int_equal(interp_engine.vcpu_create(k->v, NULL, &e), 0);
 }
 
 static void nothing(void *ctx, const struct vcpu *v) { (void)ctx, (void)v; }
