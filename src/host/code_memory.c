@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One memfd, two views of it: one to write code through, one to execute it from. */
+#include "host/code_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+
+static int open_memfd(void)
+{
+    int fd = memfd_create("sundog-code", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+    if (fd < 0 &&
+        errno == EINVAL) /* kernels before 6.3 do not know the flag, and all their memfds may execute */
+        fd = memfd_create("sundog-code", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    return fd;
+}
+
+/* The code size stays fixed, and nobody who gets hold of the descriptor can change these seals. F_SEAL_EXEC and
+ * F_SEAL_FUTURE_WRITE would also forbid giving pages back. */
+static int seal(int fd) { return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL); }
+
+static void *map_view(const struct host_code *c, int prot)
+{
+    void *p = mmap(NULL, c->size, prot, MAP_SHARED | MAP_NORESERVE, c->fd, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* Sets errno when it fails. */
+static bool try_to_map(struct host_code *c)
+{
+    c->fd = open_memfd();
+    if (c->fd < 0 || ftruncate(c->fd, (off_t)c->size) < 0 || seal(c->fd) < 0)
+        return false;
+    c->write = map_view(c, PROT_READ | PROT_WRITE);
+    c->exec = c->write ? map_view(c, PROT_READ | PROT_EXEC) : NULL;
+    return c->exec;
+}
+
+static int explain(int err, size_t size, struct error *e)
+{
+    if (err == EPERM || err == EACCES)
+        return error_set(e, -err,
+                         "this host forbids executable memory: %s; the cause is a seccomp policy, SELinux's "
+                         "execmem or the sysctl vm.memfd_noexec=2; allow it there, or try --engine interp",
+                         strerror(err));
+    return error_set(
+        e, -err,
+        "cannot map %.1f MiB of executable memory: %s; try a smaller --code-cache or --engine interp",
+        (double)size / (1u << 20), strerror(err));
+}
+
+int host_code_map(struct host_code *c, size_t size, struct error *e)
+{
+    *c = (struct host_code){ .size = (size + PAGE - 1) & ~(size_t)(PAGE - 1), .fd = -1 };
+    if (!c->size)
+        return error_set(e, -EINVAL, "cannot map %zu bytes of executable memory", size);
+    if (try_to_map(c))
+        return 0;
+    int err = errno;
+    host_code_unmap(c);
+    return explain(err, size, e);
+}
+
+void host_code_unmap(struct host_code *c)
+{
+    if (!c->size) /* also one that is all zero, whose fd is not ours */
+        return;
+    if (c->exec)
+        munmap((void *)(uintptr_t)c->exec, c->size);
+    if (c->write)
+        munmap(c->write, c->size);
+    if (c->fd >= 0)
+        close(c->fd);
+    *c = (struct host_code){ .fd = -1 };
+}
+
+void host_code_discard(struct host_code *c, size_t off, size_t len)
+{
+    if (!c->exec || off >= c->size)
+        return;
+    if (len > c->size - off)
+        len = c->size - off;
+    size_t first = (off + PAGE - 1) & ~(size_t)(PAGE - 1);
+    size_t end = (off + len) & ~(size_t)(PAGE - 1);
+    if (first < end)
+        madvise(c->write + first, end - first, MADV_REMOVE); /* frees the memfd's pages, so both views' */
+}
