@@ -24,7 +24,7 @@ static int open_memfd(void)
     return fd;
 }
 
-/* The code size stays fixed, and nobody who gets hold of the descriptor can change these seals. F_SEAL_EXEC and
+/* The size stays fixed, and nobody who gets hold of the descriptor can change these seals. F_SEAL_EXEC and
  * F_SEAL_FUTURE_WRITE would also forbid giving pages back. */
 static int seal(int fd) { return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL); }
 

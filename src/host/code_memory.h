@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "base/types.h"
 
-/* One piece of memory under two addresses. What is written at write[n] is executed at exec[n]; the writer sees
- * to it that other processors do not execute half of a change (SDM 3A 9.1.3). */
+/* One piece of memory under two addresses. What is written at write[n] is executed at exec[n]; the writer
+ * sees to it that other processors do not execute half of a change (SDM 3A 9.1.3). */
 struct host_code {
     uint8_t *write;      /* read and write */
     const uint8_t *exec; /* read and execute */
@@ -15,11 +15,12 @@ struct host_code {
     int fd;              /* the sealed memfd behind both; closed at exec; -1 when unmapped */
 };
 
-/* Maps `size` zeroed bytes (rounded up to whole pages), backed page by page as they are first written. -EINVAL for
- * a size of 0, -EPERM or -EACCES with a line that names what to try where the host forbids executable memory,
- * -ENOMEM, ... A failure leaves `c` unmapped. Any thread. */
+/* Maps `size` zeroed bytes (rounded up to whole pages), backed page by page as they are first touched.
+ * -EINVAL for a size of 0, -EPERM or -EACCES with a line that names what to try where the host forbids
+ * executable memory, -ENOMEM, ... A failure leaves `c` unmapped. Any thread. */
 int host_code_map(struct host_code *c, size_t size, struct error *e);
-/* Undoes host_code_map(); does nothing for a `c` that is unmapped or all zero. Nobody executes there any more. */
+/* Undoes host_code_map(); does nothing for a `c` that is unmapped or all zero. Nobody executes there any
+ * more. */
 void host_code_unmap(struct host_code *c);
 /* Gives the whole pages within [off, off+len) back to the host; they read as zeroes until written again.
  * What lies outside `c` is left out. Nobody executes in the range. Best effort. Any thread. */

@@ -192,6 +192,17 @@ struct page *pmap_page_number(struct pmap *pm, uint64_t page)
     return likely(pg != NULL) ? pg : page_fill(pm, page);
 }
 
+uint64_t pmap_number_of(struct pmap *pm, const struct page *pg)
+{
+    for (uint64_t t = 0; t < TOP_ENTRIES; t++) {
+        struct leaf *leaf = atomic_load_explicit(&pm->top[t], memory_order_acquire);
+        uintptr_t off = (uintptr_t)pg - (uintptr_t)leaf;
+        if (leaf && off < sizeof(*leaf))
+            return t << LEAF_BITS | off / sizeof(*pg);
+    }
+    return 0; /* not an entry of this pmap: a caller's mistake */
+}
+
 struct page *pmap_page(struct pmap *pm, gpa addr)
 {
     return pmap_page_number(pm, pmap_a20(pm, addr).v >> PAGE_SHIFT);

@@ -98,6 +98,10 @@ struct pmap_consumer {
      * revoker's thread. */
     void (*revoke)(void *ctx, uint64_t first_page, uint64_t count, unsigned rights);
     void *ctx;
+    /* Decoded bytes of this page were written: its code_version has moved. Called once for every address at
+     * which the page can be seen (aliases, A20), on the writer's thread, with no lock of the pmap held; the
+     * writer waits for nobody. May be NULL. */
+    void (*code_changed)(void *ctx, uint64_t page);
 };
 /* Returns the consumer's number (0..31) or -ENOSPC. */
 int pmap_add_consumer(struct pmap *pm, const struct pmap_consumer *c);

@@ -51,6 +51,9 @@ uint64_t pmap_canonical_page(const struct pmap *pm, gpa addr);
 struct page *pmap_page_number(struct pmap *pm, uint64_t page);
 /* The entry of a canonical page number if it was used before, else NULL. */
 struct page *pmap_page_if_used(struct pmap *pm, uint64_t page);
+/* The page number of an entry: the opposite of pmap_page_number() for pages that are no alias. Looks
+ * through the leaves, so not for the fast path. */
+uint64_t pmap_number_of(struct pmap *pm, const struct page *pg);
 /* After a store by other means than a cached right: the page is no longer clean. */
 static inline void page_mark_dirty(struct page *pg)
 {

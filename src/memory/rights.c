@@ -113,17 +113,46 @@ uint32_t pmap_claim_code(struct pmap *pm, gpa addr, unsigned len)
     return version;
 }
 
+#define A20_PAGE_BIT (1ull << (20 - PAGE_SHIFT))
+
+static void tell_code_changed(struct pmap *pm, uint64_t page)
+{
+    bool twice = !pmap_get_a20(pm) && !(page & A20_PAGE_BIT);
+    for (unsigned n = 0; n < pm->nconsumers; n++) {
+        const struct pmap_consumer *c = &pm->consumers[n];
+        if (!c->code_changed)
+            continue;
+        c->code_changed(c->ctx, page);
+        if (twice)
+            c->code_changed(c->ctx, page | A20_PAGE_BIT);
+    }
+}
+
+/* Under every address at which the page can be seen. */
+static void announce_code_change(struct pmap *pm, uint64_t page)
+{
+    tell_code_changed(pm, page);
+    for (unsigned i = 0; i < pm->nregions; i++) {
+        const struct region *r = &pm->regions[i];
+        if (r->kind == REGION_ALIAS && page >= r->target && page - r->target < r->count)
+            tell_code_changed(pm, r->first + (page - r->target));
+    }
+}
+
 /* The version moves before PAGE_CODE goes: a store through a right claimed after that is a store to a page
  * without code. */
 static void drop_code(struct pmap *pm, struct page *pg, unsigned off, unsigned len)
 {
     host_mutex_lock(&pm->lock);
-    if (page_has_code(pg, off, len)) {
+    bool changed = page_has_code(pg, off, len);
+    if (changed) {
         atomic_fetch_add(&pg->code_version, 1);
         atomic_store(&pg->code_map, 0);
         atomic_fetch_and(&pg->state, ~(uint32_t)PAGE_CODE);
     }
     host_mutex_unlock(&pm->lock);
+    if (changed)
+        announce_code_change(pm, pmap_number_of(pm, pg));
 }
 
 void pmap_written(struct pmap *pm, struct page *pg, unsigned off, unsigned len)

@@ -70,8 +70,7 @@ static int create_cpu(struct vm *vm, unsigned index, struct error *e)
         return error_set(e, -ENOMEM, "cannot allocate processor %u: out of memory", index);
     vm->ncpus = index + 1;
     link_vcpu(vm, c->v);
-    const struct pmap_consumer consumer = { world_revoke, c };
-    c->v->mmu.consumer = pmap_add_consumer(vm->pmap, &consumer);
+    c->v->mmu.consumer = world_add_consumer(c);
     int err = vcpu_init(c->v, index, e);
     return err ? err : vm->engine->vcpu_create(c->v, &vm->cfg.engine_config, e);
 }

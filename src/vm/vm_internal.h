@@ -13,10 +13,11 @@ enum presence {
     PRESENCE_QUIET, /* asleep inside an instruction, touching nothing; others may drop its translations */
 };
 
-/* Rights taken back from one vcpu and not yet acknowledged. */
+/* Rights taken back from one vcpu and not yet acknowledged; or a page whose code was written. */
 struct revocation {
     uint64_t first_page, count;
     unsigned rights;
+    bool code_changed; /* first_page only; nobody waits for it */
 };
 #define REVOCATIONS_MAX 16
 
@@ -108,8 +109,10 @@ void world_leave(struct vm_cpu *c);
 void world_kick_all(struct vm *vm);
 /* world.lock held: no vcpu thread is inside the engine. */
 bool world_all_out(const struct vm *vm);
-/* pmap consumer and vcpu callbacks */
-void world_revoke(void *ctx, uint64_t first_page, uint64_t count, unsigned rights);
+/* Lets the memory tell this processor of rights taken back and code changed; returns the consumer's number or
+ * -ENOSPC. */
+int world_add_consumer(struct vm_cpu *c);
+/* vcpu callbacks */
 void world_stop_others(void *ctx, unsigned vcpu);
 void world_resume_others(void *ctx, unsigned vcpu);
 

@@ -42,6 +42,10 @@ static unsigned index_of(const struct vm_cpu *c) { return (unsigned)(c - c->vm->
 
 static void drop(struct vm_cpu *c, const struct revocation *r)
 {
+    if (r->code_changed) {
+        c->vm->engine->code_changed(c->v, r->first_page);
+        return;
+    }
     mmu_drop_physical(&c->v->mmu, r->first_page, r->count, r->rights);
     if (c->vm->engine->drop_physical)
         c->vm->engine->drop_physical(c->v, r->first_page, r->count, r->rights);
@@ -58,9 +62,20 @@ static void acknowledge(struct vm_cpu *c)
     }
 }
 
+static bool is_pending(const struct vm_cpu *c, const struct revocation *r)
+{
+    for (unsigned i = 0; i < c->npending; i++)
+        if (c->pending[i].first_page == r->first_page && c->pending[i].count == r->count &&
+            c->pending[i].rights == r->rights && c->pending[i].code_changed == r->code_changed)
+            return true;
+    return false;
+}
+
 static void post(struct vm_cpu *c, const struct revocation *r)
 {
-    if (c->npending == REVOCATIONS_MAX) { /* too many to remember singly: all of it */
+    if (is_pending(c, r)) {
+        /* one is enough */
+    } else if (c->npending == REVOCATIONS_MAX) { /* too many to remember singly: all of it */
         c->pending[0] = (struct revocation){ .rights = RIGHT_READ | RIGHT_WRITE | RIGHT_EXEC };
         c->npending = 1;
     } else {
@@ -99,12 +114,12 @@ static struct vm_cpu *current_cpu(struct vm *vm)
     return NULL;
 }
 
-void world_revoke(void *ctx, uint64_t first_page, uint64_t count, unsigned rights)
+static void world_revoke(void *ctx, uint64_t first_page, uint64_t count, unsigned rights)
 {
     struct vm_cpu *c = ctx;
     struct vm *vm = c->vm;
     struct world *w = &vm->world;
-    const struct revocation r = { first_page, count, rights };
+    const struct revocation r = { .first_page = first_page, .count = count, .rights = rights };
     struct vm_cpu *me = current_cpu(vm);
     host_mutex_lock(&w->lock);
     if (c == me || c->presence != PRESENCE_IN) {
@@ -125,6 +140,32 @@ void world_revoke(void *ctx, uint64_t first_page, uint64_t count, unsigned right
         }
     }
     host_mutex_unlock(&w->lock);
+}
+
+/* Nobody waits here: as on a real machine, another processor goes on with the old bytes until it serialises
+ * (SDM 3A 9.1.3), and the request makes sure that this is soon. */
+static void world_code_changed(void *ctx, uint64_t page)
+{
+    struct vm_cpu *c = ctx;
+    struct world *w = &c->vm->world;
+    const struct revocation r = { .first_page = page, .count = 1, .code_changed = true };
+    bool is_me = c == current_cpu(c->vm);
+    host_mutex_lock(&w->lock);
+    if (is_me || c->presence != PRESENCE_IN)
+        drop(c, &r);
+    else
+        post(c, &r);
+    host_mutex_unlock(&w->lock);
+}
+
+int world_add_consumer(struct vm_cpu *c)
+{
+    const struct pmap_consumer consumer = {
+        .revoke = world_revoke,
+        .ctx = c,
+        .code_changed = c->vm->engine->code_changed ? world_code_changed : NULL,
+    };
+    return pmap_add_consumer(c->vm->pmap, &consumer);
 }
 
 /* --- in and out of the engine --------------------------------------------------------------------------- */

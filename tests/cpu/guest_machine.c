@@ -143,7 +143,7 @@ struct guest *guest_create(void)
     v->tally = &g->tally;
     v->model = &g->model;
     v->cb = (struct vcpu_callbacks){ g, no_pic, no_eoi, no_ipi, no_vcpu, no_vcpu, no_vcpu, no_vcpu };
-    struct pmap_consumer consumer = { drop, g };
+    struct pmap_consumer consumer = { .revoke = drop, .ctx = g };
     v->mmu.consumer = pmap_add_consumer(g->pmap, &consumer);
     if (vcpu_init(v, 0, &e) < 0 || interp_engine.vcpu_create(v, NULL, &e) < 0)
         goto fail;

@@ -91,7 +91,7 @@ static int setup(void **state, const char *vendor)
     v->cb.ctx = k;
     v->cb.eoi = note_eoi;
     v->cb.ipi = note_ipi;
-    v->mmu.consumer = pmap_add_consumer(k->pmap, &(struct pmap_consumer){ revoke, v });
+    v->mmu.consumer = pmap_add_consumer(k->pmap, &(struct pmap_consumer){ .revoke = revoke, .ctx = v });
     assert_int_equal(vcpu_init(v, 0, &e), 0);
     *state = k;
     return 0;

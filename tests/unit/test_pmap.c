@@ -134,7 +134,7 @@ static void a20_wraps(void **s)
     (void)s;
     struct pmap *pm = make();
     struct revoked r = { 0 };
-    struct pmap_consumer c = { on_revoke, &r };
+    struct pmap_consumer c = { .revoke = on_revoke, .ctx = &r };
     assert_int_equal(pmap_add_consumer(pm, &c), 0);
     assert_true(pmap_get_a20(pm));
     pmap_set_a20(pm, false);
@@ -161,8 +161,8 @@ static void code_and_writers(void **s)
     (void)s;
     struct pmap *pm = make();
     struct revoked a = { 0 }, b = { 0 };
-    int na = pmap_add_consumer(pm, &(struct pmap_consumer){ on_revoke, &a });
-    int nb = pmap_add_consumer(pm, &(struct pmap_consumer){ on_revoke, &b });
+    int na = pmap_add_consumer(pm, &(struct pmap_consumer){ .revoke = on_revoke, .ctx = &a });
+    int nb = pmap_add_consumer(pm, &(struct pmap_consumer){ .revoke = on_revoke, .ctx = &b });
     assert_true(na == 0 && nb == 1);
     struct page *pg = pmap_page(pm, GPA(0x5000));
     assert_true(pmap_claim_write(pm, pg, nb));
@@ -197,7 +197,7 @@ static void revocation_reaches_aliases(void **s)
     struct pmap *pm = make();
     assert_int_equal(pmap_add_alias(pm, GPA(0x800000), 0x10000, GPA(0x4000), &e), 0);
     struct revoked r = { 0 };
-    int n = pmap_add_consumer(pm, &(struct pmap_consumer){ on_revoke, &r });
+    int n = pmap_add_consumer(pm, &(struct pmap_consumer){ .revoke = on_revoke, .ctx = &r });
     assert_true(pmap_claim_write(pm, pmap_page(pm, GPA(0x801000)), n));
     pmap_claim_code(pm, GPA(0x5000), 1);
     assert_int_equal(r.calls, 2); /* by its own address, then by the alias's */
@@ -210,12 +210,108 @@ static void revocation_reaches_aliases(void **s)
     pmap_destroy(pm);
 }
 
+struct notices {
+    struct pmap *pm;
+    struct page *pg;
+    uint32_t old_version;
+    uint64_t pages[8];
+    unsigned n;
+};
+
+static void ignore_revoke(void *ctx, uint64_t first, uint64_t count, unsigned rights)
+{
+    (void)ctx, (void)first, (void)count, (void)rights;
+}
+
+static void on_code_changed(void *ctx, uint64_t page)
+{
+    struct notices *k = ctx;
+    assert_true(k->n < 8);
+    k->pages[k->n++] = page;
+    /* The version has moved already, and no lock is held: this would wait for ever. */
+    assert_true(atomic_load(&k->pg->code_version) != k->old_version);
+    pmap_claim_code(k->pm, GPA(0x1f000), 1);
+}
+
+static void expect_notices(struct notices *k, const uint64_t *pages, unsigned n)
+{
+    assert_int_equal(k->n, n);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(k->pages[i], pages[i]);
+    k->n = 0;
+}
+
+static void changed_code_is_announced(void **s)
+{
+    (void)s;
+    struct error e = { 0 };
+    struct pmap *pm = make();
+    struct revoked r = { 0 };
+    struct notices k = { .pm = pm, .pg = pmap_page(pm, GPA(0x5000)) }, other = k;
+    assert_int_equal(pmap_add_alias(pm, GPA(0x800000), 0x10000, GPA(0x4000), &e), 0);
+    pmap_add_consumer(pm, &(struct pmap_consumer){ ignore_revoke, &k, on_code_changed });
+    pmap_add_consumer(pm, &(struct pmap_consumer){ on_revoke, &r, NULL }); /* one that does not care */
+    pmap_add_consumer(pm, &(struct pmap_consumer){ ignore_revoke, &other, on_code_changed });
+    uint32_t v = 7;
+    k.old_version = other.old_version = pmap_claim_code(pm, GPA(0x5100), 8);
+    /* Beside the code, in another page, and not a write. */
+    assert_int_equal(ram_write(pm, GPA(0x5200), &v, 4), 0);
+    assert_int_equal(ram_write(pm, GPA(0x6100), &v, 4), 0);
+    assert_int_equal(ram_read(pm, GPA(0x5100), &v, 4), 0);
+    expect_notices(&k, NULL, 0);
+    /* By its own address and the alias's, whichever was written; once. */
+    assert_int_equal(ram_write(pm, GPA(0x5104), &v, 4), 0);
+    expect_notices(&k, (uint64_t[]){ 5, 0x801 }, 2);
+    expect_notices(&other, (uint64_t[]){ 5, 0x801 }, 2);
+    assert_int_equal(ram_write(pm, GPA(0x5104), &v, 4), 0);
+    expect_notices(&k, NULL, 0);
+    k.old_version = other.old_version = pmap_claim_code(pm, GPA(0x801100), 8);
+    pmap_written(pm, k.pg, 0x107, 1);
+    expect_notices(&k, (uint64_t[]){ 5, 0x801 }, 2);
+    pmap_destroy(pm);
+}
+
+static void changed_code_shows_twice_without_a20(void **s)
+{
+    (void)s;
+    struct pmap *pm = make();
+    struct notices k = { .pm = pm, .pg = pmap_page(pm, GPA(0x5000)) };
+    pmap_add_consumer(pm, &(struct pmap_consumer){ ignore_revoke, &k, on_code_changed });
+    uint8_t v = 7;
+    pmap_set_a20(pm, false);
+    k.old_version = pmap_claim_code(pm, GPA(0x105100), 8);
+    assert_int_equal(ram_write(pm, GPA(0x5100), &v, 1), 0);
+    expect_notices(&k, (uint64_t[]){ 5, 0x105 }, 2);
+    pmap_destroy(pm);
+}
+
+/* Pages far up are found too: the first and the last of a leaf, and above 4 GiB. */
+static void changed_code_is_named_by_its_page(void **s)
+{
+    (void)s;
+    static const uint64_t at[] = { 0, 0xfff000, 0x1000000, (1ull << 36) + 0x7fff000, (1ull << 40) - 4096 };
+    struct error e = { 0 };
+    struct pmap *pm = pmap_create(&e);
+    assert_int_equal(pmap_add(pm, REGION_RAM, GPA(0), 64 * MIB, &e), 0);
+    assert_int_equal(pmap_add(pm, REGION_RAM, GPA(1ull << 36), (1ull << 40) - (1ull << 36), &e), 0);
+    struct notices k = { .pm = pm };
+    pmap_add_consumer(pm, &(struct pmap_consumer){ ignore_revoke, &k, on_code_changed });
+    for (unsigned i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+        uint8_t v = 7;
+        k.pg = pmap_page(pm, GPA(at[i]));
+        k.old_version = pmap_claim_code(pm, GPA(at[i] + 0xfff), 1);
+        assert_int_equal(ram_write(pm, GPA(at[i] + 0xfff), &v, 1), 0);
+        expect_notices(&k, (uint64_t[]){ at[i] >> 12 }, 1);
+    }
+    pmap_destroy(pm);
+}
+
 static void dirty_log(void **s)
 {
     (void)s;
     struct pmap *pm = make();
     struct revoked r = { 0 };
-    int n = pmap_add_consumer(pm, &(struct pmap_consumer){ on_revoke, &r });
+    int n = pmap_add_consumer(pm, &(struct pmap_consumer){ .revoke = on_revoke, .ctx = &r });
     static uint64_t map[0x100000 / 64];
     uint8_t byte = 1;
     assert_int_equal(ram_write(pm, GPA(0x1000), &byte, 1), 0); /* before: does not count */
@@ -285,6 +381,9 @@ int main(void)
         cmocka_unit_test(a20_wraps),
         cmocka_unit_test(code_and_writers),
         cmocka_unit_test(revocation_reaches_aliases),
+        cmocka_unit_test(changed_code_is_announced),
+        cmocka_unit_test(changed_code_shows_twice_without_a20),
+        cmocka_unit_test(changed_code_is_named_by_its_page),
         cmocka_unit_test(dirty_log),
         cmocka_unit_test(decoder_never_keeps_stale_bytes),
     };
