@@ -43,12 +43,15 @@ enum sundog_end {
     SUNDOG_FAILED,     /* a bug of ours; the log says which */
 };
 
+/* Which translated code is proved harmless before it runs. */
+enum sundog_verify { SUNDOG_VERIFY_DEFAULT, SUNDOG_VERIFY_ALL, SUNDOG_VERIFY_SAMPLE, SUNDOG_VERIFY_OFF };
+
 enum sundog_kernel_entry { SUNDOG_ENTRY_AUTO, SUNDOG_ENTRY_BZIMAGE, SUNDOG_ENTRY_PVH };
 
 /* What zero means is said in brackets. Strings have to outlive the machine. */
 struct sundog_config {
     size_t size;                    /* sizeof(struct sundog_config): tells library and program apart in age */
-    const char *engine;             /* [the best usable] "interp" */
+    const char *engine;             /* [the best usable] "bt", "interp": what `sundog doctor` lists */
     unsigned cpus;                  /* [1] up to 8 */
     uint64_t memory;                /* bytes [512 MiB], a multiple of 4096 */
     const char *kernel;             /* path: Linux bzImage, ELF vmlinux, Multiboot */
@@ -67,6 +70,13 @@ struct sundog_config {
     /* One line of diagnostics, any thread. level: 0 error, 1 warning, 2 information, 3 detail. [dropped] */
     void (*log)(void *context, int level, const char *line);
     int log_level; /* most detailed level wanted */
+    /* The translator's; other engines have no use for them. */
+    uint64_t code_cache;    /* bytes of translated code kept a processor, 1 MiB to 2 GiB [its own choice] */
+    const char *engine_off; /* passes left out, to find which is to blame, such as "merge,chain" [none] */
+    unsigned warm_plus_one; /* runs of a block before it is translated, plus one [its own choice] */
+    enum sundog_verify verify_code; /* [all or a sample, as the library was built] */
+    int trace_blocks_fd; /* guest code beside host code is written there; stays the program's [none] */
+    bool perf_map;       /* write /tmp/perf-PID.map [not] */
 };
 
 const char *sundog_version(void);

@@ -78,6 +78,21 @@ static int set_engine(struct run_options *o, const char *value, struct error *e)
     return !strcmp(value, "auto") || engine_find(value, e) ? 0 : error_wrap(e, "--engine");
 }
 
+/* A size within bounds that `range` tells people. */
+static int set_size(uint64_t *to, const char *option, const char *value, uint64_t min, uint64_t max,
+                    const char *range, struct error *e)
+{
+    uint64_t n;
+    if (parse_size(value, &n))
+        return error_set(e, -EINVAL, "%s %.40s: not a size; write a number with K, M or G, %s", option, value,
+                         range);
+    if (n < min || n > max)
+        return error_set(e, -EINVAL, "%s %.40s: %llu bytes; choose %s", option, value, (unsigned long long)n,
+                         range);
+    *to = n;
+    return 0;
+}
+
 static int set_cpus(struct run_options *o, const char *value, struct error *e)
 {
     uint64_t n;
@@ -90,16 +105,61 @@ static int set_cpus(struct run_options *o, const char *value, struct error *e)
 
 static int set_memory(struct run_options *o, const char *value, struct error *e)
 {
-    uint64_t n;
-    if (parse_size(value, &n))
-        return error_set(e, -EINVAL,
-                         "--memory %.40s: not a size; write a number with K, M or G, such as 512M", value);
-    if (n < VM_MEMORY_MIN || n > VM_MEMORY_MAX)
-        return error_set(e, -EINVAL, "--memory %.40s: %llu bytes; choose from 2M to 512G, such as 512M",
-                         value, (unsigned long long)n);
-    if (n % PAGE_SIZE)
+    int err = set_size(&o->vm.memory, "--memory", value, VM_MEMORY_MIN, VM_MEMORY_MAX,
+                       "from 2M to 512G, such as 512M", e);
+    if (!err && o->vm.memory % PAGE_SIZE)
         return error_set(e, -EINVAL, "--memory %.40s: choose a multiple of 4K", value);
-    o->vm.memory = n;
+    return err;
+}
+
+/* --- the translator's --- */
+
+static int set_code_cache(struct run_options *o, const char *value, struct error *e)
+{
+    return set_size(&o->vm.engine_config.code_cache, "--code-cache", value, VM_CODE_CACHE_MIN,
+                    VM_CODE_CACHE_MAX, "from 1M to 2G, such as 32M", e);
+}
+
+static int set_engine_off(struct run_options *o, const char *value, struct error *e)
+{
+    return engine_parse_passes(value, &o->vm.engine_config.passes_off, e) ? error_wrap(e, "--engine-off") : 0;
+}
+
+#define WARM_MAX 1000000u
+
+static int set_warm(struct run_options *o, const char *value, struct error *e)
+{
+    uint64_t n;
+    const char *end;
+    if (parse_number(value, false, &n, &end) || *end || n > WARM_MAX)
+        return error_set(e, -EINVAL, "--warm %.40s: choose a number from 0 to %u", value, WARM_MAX);
+    o->vm.engine_config.warm = (unsigned)n + 1;
+    return 0;
+}
+
+const struct verify_choice verify_choices[] = {
+    { "all", 1 },
+    { "sample", ENGINE_VERIFY_SAMPLE },
+    { "off", ENGINE_VERIFY_OFF },
+    { NULL, 0 },
+};
+
+static int set_verify_code(struct run_options *o, const char *value, struct error *e)
+{
+    for (const struct verify_choice *c = verify_choices; c->name; c++) {
+        if (!strcmp(value, c->name)) {
+            o->vm.engine_config.verify_every = c->every;
+            return 0;
+        }
+    }
+    return error_set(e, -EINVAL, "--verify-code %.40s: choose all, sample or off", value);
+}
+
+static int set_perf_map(struct run_options *o, const char *value, struct error *e)
+{
+    (void)value;
+    (void)e;
+    o->vm.engine_config.perf_map = true;
     return 0;
 }
 
@@ -119,6 +179,11 @@ static int set_kernel(struct run_options *o, const char *value, struct error *e)
 static int set_initrd(struct run_options *o, const char *value, struct error *e)
 {
     return set_path(&o->vm.board.initrd, "--initrd", value, e);
+}
+
+static int set_trace_blocks(struct run_options *o, const char *value, struct error *e)
+{
+    return set_path(&o->trace_blocks_path, "--trace-blocks", value, e);
 }
 
 static int set_append(struct run_options *o, const char *value, struct error *e)
@@ -231,11 +296,17 @@ static int set_help(struct run_options *o, const char *value, struct error *e)
 
 /* --- the table ------------------------------------------------------------------------------------------ */
 
-enum arity { TAKES_NOTHING, TAKES_VALUE, MAY_TAKE_VALUE };
+/* clang-format off */
+enum kind {
+    TAKES_NOTHING, TAKES_VALUE, MAY_TAKE_VALUE,
+    ARITY = 3,
+    TRANSLATOR = 4, /* means nothing to an engine that ignores its configuration */
+};
+/* clang-format on */
 
 static const struct option {
     const char *name;
-    enum arity arity;
+    unsigned kind;
     const char *value; /* how help names it */
     int (*set)(struct run_options *o, const char *value, struct error *e);
     const char *help;
@@ -250,7 +321,19 @@ static const struct option {
     { "--cpus", TAKES_VALUE, "N", set_cpus, "processors, 1 (default) to 8" },
     { "--memory", TAKES_VALUE, "SIZE", set_memory, "with K, M or G; default 512M" },
     { "--engine", TAKES_VALUE, "NAME", set_engine,
-      "auto (default: the best usable) or interp; see `sundog doctor`" },
+      "auto (default: the best usable of `sundog doctor`) or one of:" },
+    { "--code-cache", TAKES_VALUE | TRANSLATOR, "SIZE", set_code_cache,
+      "translated code kept a processor, 1M to 2G, such as 32M" },
+    { "--engine-off", TAKES_VALUE | TRANSLATOR, "PASS[,PASS]", set_engine_off,
+      "leave passes of the translator out, to find which is to blame:" },
+    { "--warm", TAKES_VALUE | TRANSLATOR, "N", set_warm,
+      "runs of a block before it is translated; 0: translate everything" },
+    { "--verify-code", TAKES_VALUE | TRANSLATOR, "HOW", set_verify_code,
+      "all, sample or off: which translated code is proved harmless" },
+    { "--trace-blocks", TAKES_VALUE | TRANSLATOR, "FILE", set_trace_blocks,
+      "write guest code beside the host code made of it" },
+    { "--perf-map", TAKES_NOTHING | TRANSLATOR, NULL, set_perf_map,
+      "write /tmp/perf-PID.map: `perf top` names guest code" },
     { "--serial", TAKES_VALUE, "WHERE", set_serial, "stdio (default), file:PATH, or none" },
     { "--device", TAKES_VALUE, "NAME", set_device,
       "debug-exit[,port=0xf4]: a write of v ends with status (v<<1)|1" },
@@ -262,14 +345,30 @@ static const struct option {
     { "--help", TAKES_NOTHING, NULL, set_help, "this text" },
 };
 
+/* Names that other tables hold, put behind an option's help text. */
+static void explain_choices(const struct option *opt)
+{
+    char passes[200];
+    if (opt->set == set_engine) {
+        printf("  %-26s", "");
+        for (const struct engine_ops *const *engine = engine_table; *engine; engine++)
+            printf("%s%s", engine == engine_table ? " " : ", ", (*engine)->name);
+        printf("\n");
+    } else if (opt->set == set_engine_off) {
+        engine_format_passes(~0u, ",", passes, sizeof(passes));
+        printf("  %-26s %s\n", "", passes);
+    }
+}
+
 void options_explain(void)
 {
     for (unsigned i = 0; i < array_size(options); i++) {
         const struct option *opt = &options[i];
         char left[40];
-        snprintf(left, sizeof(left), opt->arity == MAY_TAKE_VALUE ? "%s[=%s]" : "%s %s", opt->name,
+        snprintf(left, sizeof(left), (opt->kind & ARITY) == MAY_TAKE_VALUE ? "%s[=%s]" : "%s %s", opt->name,
                  opt->value ? opt->value : "");
-        printf("  %-22s %s\n", left, opt->help);
+        printf("  %-26s %s\n", left, opt->help);
+        explain_choices(opt);
     }
 }
 
@@ -284,8 +383,26 @@ static const struct option *find(const char *arg, const char **value)
     return NULL;
 }
 
-static int check_whole(const struct run_options *o, struct error *e)
+/* What would be ignored is refused, but not under auto: a script that tunes the translator is to run on a host
+ * that has none. */
+static int check_engine(const struct run_options *o, const bool *seen, struct error *e)
 {
+    if (!strcmp(o->vm.engine, "auto"))
+        return 0;
+    const struct engine_ops *engine = engine_find(o->vm.engine, e);
+    for (unsigned i = 0; i < array_size(options); i++)
+        if (seen[i] && (options[i].kind & TRANSLATOR) && engine->ignores_config)
+            return error_set(e, -EINVAL,
+                             "%s means nothing to the engine %s: leave it out, or choose another --engine",
+                             options[i].name, engine->name);
+    return 0;
+}
+
+static int check_whole(const struct run_options *o, const bool *seen, struct error *e)
+{
+    int err = check_engine(o, seen, e);
+    if (err)
+        return err;
     if (!o->vm.board.kernel)
         return error_set(e, -EINVAL,
                          "--kernel is missing: try --kernel /boot/vmlinuz, or `sundog run --help`");
@@ -306,15 +423,16 @@ int options_parse(struct run_options *o, int argc, char **argv, struct error *e)
                              argv[i][0] == '-' ? "no option '%.80s'; try `sundog run --help`"
                                                : "'%.80s' belongs to no option; try `sundog run --help`",
                              argv[i]);
-        if (opt->arity == TAKES_NOTHING && value)
+        const unsigned arity = opt->kind & ARITY;
+        if (arity == TAKES_NOTHING && value)
             return error_set(e, -EINVAL, "%s takes no value", opt->name);
-        if (opt->arity == TAKES_VALUE && !value) {
+        if (arity == TAKES_VALUE && !value) {
             if (++i == argc)
                 return error_set(e, -EINVAL, "%s wants a value: %s", opt->name, opt->value);
             value = argv[i];
         }
         /* Said twice, one of the two would be ignored. A plain switch means the same however often. */
-        if (seen[opt - options] && opt->arity != TAKES_NOTHING)
+        if (seen[opt - options] && arity != TAKES_NOTHING)
             return error_set(e, -EINVAL, "%s is given twice: the first would be ignored", opt->name);
         seen[opt - options] = true;
         int err = opt->set(o, value, e);
@@ -324,5 +442,5 @@ int options_parse(struct run_options *o, int argc, char **argv, struct error *e)
             return 0;
     }
     o->vm.board.serial = o->serial != SERIAL_NONE;
-    return check_whole(o, e);
+    return check_whole(o, seen, e);
 }

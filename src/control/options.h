@@ -14,7 +14,8 @@ struct run_options {
     const char *serial_path;
     uint64_t timeout_ns; /* 0: none */
     bool stats;
-    const char *stats_path; /* NULL: stderr */
+    const char *stats_path;        /* NULL: stderr */
+    const char *trace_blocks_path; /* NULL: none; opened by who runs the machine */
     bool verbose, dry_run, help;
 };
 
@@ -27,6 +28,13 @@ void options_explain(void);
 int parse_size(const char *s, uint64_t *out);
 /* Writes `bytes` as people do, "512M". */
 void format_size(uint64_t bytes, char *out, size_t len);
+
+/* Values of --verify-code and what they are in engine_config.verify_every; ends with a NULL name. */
+struct verify_choice {
+    const char *name;
+    unsigned every;
+};
+extern const struct verify_choice verify_choices[];
 
 extern const char *const kernel_entry_names[]; /* by enum kernel_entry */
 

@@ -23,8 +23,8 @@ struct session {
     struct vm *vm;
     struct host_signals *signals;
     struct host_timer *timer;
-    uint64_t deadline_ns; /* host time of --timeout, UINT64_MAX when there is none */
-    int stats_fd;
+    uint64_t deadline_ns;   /* host time of --timeout, UINT64_MAX when there is none */
+    int stats_fd, trace_fd; /* -1: none */
     enum asked asked;
     int signal, output_error;
 };
@@ -91,6 +91,12 @@ static int prepare(struct session *s, struct error *e)
         s->stats_fd = host_file_create(o->stats_path, e);
         if (s->stats_fd < 0)
             return error_wrap(e, "--stats");
+    }
+    if (o->trace_blocks_path) {
+        s->trace_fd = host_file_create(o->trace_blocks_path, e);
+        if (s->trace_fd < 0)
+            return error_wrap(e, "--trace-blocks");
+        s->opt.vm.engine_config.trace_fd = s->trace_fd;
     }
     const struct console_events events = { .ctx = s, .quit = on_quit, .output_failed = on_output_failed };
     s->console = console_create(o->serial, o->serial_path, o->verbose, &events, e);
@@ -189,6 +195,31 @@ static void clean_up(struct session *s)
     vm_destroy(s->vm);
     console_destroy(s->console);
     host_file_close(s->stats_fd);
+    host_file_close(s->trace_fd);
+}
+
+static const char *verify_name(unsigned every)
+{
+    const struct verify_choice *c = verify_choices;
+    while (c->name && c->every != every)
+        c++;
+    return c->name ? c->name : "default";
+}
+
+static int describe_engine(const struct session *s)
+{
+    const struct engine_config *ec = &s->opt.vm.engine_config;
+    char cache[32] = "default", off[200] = "none", warm[32] = "default";
+    if (ec->code_cache)
+        format_size(ec->code_cache, cache, sizeof(cache));
+    if (ec->passes_off)
+        engine_format_passes(ec->passes_off, ",", off, sizeof(off));
+    if (ec->warm)
+        snprintf(warm, sizeof(warm), "%u", ec->warm - 1);
+    return say("engine: %s\ncode-cache: %s\nengine-off: %s\nwarm: %s\nverify-code: %s\ntrace-blocks: %s\n"
+               "perf-map: %s\n",
+               vm_engine_name(s->vm), cache, off, warm, verify_name(ec->verify_every),
+               s->opt.trace_blocks_path ? s->opt.trace_blocks_path : "none", ec->perf_map ? "yes" : "no");
 }
 
 /* What was understood, for --dry-run. */
@@ -202,10 +233,13 @@ static int describe(const struct session *s)
     format_size(s->opt.vm.memory, memory, sizeof(memory));
     if (b->debug_exit)
         snprintf(device, sizeof(device), "debug-exit,port=0x%x", b->debug_exit_port);
-    return say("engine: %s\ncpus: %u\nmemory: %s\nkernel: %s\nkernel-entry: %s\ninitrd: %s\nappend: "
+    int status = describe_engine(s);
+    if (status)
+        return status;
+    return say("cpus: %u\nmemory: %s\nkernel: %s\nkernel-entry: %s\ninitrd: %s\nappend: "
                "%s\nserial: %s%s\n"
                "device: %s\nno-reboot: %s\n",
-               vm_engine_name(s->vm), s->opt.vm.cpus, memory, b->kernel, kernel_entry_names[b->entry],
+               s->opt.vm.cpus, memory, b->kernel, kernel_entry_names[b->entry],
                b->initrd ? b->initrd : "none", b->append, serials[s->opt.serial],
                s->opt.serial == SERIAL_FILE ? s->opt.serial_path : "", device,
                s->opt.vm.no_reboot ? "yes" : "no");
@@ -225,7 +259,7 @@ static int dry_run(struct session *s)
 int command_run(int argc, char **argv)
 {
     struct error e = { 0 };
-    struct session s = { .stats_fd = -1, .deadline_ns = UINT64_MAX };
+    struct session s = { .stats_fd = -1, .trace_fd = -1, .deadline_ns = UINT64_MAX };
     if (options_parse(&s.opt, argc, argv, &e))
         return fail(&e);
     if (s.opt.help)

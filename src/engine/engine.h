@@ -46,16 +46,26 @@ struct engine_config {
     uint64_t code_cache;   /* bytes of host code kept a vcpu; 0 = the engine's default */
     uint32_t passes_off;   /* 1 << enum engine_pass: left out */
     unsigned warm;         /* executions of a block before it is translated, plus one; 0 = the default */
-    unsigned verify_every; /* verify each n-th emitted block; 0 = the build's default, 1 = all */
+    unsigned verify_every; /* verify each n-th emitted block; 0 = the build's default, 1 = all; or below */
     int trace_fd;          /* > 0: guest code beside host code is written here */
     bool perf_map;         /* write /tmp/perf-PID.map */
 };
 
+/* Values of verify_every beside 0 and 1. */
+#define ENGINE_VERIFY_SAMPLE 64u
+#define ENGINE_VERIFY_OFF (~0u)
+
+/* "merge,chain" to the bits of passes_off. -EINVAL with a message that lists the names. */
+int engine_parse_passes(const char *list, uint32_t *passes, struct error *e);
+/* The opposite, separated by `between`; "" for none, cut off when `len` is too small. */
+void engine_format_passes(uint32_t passes, const char *between, char *out, size_t len);
+
 struct engine_ops {
     const char *name;
     const char *summary;
-    bool owns_irqchip; /* interrupt controllers live in the engine (KVM) */
-    size_t vcpu_room;  /* bytes it wants directly behind struct vcpu: vcpu_alloc() */
+    bool owns_irqchip;   /* interrupt controllers live in the engine (KVM) */
+    bool ignores_config; /* nothing in struct engine_config means anything to it */
+    size_t vcpu_room;    /* bytes it wants directly behind struct vcpu: vcpu_alloc() */
     void (*probe)(struct engine_report *report);
     int (*vcpu_create)(struct vcpu *v, const struct engine_config *cfg, struct error *e);
     void (*vcpu_destroy)(struct vcpu *v);
@@ -73,6 +83,9 @@ struct engine_ops {
     /* Bytes of this page that had been claimed as code were written (its code_version moved). Called like
      * drop_physical, but the writer does not wait for it. NULL: the engine looks at code_version itself. */
     void (*code_changed)(struct vcpu *v, uint64_t page);
+    /* Hands the engine's own counters of this vcpu to `put`, always the same ones in the same order; names are
+     * plain words. World stopped or VM ended. May be NULL. */
+    void (*stats)(const struct vcpu *v, void (*put)(void *ctx, const char *name, uint64_t value), void *ctx);
 };
 
 /* The ordered table of engines of this build, best first; NULL-terminated. */

@@ -47,11 +47,30 @@ static void log_sink(void *ctx, enum log_level level, const char *line)
     c->log(c->context, (int)level, line);
 }
 
-static struct vm_config to_vm_config(struct sundog *s)
+static int to_engine_config(const struct sundog_config *c, struct engine_config *ec, struct error *e)
+{
+    static const unsigned verify[] = {
+        [SUNDOG_VERIFY_ALL] = 1,
+        [SUNDOG_VERIFY_SAMPLE] = ENGINE_VERIFY_SAMPLE,
+        [SUNDOG_VERIFY_OFF] = ENGINE_VERIFY_OFF,
+    };
+    *ec = (struct engine_config){
+        .code_cache = c->code_cache,
+        .warm = c->warm_plus_one,
+        .verify_every = (unsigned)c->verify_code < array_size(verify) ? verify[c->verify_code] : 1,
+        .trace_fd = c->trace_blocks_fd,
+        .perf_map = c->perf_map,
+    };
+    int err = c->engine_off ? engine_parse_passes(c->engine_off, &ec->passes_off, e) : 0;
+    return err ? error_wrap(e, "engine_off") : 0;
+}
+
+static struct vm_config to_vm_config(struct sundog *s, const struct engine_config *ec)
 {
     const struct sundog_config *c = &s->config;
     return (struct vm_config){
         .engine = c->engine ? c->engine : "auto",
+        .engine_config = *ec,
         .cpus = c->cpus ? c->cpus : 1,
         .memory = c->memory ? c->memory : 512ull << 20,
         .board = { .kernel = c->kernel,
@@ -84,8 +103,11 @@ static struct sundog *create(const struct sundog_config *config, struct error *e
            config->size); /* an older program's is shorter: what it does not know is zero */
     if (s->config.log)
         s->log = (struct log){ .level = (enum log_level)s->config.log_level, .sink = log_sink, .ctx = s };
-    const struct vm_config vc = to_vm_config(s);
-    s->vm = vm_create(&vc, &s->log, e);
+    struct engine_config ec;
+    if (!to_engine_config(&s->config, &ec, e)) {
+        const struct vm_config vc = to_vm_config(s, &ec);
+        s->vm = vm_create(&vc, &s->log, e);
+    }
     if (!s->vm) {
         free(s);
         return NULL;

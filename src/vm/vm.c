@@ -20,6 +20,10 @@ static int validate(const struct vm_config *cfg, struct error *e)
     if (cfg->memory % PAGE_SIZE)
         return error_set(e, -EINVAL, "%llu bytes of memory: choose a multiple of 4K",
                          (unsigned long long)cfg->memory);
+    const struct engine_config *ec = &cfg->engine_config;
+    if (ec->code_cache && (ec->code_cache < VM_CODE_CACHE_MIN || ec->code_cache > VM_CODE_CACHE_MAX))
+        return error_set(e, -EINVAL, "%llu bytes of code cache: choose from 1M to 2G",
+                         (unsigned long long)ec->code_cache);
     if (!cfg->board.kernel)
         return error_set(e, -EINVAL, "no kernel given");
     return 0;

@@ -50,7 +50,7 @@ struct vm_callbacks {
 };
 
 struct vm_config {
-    const char *engine;        /* "auto", "bt", "interp" */
+    const char *engine; /* "auto", "bt", "interp" */
     struct engine_config engine_config;
     unsigned cpus;             /* 1..MAX_VCPUS */
     uint64_t memory;           /* bytes */
@@ -63,9 +63,11 @@ struct vm_config {
     struct vm_callbacks callbacks;
 };
 
-/* Bounds of vm_config.memory. */
+/* Bounds of vm_config.memory, and of engine_config.code_cache where it is not 0. */
 #define VM_MEMORY_MIN (2ull << 20)
 #define VM_MEMORY_MAX (512ull << 30)
+#define VM_CODE_CACHE_MIN (1ull << 20)
+#define VM_CODE_CACHE_MAX (2ull << 30)
 
 struct vm; /* opaque outside vm/ */
 

@@ -12,11 +12,13 @@ import threading
 import time
 
 import pytest
-from conftest import LIMIT, SLOW
+from conftest import LIMIT, SLOW, TOP
 from pexpect import fdpexpect
 
-OPTIONS = ["--kernel", "--initrd", "--append", "--kernel-entry", "--cpus", "--memory", "--engine", "--serial", "--device",
-           "--no-reboot", "--timeout", "--stats", "--verbose", "--dry-run"]
+OPTIONS = ["--kernel", "--initrd", "--append", "--kernel-entry", "--cpus", "--memory", "--engine", "--code-cache", "--engine-off",
+           "--warm", "--verify-code", "--trace-blocks", "--perf-map", "--serial", "--device", "--no-reboot", "--timeout", "--stats",
+           "--verbose", "--dry-run"]
+PASSES = ["merge", "chain", "indirect", "superblock", "simd", "string", "system", "adapt"]
 
 
 def guest_run(kernel, word, *more):
@@ -48,6 +50,22 @@ def test_help_teaches(run, how):
     for option in OPTIONS:
         assert f"  {option}" in text
     assert "sundog run --kernel vmlinuz --initrd" in text and "Exit status" in text and "Ctrl-A x" in text
+    assert ",".join(PASSES) in text
+    assert max(len(line) for line in text.splitlines()) <= 110
+
+
+def test_help_lists_the_engines_there_are(run):
+    doctor = run("doctor").out.decode().split("\nengines", 1)[1].split("/dev/kvm")[0]
+    engines = re.findall(r"^  (\w+) ", doctor, re.M)
+    assert "interp" in engines
+    help_text = run("run", "--help").out.decode()
+    assert re.search(r"--engine NAME .*\n +" + ", ".join(engines) + "\n", help_text), help_text
+
+
+def test_manual_names_every_option_and_pass():
+    manual = (TOP / "docs" / "man" / "sundog.1").read_text().replace("\\-", "-")
+    for word in [*OPTIONS, *PASSES]:
+        assert re.search(r"\\fB%s\b|\.B %s\b" % (word, word), manual), word
 
 
 def test_doctor_names_engines_and_speed(run):
@@ -83,6 +101,16 @@ def test_wrong_command(run, args):
     (["--device", "debug-exit,port=65536"], "--device"), (["--device", "debug-exit,irq=1"], "--device"),
     (["--device", "debug-exit,port=0x"], "--device"), (["--device", "debug-exit2"], "--device"),
     (["--device", "debug-exit,port=0x3f8"], "0x3f8"),
+    (["--code-cache", "32"], "--code-cache"), (["--code-cache", "12Q"], "--code-cache"), (["--code-cache", "1023K"], "1M to 2G"),
+    (["--code-cache", "2049M"], "1M to 2G"), (["--code-cache=32M", "--code-cache=32M"], "--code-cache is given twice"),
+    (["--engine-off", "warp"], ", ".join(PASSES)), (["--engine-off", "merge,warp"], "'warp'"), (["--engine-off", "merge,"], "''"),
+    (["--engine-off="], "''"), (["--engine-off", "chai"], "'chai'"), (["--engine-off", "x" * 5000], "xxx"),
+    (["--warm", "-1"], "--warm -1"), (["--warm", "1000001"], "1000000"), (["--warm", "much"], "--warm much"),
+    (["--verify-code", "some"], "all, sample or off"), (["--trace-blocks="], "--trace-blocks"),
+    (["--trace-blocks=/no/such/dir/x"], "/no/such/dir/x"), (["--perf-map=yes"], "--perf-map"),
+    (["--engine", "interp", "--code-cache", "32M"], "--code-cache"), (["--engine", "interp", "--engine-off", "merge"], "--engine-off"),
+    (["--engine", "interp", "--warm", "0"], "--warm"), (["--verify-code", "all", "--engine", "interp"], "--verify-code"),
+    (["--engine", "interp", "--trace-blocks", "blocks.txt"], "--trace-blocks"), (["--engine", "interp", "--perf-map"], "--perf-map"),
     (["--timeout", "0"], "--timeout"), (["--timeout", "soon"], "--timeout"), (["--timeout", "-5"], "--timeout"),
     (["--timeout", "1e9"], "--timeout"), (["--timeout", "99999999999999999999"], "--timeout"),
     (["--kernel-entry", "efi"], "--kernel-entry efi"), (["--kernel-entry", "bzimage"], "bzimage"),
@@ -118,12 +146,39 @@ def test_value_after_equals_sign(run, cli_guest):
 def test_dry_run_runs_nothing(run, cli_guest, tmp_path):
     log = tmp_path / "log"
     ended = run(*guest_run(cli_guest, "exit=3", "--device", "debug-exit,port=0xf4", "--serial", f"file:{log}", "--dry-run",
-                           "--no-reboot", "--verbose"))
+                           "--no-reboot", "--verbose", "--engine", "interp"))
     text = ended.out.decode()
     assert ended.status == 0 and "hello" not in text and not log.exists(), ended
     for line in ["engine: interp", "cpus: 1", f"kernel: {cli_guest}", "initrd: none", "append: exit=3", "device: debug-exit,port=0xf4",
                  "no-reboot: yes"]:
         assert line + "\n" in text
+
+
+def test_dry_run_shows_what_the_translator_is_told(run, cli_guest, tmp_path):
+    trace = tmp_path / "blocks"
+    told = run(*guest_run(cli_guest, "power-off", "--code-cache", "2048K", "--engine-off", "chain,merge", "--warm", "0", "--verify-code",
+                          "sample", "--trace-blocks", trace, "--perf-map", "--dry-run"))
+    untold = run(*guest_run(cli_guest, "power-off", "--dry-run"))
+    assert told.status == 0 and untold.status == 0, told
+    shown = {"code-cache": "2M", "engine-off": "merge,chain", "warm": "0", "verify-code": "sample", "trace-blocks": trace, "perf-map": "yes"}
+    normal = {"code-cache": "default", "engine-off": "none", "warm": "default", "verify-code": "default", "trace-blocks": "none",
+              "perf-map": "no"}
+    for name in shown:
+        assert f"\n{name}: {shown[name]}\n" in told.out.decode()
+        assert f"\n{name}: {normal[name]}\n" in untold.out.decode()
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("size", ["1M", "2G"])
+def test_bounds_of_the_code_cache_belong_to_it(run, cli_guest, size):
+    ended = run(*guest_run(cli_guest, "power-off", "--code-cache", size, "--dry-run"))
+    assert ended.status == 0 and f"code-cache: {size}\n" in ended.out.decode(), ended
+
+
+def test_trace_of_blocks_is_written_where_asked(run, cli_guest, tmp_path):
+    trace = tmp_path / "blocks"
+    ended = run(*guest_run(cli_guest, "power-off", "--trace-blocks", trace))
+    assert ended.status == 0 and trace.exists(), ended
 
 
 def test_dry_run_reads_everything(run, cli_guest, tmp_path):
@@ -222,7 +277,7 @@ def test_timeout(run, cli_guest, word, cpus):
 
 
 def check_stats(stats):
-    assert stats["engine"] == "interp" and stats["cpus"] == len(stats["vcpus"])
+    assert stats["engine"] in ("bt", "interp") and stats["cpus"] == len(stats["vcpus"])
     assert stats["instructions"] > 50 and stats["seconds"] > 0
     assert stats["exits"]["io"] > 5
     for name in ["mips", "hidden_faults", "true_faults", "tracing_faults", "translations", "chained", "invalidations",

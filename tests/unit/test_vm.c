@@ -259,6 +259,14 @@ static void wrong_use_is_refused(void **state)
     assert_null(sundog_create(&c, &e));
     assert_non_null(strstr(e.text, "warp"));
     c = config(1, true);
+    c.engine_off = "chain,warp";
+    assert_null(sundog_create(&c, &e));
+    assert_non_null(strstr(e.text, "'warp'"));
+    c = config(1, true);
+    c.code_cache = 4096;
+    assert_null(sundog_create(&c, &e));
+    assert_non_null(strstr(e.text, "code cache"));
+    c = config(1, true);
     c.size *= 2;
     assert_null(sundog_create(&c, &e));
     struct sundog *vm = make(1, true);
@@ -269,6 +277,19 @@ static void wrong_use_is_refused(void **state)
     assert_true(sundog_start(vm, &e) < 0);
     sundog_destroy(vm);
     sundog_destroy(make(8, false)); /* never started */
+    c = config(1, true);
+    c.engine_off = "chain,adapt";
+    c.code_cache = 2 << 20;
+    c.verify_code = SUNDOG_VERIFY_ALL;
+    vm = sundog_create(&c, &e);
+    assert_non_null(vm);
+    sundog_destroy(vm);
+    c = config(1, true);
+    c.size = offsetof(struct sundog_config, code_cache); /* a program of before */
+    c.code_cache = 1;
+    vm = sundog_create(&c, &e);
+    assert_non_null(vm);
+    sundog_destroy(vm);
 }
 
 int main(void)

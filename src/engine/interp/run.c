@@ -11,6 +11,7 @@
 #include "engine/interp/fpu.h"
 #include "engine/interp/interp.h"
 #include "engine/interp/operand.h"
+#include "engine/interp/run.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -54,6 +55,15 @@ static void run_blocks(struct vcpu *v, struct interp *c)
     c->link_from = NULL;
 }
 
+void interp_run_block(struct vcpu *v)
+{
+    struct interp *c = interp_of(v);
+    struct block *b = next_block(v, c);
+    c->limit = v->s.retired + b->count; /* none behind it is entered */
+    run_ops(v, vcpu_long64(v) ? block_enter(v, b) : block_enter_limited(v, b));
+    c->link_from = NULL;
+}
+
 /* --- one instruction ------------------------------------------------------------------------------------ */
 
 static void run_alone(struct vcpu *v, struct interp *c, struct block *b)
@@ -68,8 +78,9 @@ static void run_alone(struct vcpu *v, struct interp *c, struct block *b)
     c->link_from = NULL;
 }
 
-static void run_one(struct vcpu *v, struct interp *c)
+void interp_run_one(struct vcpu *v)
 {
+    struct interp *c = interp_of(v);
     bool step = v->mode & MODE_STEP, tf = v->s.rflags & FL_TF;
     uint64_t rf = v->s.rflags & FL_RF;
     v->store_code = c->alone; /* seen by cpu_debug_before(): executed again */
@@ -107,8 +118,9 @@ static void retreat(struct vcpu *v, struct interp *c)
     unlock_world(v);
 }
 
-static void unwound(struct vcpu *v, struct interp *c, int why)
+void interp_unwound(struct vcpu *v, int why)
 {
+    struct interp *c = interp_of(v);
     retreat(v, c);
     c->alone = why == UNWIND_CODE_WRITE;
     if (why == UNWIND_EXCEPTION)
@@ -143,21 +155,30 @@ static enum exit_cause why_idle(struct vcpu *v)
     }
 }
 
+bool interp_ready(struct vcpu *v, enum exit_cause *cause)
+{
+    struct interp *c = interp_of(v);
+    while (may_go_on(v, c, cause)) {
+        if (v->s.activity == ACTIVITY_RUN &&
+            !(atomic_load_explicit(&v->requests, memory_order_relaxed) & REQ_EVENT))
+            return true;
+        cpu_take_events(v);
+        if (v->s.activity != ACTIVITY_RUN) {
+            *cause = why_idle(v);
+            return false;
+        }
+    }
+    return false;
+}
+
 static enum exit_cause run_loop(struct vcpu *v, struct interp *c)
 {
     enum exit_cause cause;
-    while (may_go_on(v, c, &cause)) {
-        if (v->s.activity != ACTIVITY_RUN ||
-            (atomic_load_explicit(&v->requests, memory_order_relaxed) & REQ_EVENT)) {
-            cpu_take_events(v);
-            if (v->s.activity != ACTIVITY_RUN)
-                return why_idle(v);
-            continue;
-        }
+    while (interp_ready(v, &cause)) {
         if (c->alone || c->trace || v->mode & MODE_STEP || c->until - v->s.retired < BLOCK_OPS_MAX) {
             if (c->trace)
                 c->trace(c->trace_ctx, v);
-            run_one(v, c);
+            interp_run_one(v);
         } else {
             run_blocks(v, c);
         }
@@ -165,18 +186,24 @@ static enum exit_cause run_loop(struct vcpu *v, struct interp *c)
     return cause;
 }
 
-static enum exit_cause interp_run(struct vcpu *v, uint64_t until_count)
+void interp_begin(struct vcpu *v, uint64_t until_count)
 {
     struct interp *c = interp_of(v);
-    jmp_buf *outer = v->unwind, here;
     c->until = until_count;
     c->stack_floor = (uintptr_t)__builtin_frame_address(0) - STACK_ROOM;
     v->engine_op = NULL;
     fpu_enter(v);
+}
+
+static enum exit_cause interp_run(struct vcpu *v, uint64_t until_count)
+{
+    struct interp *c = interp_of(v);
+    jmp_buf *outer = v->unwind, here;
+    interp_begin(v, until_count);
     v->unwind = &here;
     int why = setjmp(here);
     if (why)
-        unwound(v, c, why);
+        interp_unwound(v, why);
     enum exit_cause cause = run_loop(v, c);
     v->unwind = outer;
     fpu_leave(v);
@@ -237,6 +264,7 @@ void interp_probe(struct engine_report *report);
 const struct engine_ops interp_engine = {
     .name = "interp",
     .summary = "interpreter: complete simulation, runs on every host",
+    .ignores_config = true,
     .probe = interp_probe,
     .vcpu_create = interp_vcpu_create,
     .vcpu_destroy = interp_vcpu_destroy,
