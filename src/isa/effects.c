@@ -125,9 +125,9 @@ static const struct facts facts[INSN_ID_COUNT] = {
     [INSN_INT3] = { .read = STATUS, .in = SP, .out = SP }, [INSN_INT] = { .read = STATUS, .in = SP, .out = SP },
     [INSN_INT1] = { .read = STATUS, .in = SP, .out = SP }, [INSN_INTO] = { .read = STATUS, .in = SP, .out = SP },
     [INSN_IRET] = { .written = STATUS, .in = SP, .out = SP },
-    [INSN_SYSCALL] = { .read = STATUS, .maybe = STATUS, .in = SP, .out = CX | R11 },
+    [INSN_SYSCALL] = { .read = STATUS, .maybe = STATUS, .out = CX | R11 },
     [INSN_SYSRET] = { .written = STATUS, .in = CX | R11 },
-    [INSN_SYSENTER] = { .in = SP, .out = SP }, [INSN_SYSEXIT] = { .in = CX | DX | SP, .out = SP },
+    [INSN_SYSENTER] = { .out = SP }, [INSN_SYSEXIT] = { .in = CX | DX, .out = SP },
     /* strings: RSI and RDI are written at address size, so always read too */
     [INSN_MOVS] = { .in = SI | DI, .out = SI | DI, .rules = REPEATS },
     [INSN_CMPS] = { .written = STATUS, .in = SI | DI, .out = SI | DI, .rules = REPEATS },
