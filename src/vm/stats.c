@@ -151,6 +151,44 @@ static const char *exit_part(const char *name)
     return name + sizeof(prefix) - 1;
 }
 
+/* The n-th counter of the engine, summed. */
+struct nth {
+    unsigned n, at;
+    const char *name; /* NULL: there is no such counter */
+    uint64_t sum;
+};
+
+static void add_nth(void *ctx, const char *name, uint64_t value)
+{
+    struct nth *c = ctx;
+    if (c->at++ != c->n)
+        return;
+    c->name = name;
+    c->sum += value;
+}
+
+static struct nth sum_engine_counter(const struct span *s, unsigned n)
+{
+    struct nth c = { .n = n };
+    for (unsigned i = s->first; i < s->end && s->vm->engine->stats; i++) {
+        c.at = 0;
+        s->vm->engine->stats(s->vm->cpus[i].v, add_nth, &c);
+    }
+    return c;
+}
+
+static void put_engine_counters(struct json *j, const struct span *s)
+{
+    put_open(j, "engine_counters", '{');
+    for (unsigned n = 0;; n++) {
+        const struct nth c = sum_engine_counter(s, n);
+        if (!c.name)
+            break;
+        put_number(j, c.name, c.sum);
+    }
+    put_close(j, '}');
+}
+
 static void put_counters(struct json *j, const struct span *s)
 {
     put_open(j, "exits", '{');
@@ -166,6 +204,7 @@ static void put_counters(struct json *j, const struct span *s)
     for (unsigned i = 0; i < array_size(counters); i++)
         if (!exit_part(counters[i].name))
             put_number(j, counters[i].name, sum_counter(s, counters[i].offset));
+    put_engine_counters(j, s);
 }
 
 static void put_unimplemented(void *ctx, const char *kind, uint64_t number, uint64_t count)
