@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "engine/bt/bt.h"
 #include "engine/interp/interp.h"
 
 const struct engine_ops *const engine_table[] = {
     &interp_engine,
+    &bt_engine,
     NULL,
 };
 

@@ -121,6 +121,9 @@ struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access,
  * introspection. */
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index);
 
+/* True when a write there is allowed and would change no accessed or dirty bit. */
+bool mmu_write_settled(struct mmu *m, gva addr, enum mmu_index index);
+
 static inline struct tlb_entry *tlb_slot(struct tlb_entry *tlb, uint64_t lin)
 {
     return &tlb[(lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];

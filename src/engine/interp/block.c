@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "engine/interp/operand.h"
+#include "engine/interp/run.h"
 #include "host/memory.h"
 
 #include <errno.h>
@@ -84,7 +85,15 @@ static struct fetched fetch_page(struct vcpu *v, uint64_t lin)
                              .addr = r.addr };
 }
 
-static const uint8_t *fetch_host(struct vcpu *v, uint64_t lin)
+const uint8_t *interp_fetch(struct vcpu *v, uint64_t lin, struct page **page, gpa *addr)
+{
+    struct fetched f = fetch_page(v, lin);
+    *page = f.page;
+    *addr = f.addr;
+    return f.host;
+}
+
+const uint8_t *interp_fetch_host(struct vcpu *v, uint64_t lin)
 {
     const struct tlb_entry *e = tlb_slot(v->mmu.tlb, lin);
     if (likely(e->tag_x == ((lin & ~(uint64_t)PAGE_OFFSET_MASK) | v->mmu.gen)))
@@ -160,7 +169,7 @@ static struct block *find_decoded(struct vcpu *v, const uint8_t *host, uint64_t 
     for (struct block *b = *bucket(c, host, mode); b; b = b->hash_next) {
         if (b->host != host || b->mode != mode)
             continue;
-        if (b->live2 && fetch_host(v, next_page(v, lin)) != b->host2)
+        if (b->live2 && interp_fetch_host(v, next_page(v, lin)) != b->host2)
             continue;
         if (likely(block_fresh(b)) || refresh(v, b, lin))
             return b;
@@ -371,7 +380,7 @@ struct block *block_find(struct vcpu *v, uint32_t mode)
     uint64_t lin = fetch_linear(v);
     if (vcpu_long64(v) ? !is_canonical48(v->s.rip) : v->s.rip > v->s.seg[SEG_CS].limit)
         cpu_raise_gp0(v);
-    const uint8_t *host = fetch_host(v, lin);
+    const uint8_t *host = interp_fetch_host(v, lin);
     struct block *b = host ? find_decoded(v, host, lin, mode) : NULL;
     if (!b)
         b = build(v, lin, mode);

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest addresses to host addresses, and the flags that this costs.
+ *
+ *   T1 = slot of the address in the TLB; T2 = page of its last byte | generation; compare with the slot's tag; T1 = addend
+ *
+ * So an access that crosses into another page, one that is not canonical and one whose translation is not cached
+ * take the same way: the stub calls the fill gate; when that cannot help, the interpreter does the instruction.
+ */
+#include "engine/bt/unit.h"
+
+_Static_assert(sizeof(struct tlb_entry) == 32, "the slot's offset is the page number << 5");
+#define TLB_SLOT_SHIFT (PAGE_SHIFT - 5)
+#define TLB_SLOT_MASK ((TLB_ENTRIES - 1) << 5)
+
+struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from)
+{
+    if (t->nstubs == STUBS) {
+        t->failed = true;
+        t->nstubs--;
+    }
+    struct stub *s = &t->stubs[t->nstubs++];
+    *s = (struct stub){ .kind = kind, .from = from, .state = t->state, .site = -1, .index = (uint16_t)t->index };
+    return s;
+}
+
+uint32_t exit_at(const struct translation *t, enum bt_exit_kind kind, unsigned i)
+{
+    return EXIT_INFO(kind, t->plan.insns[i].off, t->unit->insns - i);
+}
+
+void site_add(struct translation *t, uint32_t at)
+{
+    struct bt *b = t->b;
+    struct stub *s = stub_new(t, STUB_EXIT, NULL);
+    s->info = exit_at(t, BT_BAIL, t->index);
+    s->site = (int32_t)b->nsites;
+    b->sites[b->nsites++] = (struct bt_site){ .at = at };
+}
+
+/* --- flags ------------------------------------------------------------------------------------------------- */
+
+/* LAHF; SETO AL: the form in which v->s.cc keeps them. */
+static void save_flags(struct emitter *e)
+{
+    emit_mov(e, T2, H_RAX);
+    emit_byte(e, 0x9f);
+    emit_reg(e, ENC_0F, 0x90, 0, H_RAX);
+    emit_mem(e, ENC_66, 0x89, H_RAX, AT_VCPU(s.cc));
+    emit_mov(e, H_RAX, T2);
+}
+
+/* ADD AL,7Fh overflows exactly when AL was 1; SAHF gives the rest. */
+static void restore_flags(struct emitter *e)
+{
+    emit_mov(e, T2, H_RAX);
+    emit_mem(e, ENC_0F, 0xb7, H_RAX, AT_VCPU(s.cc));
+    emit_byte(e, 0x04);
+    emit_byte(e, 0x7f);
+    emit_byte(e, 0x9e);
+    emit_mov(e, H_RAX, T2);
+}
+
+void flags_to_s(struct translation *t)
+{
+    if (t->state == FLAGS_S)
+        return;
+    save_flags(&t->e);
+    t->state = FLAGS_S;
+    t->b->n.flag_saves++;
+}
+
+void flags_to_e(struct translation *t)
+{
+    if (t->state == FLAGS_E)
+        return;
+    restore_flags(&t->e);
+    t->state = FLAGS_E;
+    t->b->n.flag_restores++;
+}
+
+/* cmp dword [requests], 0; jne out */
+void poll_emit(struct translation *t)
+{
+    emit_mem(&t->e, 0, 0x83, 7, AT_VCPU(requests));
+    emit_byte(&t->e, 0);
+    uint8_t *from = emit_jcc(&t->e, 5, emit_exec(&t->e));
+    struct stub *s = stub_new(t, STUB_EXIT, from);
+    s->info = exit_at(t, BT_LOOK, t->index);
+    t->polled = true;
+}
+
+/* --- effective addresses ------------------------------------------------------------------------------------- */
+
+unsigned value_of(struct translation *t, unsigned guest, unsigned temp)
+{
+    unsigned h = host_of(guest);
+    if (h != H_NONE)
+        return h;
+    emit_load(&t->e, temp, at_gpr(guest));
+    if (temp == T1)
+        t->delta_group = NO_GROUP;
+    return temp;
+}
+
+static struct amode segment_base(unsigned seg) { return amode_at(H_RSP, VCPU_OFF(sf) + (int32_t)(seg * sizeof(struct seg_fast)) + (int32_t)offsetof(struct seg_fast, base)); }
+
+/* Base, index and displacement as a host operand, without a segment's base. */
+static struct amode plain_ea(struct translation *t, const struct mem_operand *m, unsigned end)
+{
+    struct amode a = { H_NONE, H_NONE, m->scale, (int32_t)m->disp };
+    if (m->base == MEM_RIP) {
+        emit_load(&t->e, T0, AT_AREA(page));
+        a.base = T0;
+        a.disp += (int32_t)end;
+    } else if (m->base < 16) {
+        a.base = (uint8_t)value_of(t, m->base, T0);
+    }
+    if (m->index < 16)
+        a.index = (uint8_t)value_of(t, m->index, T1);
+    if (a.base == H_NONE && a.index == H_NONE) {
+        emit_mov_imm(&t->e, T0, (uint64_t)(int64_t)a.disp);
+        return amode_at(T0, 0);
+    }
+    if (a.base == H_NONE) { /* [index << scale + disp32] needs a base in this encoder */
+        emit_mov_imm(&t->e, T0, (uint64_t)(int64_t)a.disp);
+        a.base = T0;
+        a.disp = 0;
+    }
+    return a;
+}
+
+struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsigned end) { return plain_ea(t, m, end); }
+
+struct amode moffs_ea(struct translation *t, const struct insn *in)
+{
+    emit_mov_imm(&t->e, T0, (uint64_t)in->mem.disp);
+    if (in->mem.seg >= SEG_FS) {
+        emit_load(&t->e, T1, segment_base(in->mem.seg));
+        emit_lea(&t->e, T0, (struct amode){ T0, T1, 0, 0 });
+    }
+    return amode_at(T0, 0);
+}
+
+struct amode ea_emit(struct translation *t, const struct insn *in, const struct mem_operand *m, unsigned end)
+{
+    struct emitter *e = &t->e;
+    bool segment = m->seg >= SEG_FS, narrow = in->addrsize == 4;
+    struct amode a = plain_ea(t, m, end);
+    if (narrow) {
+        emit_lea32(e, T0, a);
+        a = amode_at(T0, 0);
+    }
+    if (segment) {
+        if (a.index != H_NONE) {
+            emit_lea(e, T0, a);
+            a = amode_at(T0, 0);
+        }
+        emit_load(e, T1, segment_base(m->seg));
+        t->delta_group = NO_GROUP;
+        a.index = T1;
+        a.scale = 0;
+        emit_lea(e, T0, a);
+        return amode_at(T0, 0);
+    }
+    if (a.index != H_NONE) {
+        emit_lea(e, T0, a);
+        a = amode_at(T0, 0);
+    }
+    return a;
+}
+
+/* --- checks -------------------------------------------------------------------------------------------------- */
+
+static int32_t tlb_offset(const struct translation *t, size_t field)
+{
+    unsigned index = t->key >> KEY_INDEX_SHIFT & 3;
+    return VCPU_OFF(mmu.tlbs) + (int32_t)(index * sizeof(struct tlb_entry) * TLB_ENTRIES + field);
+}
+
+static void check(struct translation *t, struct amode low, unsigned span, bool write, bool read_first)
+{
+    struct emitter *e = &t->e;
+    flags_to_s(t);
+    if (!t->polled)
+        poll_emit(t);
+    uint64_t retry = emit_exec(e);
+    struct amode last = low;
+    last.disp += (int32_t)span - 1;
+    emit_lea32(e, T1, low);
+    emit_reg(e, 0, 0xc1, 5, T1); /* shr */
+    emit_byte(e, TLB_SLOT_SHIFT);
+    emit_alu_imm(e, 4, T1, (int32_t)TLB_SLOT_MASK, false);
+    emit_lea(e, T2, last);
+    emit_alu_imm(e, 4, T2, -(int32_t)PAGE_SIZE, true);
+    emit_mem(e, ENC_W, 0x0b, T2, AT_VCPU(mmu.gen));
+    size_t tag = offsetof(struct tlb_entry, tag) + (write ? sizeof(uint64_t) : 0);
+    emit_mem(e, ENC_W, 0x3b, T2, (struct amode){ H_RSP, T1, 0, tlb_offset(t, tag) });
+    struct stub *s = stub_new(t, STUB_FILL, emit_jcc(e, 5, emit_exec(e)));
+    s->retry = retry;
+    s->base = low.base;
+    s->disp = low.disp;
+    s->fill = span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0);
+    s->info = exit_at(t, BT_BAIL, t->index);
+    emit_load(e, T1, (struct amode){ H_RSP, T1, 0, tlb_offset(t, offsetof(struct tlb_entry, addend)) });
+    t->b->n.checks++;
+}
+
+static struct amode group_slot(int group) { return amode_at(H_RSP, AREA_OFF(group) + 8 * group); }
+
+struct amode access_emit(struct translation *t, const struct access *a, struct amode ea)
+{
+    struct amode host = { ea.base, T1, 0, ea.disp };
+    if (!a->first) {
+        if (t->delta_group != a->group)
+            emit_load(&t->e, T1, group_slot(a->group));
+        t->delta_group = a->group;
+        t->b->n.checks_merged++;
+        return host;
+    }
+    struct amode low = ea;
+    unsigned span = a->size;
+    bool write = a->write, read_first = false, slot = false;
+    if (a->group != NO_GROUP) {
+        const struct group *g = &t->plan.groups[a->group];
+        low.disp += (int32_t)(g->low - a->at);
+        span = (unsigned)(g->high - g->low);
+        write = g->write;
+        read_first = g->read_first;
+        slot = g->slot;
+    }
+    check(t, low, span, write, read_first);
+    if (slot)
+        emit_store(&t->e, group_slot(a->group), T1);
+    t->delta_group = a->group;
+    return host;
+}
+
+/* --- stubs ----------------------------------------------------------------------------------------------------- */
+
+static uint32_t unit_index(const struct translation *t) { return (uint32_t)(t->unit - t->b->units); }
+
+static void exit_emit(struct translation *t, enum flags_state state, uint32_t info, uint32_t arg)
+{
+    emit_mov_imm32(&t->e, T1, info);
+    emit_mov_imm32(&t->e, T2, arg);
+    emit_jmp(&t->e, bt_exec_addr(t->b, state == FLAGS_E ? t->b->gate_exit_e : t->b->gate_exit_s));
+}
+
+static void fill_stub(struct translation *t, const struct stub *s)
+{
+    emit_lea(&t->e, T2, amode_at(s->base, s->disp));
+    emit_mov_imm32(&t->e, T1, s->fill);
+    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_fill));
+    emit_jmp(&t->e, s->retry);
+    exit_emit(t, FLAGS_S, s->info, unit_index(t));
+}
+
+static void exit_stub(struct translation *t, const struct stub *s)
+{
+    if (s->site >= 0)
+        t->b->sites[s->site].exit = (uint32_t)(emit_exec(&t->e) - bt_exec_addr(t->b, 0));
+    exit_emit(t, s->state, s->info, unit_index(t));
+}
+
+/* What was counted at the unit's entry and is not executed. LEA keeps the flags. */
+static void uncount(struct translation *t, uint32_t rest)
+{
+    emit_load(&t->e, T1, AT_AREA(left));
+    emit_lea(&t->e, T1, amode_at(T1, (int32_t)rest));
+    emit_store(&t->e, AT_AREA(left), T1);
+}
+
+static void link_stub(struct translation *t, const struct stub *s)
+{
+    struct bt *b = t->b;
+    uint8_t *field = s->from;
+    if (counting(t) && s->rest) {
+        uncount(t, s->rest);
+        field = emit_jmp(&t->e, emit_exec(&t->e) + 5);
+    }
+    uint32_t stub = (uint32_t)(emit_exec(&t->e) - bt_exec_addr(b, 0));
+    b->links[b->nlinks] = (struct bt_link){
+        .field = (uint32_t)(field - b->code.write),
+        .target = s->target,
+        .state_s = s->state == FLAGS_S,
+        .stub = stub,
+        .from = t->unit,
+    };
+    exit_emit(t, s->state, EXIT_INFO(BT_LINK, s->target, 0), b->nlinks++);
+    t->unit->links++;
+}
+
+static void far_stub(struct translation *t, const struct stub *s)
+{
+    t->state = s->state;
+    t->index = s->index;
+    flags_to_s(t);
+    if (counting(t) && s->rest)
+        uncount(t, s->rest);
+    /* The branch itself is left to the interpreter then; all behind it is uncounted already. */
+    far_jump_emit(t, s->far_target, 0, EXIT_INFO(BT_BAIL, t->plan.insns[s->index].off, 1));
+}
+
+static void count_stub(struct translation *t, const struct stub *s)
+{
+    emit_mem(&t->e, ENC_W, 0x81, 0, AT_AREA(left)); /* add qword [left], insns */
+    emit_imm(&t->e, t->unit->insns, 4);
+    exit_emit(t, FLAGS_S, s->info, unit_index(t));
+}
+
+static void unlink_stub(struct translation *t, const struct stub *s)
+{
+    emit_mov_imm32(&t->e, T1, unit_index(t));
+    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_unlink));
+    emit_jmp(&t->e, s->retry);
+}
+
+static void simd_stub(struct translation *t, const struct stub *s)
+{
+    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_simd));
+    emit_jmp(&t->e, s->retry);
+}
+
+void stubs_emit(struct translation *t)
+{
+    static void (*const emit[])(struct translation *t, const struct stub *s) = {
+        [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,     [STUB_LINK] = link_stub, [STUB_FAR] = far_stub,
+        [STUB_COUNT] = count_stub, [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub,
+    };
+    for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
+        const struct stub *s = &t->stubs[i];
+        if (s->from)
+            emit_patch(&t->e, s->from, emit_exec(&t->e));
+        emit[s->kind](t, s);
+    }
+}

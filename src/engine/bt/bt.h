@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator: guest code copied into host code, a unit at a time.
+ *
+ *   rip ──jump table──► unit ──► its code runs, jumps from unit to unit ──► exit (why, at which instruction)
+ *    └─ miss: form.c decodes ► plan.c groups accesses ► translate.c emits (copy.c, access.c, branch.c) ► cache.c
+ *
+ * Guest registers stay in the host registers of the same name; the host's stack pointer is the address of
+ * struct vcpu, so everything of the vcpu is one displacement away. Whatever a unit does not do itself, it leaves to
+ * the interpreter: it exits in front of the instruction, with nothing of it done.
+ *
+ *   guest rax..rdi, r8..r11   the same host registers           T0 T1 T2 = r12 r13 r14   scratch
+ *   guest rsp                 host r15                          host rsp                  struct vcpu
+ *   guest r12..r15            in struct vcpu
+ *
+ * Status flags are either in the host's EFLAGS (state E) or in v->s.cc (state S). A check of an address destroys
+ * EFLAGS, so it saves them first when they are there. Every unit can be entered in either state.
+ */
+#ifndef SUNDOG_ENGINE_BT_BT_H
+#define SUNDOG_ENGINE_BT_BT_H
+
+#include "engine/bt/emit.h"
+#include "engine/engine.h"
+#include "engine/interp/op.h"
+#include "host/code_memory.h"
+#include "isa/effects.h"
+
+#define T0 H_R12
+#define T1 H_R13
+#define T2 H_R14
+#define GUEST_RSP H_R15
+
+/* --- contexts: what a jump table's entries hold for ------------------------------------------------------- */
+
+/* A target that was looked up: a linear address, and the entry of its unit. */
+struct bt_jump {
+    uint64_t lin;
+    const void *code;
+};
+#define JUMPS_BITS 11
+#define JUMPS (1u << JUMPS_BITS)
+#define JUMP_HASH 0x9e3779b1u
+
+static inline unsigned jump_slot(uint64_t lin) { return (uint32_t)lin * JUMP_HASH >> (32 - JUMPS_BITS); }
+
+/* What an empty slot holds: an address that belongs to another slot. */
+static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
+
+/* A translation's mode: v->mode, and what else its code depends on. */
+#define KEY_INDEX_SHIFT 12 /* enum mmu_index */
+#define KEY_COUNT BIT(16)  /* retired instructions are counted */
+#define KEY_SSE BIT(17)    /* SSE instructions may run */
+#define KEY_FPX BIT(18)    /* no SIMD floating-point exception is unmasked */
+#define KEY_FLAT_CS BIT(19)
+
+#define CONTEXTS 16u
+struct bt_context {
+    uint64_t epoch; /* mmu.flush_epoch */
+    uint32_t key;
+    bool used;
+    struct bt_jump *jumps;
+};
+
+/* --- what generated code reaches by its stack pointer: directly behind struct vcpu ------------------------- */
+
+#define GROUP_SLOTS 16u
+struct bt_area {
+    void *host_sp;          /* C's stack pointer while generated code runs */
+    uint64_t page;          /* linear address of the running unit's page */
+    struct bt_jump *jumps;  /* of the present context */
+    int64_t left;           /* counting: instructions until until_count */
+    uint64_t exit_lin;
+    uint32_t exit, exit_arg;
+    uint32_t simd_live; /* XMM registers of the guest are in the host's */
+    uint32_t pad;
+    uint64_t group[GROUP_SLOTS]; /* host minus guest address of a group of accesses */
+    struct bt *bt;
+};
+
+#define VCPU_OFF(field) ((int32_t)offsetof(struct vcpu, field))
+#define AREA_OFF(field) ((int32_t)(VCPU_ROOM_AT + offsetof(struct bt_area, field)))
+#define AT_VCPU(field) amode_at(H_RSP, VCPU_OFF(field))
+#define AT_AREA(field) amode_at(H_RSP, AREA_OFF(field))
+static inline struct amode at_gpr(unsigned n) { return amode_at(H_RSP, VCPU_OFF(s.gpr) + (int32_t)(8 * n)); }
+
+static inline struct bt_area *bt_area(struct vcpu *v) { return (struct bt_area *)(void *)((uint8_t *)v + VCPU_ROOM_AT); }
+
+/* --- exits ------------------------------------------------------------------------------------------------- */
+
+/*
+ * exit: kind | offset of the instruction in the page << 4 | instructions of the unit not executed << 20.
+ */
+enum bt_exit_kind {
+    BT_BAIL,  /* the interpreter does this instruction */
+    BT_LINK,  /* a jump to another unit of the page that is not linked yet: exit_arg names it */
+    BT_LOOK,  /* a request, or the count is near: at this instruction */
+    BT_LOOK_FAR, /* at exit_lin: looked up before going on */
+    BT_STALE,    /* the unit is no longer what memory holds: at exit_lin */
+    BT_EXITS
+};
+#define EXIT_INFO(kind, off, rest) ((uint32_t)(kind) | (uint32_t)(off) << 4 | (uint32_t)(rest) << 20)
+#define EXIT_KIND(info) ((enum bt_exit_kind)((info)&15))
+#define EXIT_OFF(info) ((info) >> 4 & 0xffff)
+#define EXIT_REST(info) ((info) >> 20)
+
+/* What the slow path of a check is told: size | FILL_*. */
+#define FILL_WRITE 0x1000u
+#define FILL_READ_FIRST 0x2000u /* with FILL_WRITE: the first access reads, so nothing may be marked written yet */
+#define FILL_SIZE 0xfffu
+
+/* --- units ------------------------------------------------------------------------------------------------- */
+
+#define UNIT_INSNS 64u
+
+struct bt_unit {
+    const uint8_t *host; /* first guest byte, with key: what it is found by */
+    uint32_t key;
+    uint32_t version; /* of the page's code when it was translated */
+    const _Atomic uint32_t *live;
+    struct bt_unit *hash_next, *page_next;
+    uint32_t entry_s, entry_e, entry_jump; /* offsets in the cache; entry_jump: state S, T0 = linear address */
+    uint32_t code_bytes;
+    uint32_t first_link;
+    uint16_t links;
+    uint16_t insns, guest_bytes;
+};
+
+/* A direct jump inside a page, to be linked. */
+struct bt_link {
+    uint32_t field; /* offset of its rel32 in the cache */
+    uint16_t target; /* offset in the page */
+    bool state_s;
+    bool linked;
+    uint32_t stub; /* where it goes while not linked */
+    struct bt_unit *from;
+};
+
+/* A place where the host itself may fault (SIGFPE, SIGSEGV): the instruction, and the exit to take. */
+struct bt_site {
+    uint32_t at, exit;
+};
+
+#define BT_COUNTERS(X) \
+    X(units) X(guest_bytes) X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) \
+    X(lookup_misses) X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) \
+    X(fills_failed) X(checks) X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) \
+    X(cache_flushes) X(contexts_recycled) X(translate_ns)
+
+struct bt_counters {
+#define X(name) uint64_t name;
+    BT_COUNTERS(X)
+#undef X
+};
+
+#define HASH_BITS 15
+#define HEAT_BITS 14
+
+/* One vcpu's translator. */
+struct bt {
+    struct interp interp; /* does what is cold, and what translated code leaves to it; v->engine_data points here */
+    struct vcpu *v;
+    struct engine_config cfg;
+    struct host_code code;
+    uint32_t used;      /* bytes of the cache */
+    uint32_t gates_end; /* flushing keeps what is below */
+    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink;
+    struct bt_unit *units; /* an array, emptied with the cache */
+    uint32_t nunits, max_units;
+    struct bt_link *links;
+    uint32_t nlinks, max_links;
+    struct bt_site *sites;
+    uint32_t nsites, max_sites;
+    struct bt_unit *hash[1u << HASH_BITS];
+    struct bt_unit *pages[1u << HASH_BITS]; /* by host page */
+    uint8_t heat[1u << HEAT_BITS];
+    uint8_t warm; /* a block is translated when it was run this often */
+    struct bt_context contexts[CONTEXTS];
+    struct bt_context *context;
+    unsigned next_context;
+    struct bt_jump *jump_memory;
+    struct bt_counters n;
+};
+
+static inline struct bt *bt_of(struct vcpu *v) { return bt_area(v)->bt; }
+
+static inline struct emitter bt_emitter(const struct bt *b)
+{
+    return (struct emitter){ .at = b->code.write + b->used,
+                             .end = b->code.write + b->code.size,
+                             .to_exec = b->code.exec - b->code.write };
+}
+static inline const void *bt_exec(const struct bt *b, uint32_t off) { return b->code.exec + off; }
+static inline uint64_t bt_exec_addr(const struct bt *b, uint32_t off) { return (uint64_t)(uintptr_t)b->code.exec + off; }
+static inline bool pass_on(const struct bt *b, enum engine_pass pass) { return !(b->cfg.passes_off >> pass & 1); }
+
+/* --- cache.c ------------------------------------------------------------------------------------------------ */
+int bt_cache_init(struct bt *b, struct error *e);
+void bt_cache_free(struct bt *b);
+/* Forgets every unit. */
+void bt_cache_flush(struct bt *b);
+/* The unit for these bytes that still is what memory holds, or NULL. */
+struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key);
+void bt_cache_add(struct bt *b, struct bt_unit *u);
+/* Takes out the units of the page of these bytes: nothing enters them any more. */
+void bt_cache_drop_page(struct bt *b, const uint8_t *host);
+/* Makes a direct jump go to `to`. */
+void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to);
+/* Room for one more unit of `code` bytes and its tables, else false. */
+bool bt_cache_room(const struct bt *b, size_t code);
+
+/* --- gates.c: code that all units share, made when the cache is made ---------------------------------------- */
+void bt_gates_emit(struct bt *b);
+/* Slow path of a check: is the translation cached now? No effect that the guest could see besides accessed and dirty
+ * bits that the access itself would set. Called by generated code. */
+bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info);
+
+/* --- translate.c --------------------------------------------------------------------------------------------- */
+/* Translates at CS:rip, whose first byte is at `host`; NULL when the first instruction is one for the interpreter or the
+ * cache is full (`*full`). */
+struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct page *pg, uint32_t key, bool *full);
+
+/* A request came while a loop of this unit runs that only links hold together: its links go to their stubs again. */
+bool bt_unlink(struct vcpu *v, uint64_t unused, uint32_t unit);
+
+extern const struct engine_ops bt_engine;
+
+#endif

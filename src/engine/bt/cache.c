@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where units live: found by host address and key, taken out by page, forgotten all at once when the cache is full.
+ *
+ * A unit that was taken out stays where it is until then: jump tables may still hold its address, so its entries are
+ * overwritten with a jump to an exit.
+ */
+#include "engine/bt/bt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "host/memory.h"
+
+#define DEFAULT_CACHE (16u << 20)
+#define BYTES_PER_UNIT 256u
+#define BYTES_PER_LINK 96u
+#define BYTES_PER_SITE 512u
+#define JUMP_MEMORY (CONTEXTS * JUMPS * sizeof(struct bt_jump))
+
+static unsigned hash_of(const uint8_t *host, uint32_t key)
+{
+    return (unsigned)(((uint64_t)(uintptr_t)host ^ (uint64_t)key << 36) * 0x9e3779b97f4a7c15ull >> (64 - HASH_BITS));
+}
+
+static unsigned page_hash(const uint8_t *host)
+{
+    return (unsigned)(((uint64_t)(uintptr_t)host >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> (64 - HASH_BITS));
+}
+
+static bool same_page(const uint8_t *a, const uint8_t *b)
+{
+    return (uintptr_t)a >> PAGE_SHIFT == (uintptr_t)b >> PAGE_SHIFT;
+}
+
+static void clear_contexts(struct bt *b)
+{
+    for (unsigned i = 0; i < CONTEXTS; i++)
+        b->contexts[i].used = false;
+    b->context = NULL;
+}
+
+int bt_cache_init(struct bt *b, struct error *e)
+{
+    size_t size = b->cfg.code_cache ? b->cfg.code_cache : DEFAULT_CACHE;
+    int err = host_code_map(&b->code, size, e);
+    if (err)
+        return err;
+    b->max_units = (uint32_t)(size / BYTES_PER_UNIT);
+    b->max_links = (uint32_t)(size / BYTES_PER_LINK);
+    b->max_sites = (uint32_t)(size / BYTES_PER_SITE);
+    b->units = host_pages_alloc(b->max_units * sizeof(*b->units));
+    b->links = host_pages_alloc(b->max_links * sizeof(*b->links));
+    b->sites = host_pages_alloc(b->max_sites * sizeof(*b->sites));
+    b->jump_memory = host_pages_alloc(JUMP_MEMORY);
+    if (!b->units || !b->links || !b->sites || !b->jump_memory) {
+        bt_cache_free(b);
+        return error_set(e, -ENOMEM, "no memory for translated code; try a smaller --code-cache");
+    }
+    for (unsigned i = 0; i < CONTEXTS; i++)
+        b->contexts[i].jumps = b->jump_memory + i * JUMPS;
+    return 0;
+}
+
+void bt_cache_free(struct bt *b)
+{
+    host_pages_free(b->units, b->max_units * sizeof(*b->units));
+    host_pages_free(b->links, b->max_links * sizeof(*b->links));
+    host_pages_free(b->sites, b->max_sites * sizeof(*b->sites));
+    host_pages_free(b->jump_memory, JUMP_MEMORY);
+    host_code_unmap(&b->code);
+}
+
+void bt_cache_flush(struct bt *b)
+{
+    memset(b->hash, 0, sizeof(b->hash));
+    memset(b->pages, 0, sizeof(b->pages));
+    b->nunits = b->nlinks = b->nsites = 0;
+    b->used = b->gates_end;
+    clear_contexts(b);
+    b->n.cache_flushes++;
+}
+
+bool bt_cache_room(const struct bt *b, size_t code)
+{
+    return b->used + code <= b->code.size && b->nunits < b->max_units && b->nlinks + 2 * UNIT_INSNS <= b->max_links &&
+           b->nsites + UNIT_INSNS <= b->max_sites;
+}
+
+struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key)
+{
+    for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
+        if (u->host == host && u->key == key) {
+            if (likely(atomic_load_explicit(u->live, memory_order_acquire) == u->version))
+                return u;
+            bt_cache_drop_page(b, host);
+            return NULL;
+        }
+    return NULL;
+}
+
+void bt_cache_add(struct bt *b, struct bt_unit *u)
+{
+    struct bt_unit **at = &b->hash[hash_of(u->host, u->key)], **page = &b->pages[page_hash(u->host)];
+    u->hash_next = *at;
+    *at = u;
+    u->page_next = *page;
+    *page = u;
+}
+
+static void unhash(struct bt *b, const struct bt_unit *u)
+{
+    struct bt_unit **at = &b->hash[hash_of(u->host, u->key)];
+    while (*at && *at != u)
+        at = &(*at)->hash_next;
+    if (*at)
+        *at = u->hash_next;
+}
+
+/* Only by a jump table can a unit be entered now: links come from its own page, which goes as a whole. */
+static void seal(struct bt *b, const struct bt_unit *u)
+{
+    struct emitter e = bt_emitter(b);
+    e.at = b->code.write + u->entry_jump;
+    emit_mov_imm32(&e, T1, EXIT_INFO(BT_STALE, 0, 0));
+    emit_jmp(&e, bt_exec_addr(b, b->gate_exit_s));
+    b->n.units_dropped++;
+}
+
+void bt_cache_drop_page(struct bt *b, const uint8_t *host)
+{
+    struct bt_unit **at = &b->pages[page_hash(host)];
+    while (*at) {
+        struct bt_unit *u = *at;
+        if (!same_page(u->host, host)) {
+            at = &u->page_next;
+            continue;
+        }
+        *at = u->page_next;
+        unhash(b, u);
+        seal(b, u);
+    }
+}
+
+void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
+{
+    struct emitter e = bt_emitter(b);
+    emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->state_s ? to->entry_s : to->entry_e));
+    l->linked = true;
+    b->n.links_made++;
+}

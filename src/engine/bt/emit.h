@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writing x86-64 instructions into memory: prefixes, opcode, ModRM, SIB, displacement (SDM 2A chapter 2). */
+#ifndef SUNDOG_ENGINE_BT_EMIT_H
+#define SUNDOG_ENGINE_BT_EMIT_H
+
+#include "base/types.h"
+
+/* Host registers by their encoding. */
+enum host_reg {
+    H_RAX, H_RCX, H_RDX, H_RBX, H_RSP, H_RBP, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11, H_R12, H_R13, H_R14, H_R15,
+    H_NONE = 0xff
+};
+
+/* A host memory operand [base + index << scale + disp]; index H_NONE: none. */
+struct amode {
+    uint8_t base, index, scale;
+    int32_t disp;
+};
+
+/* Where code goes. Nothing is written beyond `end`: `full` is set instead. */
+struct emitter {
+    uint8_t *at, *end;
+    intptr_t to_exec; /* address at which the byte at `at` will run, minus `at` */
+    bool full;
+};
+
+/* What an instruction is encoded with; imm bytes follow by emit_imm(). */
+#define ENC_W 1u     /* REX.W */
+#define ENC_66 2u    /* operand-size or mandatory prefix */
+#define ENC_F2 4u
+#define ENC_F3 8u
+#define ENC_LOCK 16u
+#define ENC_BYTE 32u /* byte registers: 4..7 mean SPL..DIL */
+#define ENC_0F 64u
+#define ENC_0F38 128u
+#define ENC_0F3A 256u
+
+void emit_byte(struct emitter *e, unsigned byte);
+void emit_imm(struct emitter *e, uint64_t val, unsigned bytes);
+/* opcode reg, [mem] / opcode reg, rm */
+void emit_mem(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, struct amode m);
+void emit_reg(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, unsigned rm);
+/* An opcode whose low three bits name a register. */
+void emit_plus(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg);
+/* An opcode without ModRM. */
+void emit_plain(struct emitter *e, unsigned enc, unsigned opcode);
+
+static inline uint64_t emit_exec(const struct emitter *e) { return (uint64_t)(uintptr_t)e->at + (uint64_t)e->to_exec; }
+
+/* jmp / call / jcc rel32 to an address in the executable view. Returns where the rel32 stands (writable). */
+uint8_t *emit_jmp(struct emitter *e, uint64_t target);
+uint8_t *emit_call(struct emitter *e, uint64_t target);
+uint8_t *emit_jcc(struct emitter *e, unsigned cond, uint64_t target);
+/* Makes the rel32 at `field` reach `target`. */
+void emit_patch(const struct emitter *e, uint8_t *field, uint64_t target);
+
+/* --- the few instructions that the translator makes itself --- */
+void emit_mov(struct emitter *e, unsigned dst, unsigned src);   /* 64 bits; nothing when equal */
+void emit_mov32(struct emitter *e, unsigned dst, unsigned src); /* zero-extends */
+void emit_load(struct emitter *e, unsigned dst, struct amode m);
+void emit_load32(struct emitter *e, unsigned dst, struct amode m);
+void emit_store(struct emitter *e, struct amode m, unsigned src);
+void emit_store32(struct emitter *e, struct amode m, unsigned src);
+void emit_lea(struct emitter *e, unsigned dst, struct amode m);
+void emit_lea32(struct emitter *e, unsigned dst, struct amode m);
+void emit_mov_imm32(struct emitter *e, unsigned dst, uint32_t imm);
+/* The shortest load of a 64-bit constant. */
+void emit_mov_imm(struct emitter *e, unsigned dst, uint64_t imm);
+/* op r64, imm32 by the /n of group 1 (0 add, 4 and, 5 sub, 7 cmp); 32-bit form with `wide` false. */
+void emit_alu_imm(struct emitter *e, unsigned n, unsigned reg, int32_t imm, bool wide);
+
+static inline struct amode amode_at(unsigned base, int32_t disp)
+{
+    return (struct amode){ (uint8_t)base, H_NONE, 0, disp };
+}
+
+#endif

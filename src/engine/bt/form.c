@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which instructions make a unit, and what is done with each.
+ *
+ * A unit is a run of instructions on one page; it goes on behind a branch that is not taken. It ends with a jump, in
+ * front of an instruction for the interpreter, or at the page's end.
+ */
+#include "base/bits.h"
+#include "engine/bt/unit.h"
+
+#define INSN_MAX 15u
+#define CODE_LINE 64u /* granule of the pmap's code map */
+
+/* clang-format off */
+static const uint8_t how_by_id[INSN_ID_COUNT] = {
+    [INSN_ADD] = HOW_COPY, [INSN_OR] = HOW_COPY, [INSN_ADC] = HOW_COPY, [INSN_SBB] = HOW_COPY,
+    [INSN_AND] = HOW_COPY, [INSN_SUB] = HOW_COPY, [INSN_XOR] = HOW_COPY, [INSN_CMP] = HOW_COPY,
+    [INSN_TEST] = HOW_COPY, [INSN_INC] = HOW_COPY, [INSN_DEC] = HOW_COPY, [INSN_NEG] = HOW_COPY,
+    [INSN_NOT] = HOW_COPY, [INSN_ROL] = HOW_COPY, [INSN_ROR] = HOW_COPY, [INSN_RCL] = HOW_COPY,
+    [INSN_RCR] = HOW_COPY, [INSN_SHL] = HOW_COPY, [INSN_SHR] = HOW_COPY, [INSN_SAR] = HOW_COPY,
+    [INSN_SHLD] = HOW_COPY, [INSN_SHRD] = HOW_COPY, [INSN_MUL] = HOW_COPY, [INSN_IMUL1] = HOW_COPY,
+    [INSN_IMUL2] = HOW_COPY, [INSN_IMUL3] = HOW_COPY, [INSN_DIV] = HOW_COPY, [INSN_IDIV] = HOW_COPY,
+    [INSN_MOV] = HOW_COPY, [INSN_MOVNTI] = HOW_COPY, [INSN_MOVZX] = HOW_COPY, [INSN_MOVSX] = HOW_COPY,
+    [INSN_CMOVCC] = HOW_COPY, [INSN_SETCC] = HOW_COPY, [INSN_CBW] = HOW_COPY, [INSN_CWD] = HOW_COPY,
+    [INSN_BSWAP] = HOW_COPY, [INSN_BT] = HOW_COPY, [INSN_BTS] = HOW_COPY, [INSN_BTR] = HOW_COPY,
+    [INSN_BTC] = HOW_COPY, [INSN_BSF] = HOW_COPY, [INSN_BSR] = HOW_COPY, [INSN_POPCNT] = HOW_COPY,
+    [INSN_XCHG] = HOW_COPY, [INSN_XADD] = HOW_COPY, [INSN_CMPXCHG] = HOW_COPY, [INSN_CMPXCHG8B] = HOW_COPY,
+    [INSN_CRC32] = HOW_COPY, [INSN_LAHF] = HOW_COPY, [INSN_SAHF] = HOW_COPY, [INSN_CLC] = HOW_COPY,
+    [INSN_STC] = HOW_COPY, [INSN_CMC] = HOW_COPY, [INSN_LFENCE] = HOW_COPY, [INSN_MFENCE] = HOW_COPY,
+    [INSN_SFENCE] = HOW_COPY,
+    [INSN_NOP] = HOW_NOP, [INSN_CLD] = HOW_CLD,
+    [INSN_LEA] = HOW_LEA, [INSN_PUSH] = HOW_PUSH, [INSN_POP] = HOW_POP, [INSN_LEAVE] = HOW_LEAVE,
+    [INSN_CALL] = HOW_CALL, [INSN_CALL_IND] = HOW_CALL_IND, [INSN_RET] = HOW_RET,
+    [INSN_JMP] = HOW_JMP, [INSN_JMP_IND] = HOW_JMP_IND, [INSN_JCC] = HOW_JCC,
+};
+/* clang-format on */
+
+static bool is_simd(const struct insn *in)
+{
+    switch (in->id) {
+    case INSN_LDMXCSR:
+    case INSN_STMXCSR:
+    case INSN_FXSAVE:
+    case INSN_FXRSTOR:
+    case INSN_XSAVE:
+    case INSN_XRSTOR: return false;
+    default: return (in->row->flags & (IF_SSE | IF_MMX | IF_SYS)) == IF_SSE;
+    }
+}
+
+static bool has_mem(const struct insn *in)
+{
+    return in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM || in->op[2].kind == OPND_MEM;
+}
+
+/* Memory operands that are not (segment base +) effective address of the mode's own size. */
+static bool mem_possible(const struct insn *in, uint32_t key)
+{
+    const struct mem_operand *m = &in->mem;
+    if (in->addrsize < 4 || m->disp != (int32_t)m->disp)
+        return false;
+    return key_code64(key) || m->seg < SEG_FS;
+}
+
+static bool is_moffs(const struct insn *in)
+{
+    return in->id == INSN_MOV && in->row->opcode >= 0xa0 && in->row->opcode <= 0xa3 && in->row->map == MAP_1;
+}
+
+/* Operand size of stack instructions: the mode's own only. */
+static bool natural_size(const struct insn *in, uint32_t key) { return in->opsize == (key_code64(key) ? 8 : 4); }
+
+static bool ends_unit(enum how how)
+{
+    return how == HOW_JMP || how == HOW_CALL || how == HOW_RET || how == HOW_JMP_IND || how == HOW_CALL_IND;
+}
+
+static enum how classify(const struct bt *b, const struct insn *in, const uint8_t *bytes, uint32_t key)
+{
+    enum how how = how_by_id[in->id];
+    bool vex = bytes[0] == 0x62 || bytes[0] == 0xc4 || bytes[0] == 0xc5;
+    if (how == HOW_BAIL && is_simd(in) && !vex) {
+        if (!(key & KEY_SSE) || !pass_on(b, ENGINE_PASS_SIMD) || (in->row->flags & IF_FPX && !(key & KEY_FPX)) ||
+            !copy_possible(in, key))
+            return HOW_BAIL;
+        how = HOW_SIMD;
+    }
+    if (how == HOW_BAIL)
+        return HOW_BAIL;
+    if (is_moffs(in))
+        return key_code64(key) && in->addrsize == 8 ? HOW_MOFFS : HOW_BAIL;
+    if (how != HOW_NOP && has_mem(in) && !mem_possible(in, key))
+        return HOW_BAIL;
+    switch (how) {
+    case HOW_COPY: return copy_possible(in, key) ? HOW_COPY : HOW_BAIL;
+    case HOW_PUSH:
+    case HOW_POP:
+    case HOW_LEAVE:
+        if (!natural_size(in, key) || in->op[0].kind == OPND_SEG || (how == HOW_POP && has_mem(in)))
+            return HOW_BAIL;
+        return how;
+    case HOW_CALL:
+    case HOW_CALL_IND:
+    case HOW_RET:
+    case HOW_JMP:
+    case HOW_JMP_IND: return natural_size(in, key) ? how : HOW_BAIL;
+    case HOW_JCC: return natural_size(in, key) ? how : HOW_BAIL;
+    default: return how;
+    }
+}
+
+static unsigned stack_size(uint32_t key) { return key_code64(key) ? 8 : 4; }
+
+static void note_accesses(struct planned *p, uint32_t key)
+{
+    const struct insn *in = &p->in;
+    bool mem = has_mem(in) && p->how != HOW_NOP && p->how != HOW_LEA;
+    p->mem = (struct access){ .group = NO_GROUP };
+    p->stack = (struct access){ .group = NO_GROUP };
+    if (mem) {
+        uint8_t size = p->fx.mem_read > p->fx.mem_write ? p->fx.mem_read : p->fx.mem_write;
+        if (p->how == HOW_JMP_IND || p->how == HOW_CALL_IND || p->how == HOW_PUSH) {
+            size = (uint8_t)stack_size(key);
+            p->fx.mem_write = 0;
+            p->fx.mem_read = size;
+        }
+        p->mem.used = true;
+        p->mem.size = size;
+        p->mem.write = p->fx.mem_write;
+        p->mem.read = p->fx.mem_read;
+    }
+    bool push = p->how == HOW_PUSH || p->how == HOW_CALL || p->how == HOW_CALL_IND;
+    bool pop = p->how == HOW_POP || p->how == HOW_LEAVE || p->how == HOW_RET;
+    if (push || pop) {
+        p->stack.used = true;
+        p->stack.size = (uint8_t)stack_size(key);
+        p->stack.write = push;
+        p->stack.read = pop;
+    }
+}
+
+bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key)
+{
+    unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at, code_bytes = mode_code_bytes(key & 0xfff);
+    p->count = 0;
+    p->start = (uint16_t)at;
+    p->code64 = key_code64(key);
+    p->addr_bytes = p->code64 ? 8 : 4;
+    while (p->count < UNIT_INSNS && at < PAGE_SIZE) {
+        unsigned avail = PAGE_SIZE - at < INSN_MAX ? PAGE_SIZE - at : INSN_MAX;
+        if (at + avail > claimed) {
+            unsigned upto = (at + avail + CODE_LINE - 1) & ~(CODE_LINE - 1);
+            pmap_claim_code(b->v->pmap, GPA((addr.v & ~(uint64_t)PAGE_OFFSET_MASK) + at), upto - at);
+            claimed = upto;
+        }
+        struct planned *i = &p->insns[p->count];
+        const uint8_t *bytes = host + (at - p->start);
+        if (insn_decode(&i->in, bytes, avail, code_bytes) != DECODE_OK)
+            i->how = HOW_BAIL;
+        else
+            i->how = classify(b, &i->in, bytes, key);
+        i->off = i->end = (uint16_t)at;
+        if (i->how != HOW_BAIL) {
+            insn_effects(&i->fx, &i->in);
+            if (i->fx.unknown && i->how == HOW_COPY)
+                i->how = HOW_BAIL;
+        }
+        if (i->how == HOW_BAIL)
+            return p->count++ > 0;
+        i->end = (uint16_t)(at + i->in.len);
+        note_accesses(i, key);
+        at = i->end;
+        p->count++;
+        if (ends_unit(i->how) || (i->how == HOW_JCC && !pass_on(b, ENGINE_PASS_SUPERBLOCK)))
+            break;
+    }
+    return p->count > 0;
+}

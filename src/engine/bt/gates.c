@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The way into generated code and out of it.
+ *
+ *   enter(v, code, lin): C's stack pointer is put away, the guest's registers are loaded, jump to `code` (T0 = lin)
+ *   exit_e / exit_s:     the guest's registers are put away (flags too, in state E), back to C; T1 exit, T2 argument
+ *   fill, unlink:        call C and return, 5 bytes further when C said false
+ *   simd:                loads the guest's XMM registers
+ *
+ * Each switches to C's stack: the stack pointer of generated code is the vcpu.
+ */
+#include "engine/bt/bt.h"
+
+/* Guest registers that live in host registers, but for RSP. */
+static const uint8_t kept[] = { H_RAX, H_RCX, H_RDX, H_RBX, H_RBP, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11 };
+/* Those of them that a C function may change. */
+static const uint8_t fragile[] = { H_RAX, H_RCX, H_RDX, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11 };
+static const uint8_t callee_saved[] = { H_RBX, H_RBP, H_R12, H_R13, H_R14, H_R15 };
+
+static void push(struct emitter *e, unsigned reg) { emit_plus(e, 0, 0x50, reg); }
+static void pop(struct emitter *e, unsigned reg) { emit_plus(e, 0, 0x58, reg); }
+
+/* `below`: bytes that the stack pointer is below the vcpu. */
+static struct amode shifted(struct amode m, int32_t below)
+{
+    m.disp += below;
+    return m;
+}
+
+/* Moves the XMM registers between the host's and v->s.fpu: MOVUPS 0F 10 load, 0F 11 store. */
+static void move_simd(struct emitter *e, unsigned opcode, int32_t below)
+{
+    for (unsigned i = 0; i < 16; i++)
+        emit_mem(e, ENC_0F, opcode, i, amode_at(H_RSP, VCPU_OFF(s.fpu.xmm) + (int32_t)(16 * i) + below));
+}
+
+/* cmp dword [simd_live], 0; je over what follows. Returns the field of the jump. */
+static uint8_t *skip_unless_simd(struct emitter *e, int32_t below)
+{
+    emit_mem(e, 0, 0x83, 7, shifted(AT_AREA(simd_live), below));
+    emit_byte(e, 0);
+    return emit_jcc(e, 4, emit_exec(e));
+}
+
+static void emit_enter(struct emitter *e)
+{
+    for (unsigned i = 0; i < array_size(callee_saved); i++)
+        push(e, callee_saved[i]);
+    emit_alu_imm(e, 5, H_RSP, 8, true); /* 16-byte alignment for calls */
+    emit_store(e, amode_at(H_RDI, AREA_OFF(host_sp)), H_RSP);
+    emit_mov(e, H_RSP, H_RDI);
+    emit_mov(e, T0, H_RDX);
+    emit_mov(e, T1, H_RSI);
+    for (unsigned i = 0; i < array_size(kept); i++)
+        emit_load(e, kept[i], at_gpr(kept[i]));
+    emit_load(e, GUEST_RSP, at_gpr(RSP));
+    emit_reg(e, 0, 0xff, 4, T1);
+}
+
+/* State E: MOV T2,RAX; LAHF; SETO AL; MOV [cc],AX; MOV RAX,T2 would lose T2, the exit's argument. */
+static void emit_exit_e(struct emitter *e)
+{
+    emit_store(e, at_gpr(RAX), H_RAX);
+    emit_byte(e, 0x9f);
+    emit_reg(e, ENC_0F, 0x90, 0, H_RAX);
+    emit_mem(e, ENC_66, 0x89, H_RAX, AT_VCPU(s.cc));
+    emit_load(e, H_RAX, at_gpr(RAX));
+}
+
+static void emit_exit_s(struct emitter *e)
+{
+    for (unsigned i = 0; i < array_size(kept); i++)
+        emit_store(e, at_gpr(kept[i]), kept[i]);
+    emit_store(e, at_gpr(RSP), GUEST_RSP);
+    emit_store(e, AT_AREA(exit_lin), T0);
+    emit_store32(e, AT_AREA(exit), T1);
+    emit_store32(e, AT_AREA(exit_arg), T2);
+    uint8_t *over = skip_unless_simd(e, 0);
+    move_simd(e, 0x11, 0);
+    emit_mem(e, 0, 0xc7, 0, AT_AREA(simd_live));
+    emit_imm(e, 0, 4);
+    emit_patch(e, over, emit_exec(e));
+    emit_load(e, H_RSP, AT_AREA(host_sp));
+    emit_alu_imm(e, 0, H_RSP, 8, true);
+    for (unsigned i = array_size(callee_saved); i-- > 0;)
+        pop(e, callee_saved[i]);
+    emit_byte(e, 0xc3);
+}
+
+/* C function(v, T2, T1); a false result returns 5 bytes further. */
+static void emit_call_out(struct emitter *e, bool (*function)(struct vcpu *v, uint64_t lin, uint32_t info))
+{
+    for (unsigned i = 0; i < array_size(fragile); i++)
+        emit_store(e, shifted(at_gpr(fragile[i]), 8), fragile[i]);
+    uint8_t *over = skip_unless_simd(e, 8);
+    move_simd(e, 0x11, 8);
+    emit_patch(e, over, emit_exec(e));
+    emit_lea(e, H_RDI, amode_at(H_RSP, 8));
+    emit_mov(e, H_RSI, T2);
+    emit_mov32(e, H_RDX, T1);
+    emit_mov(e, T2, H_RSP);
+    emit_load(e, H_RSP, shifted(AT_AREA(host_sp), 8));
+    emit_mov_imm(e, H_RAX, (uint64_t)(uintptr_t)function);
+    emit_reg(e, 0, 0xff, 2, H_RAX);
+    emit_mov(e, H_RSP, T2);
+    emit_mov32(e, T1, H_RAX);
+    uint8_t *over2 = skip_unless_simd(e, 8);
+    move_simd(e, 0x10, 8);
+    emit_patch(e, over2, emit_exec(e));
+    for (unsigned i = 0; i < array_size(fragile); i++)
+        emit_load(e, fragile[i], shifted(at_gpr(fragile[i]), 8));
+    emit_reg(e, ENC_BYTE, 0x84, T1, T1); /* test T1b, T1b */
+    uint8_t *filled = emit_jcc(e, 5, emit_exec(e));
+    emit_mem(e, ENC_W, 0x83, 0, amode_at(H_RSP, 0)); /* add qword [rsp], 5 */
+    emit_byte(e, 5);
+    emit_patch(e, filled, emit_exec(e));
+    emit_byte(e, 0xc3);
+}
+
+static void emit_simd(struct emitter *e)
+{
+    move_simd(e, 0x10, 8);
+    emit_mem(e, 0, 0xc7, 0, shifted(AT_AREA(simd_live), 8));
+    emit_imm(e, 1, 4);
+    emit_byte(e, 0xc3);
+}
+
+void bt_gates_emit(struct bt *b)
+{
+    struct emitter e = bt_emitter(b);
+#define HERE ((uint32_t)(e.at - b->code.write))
+    b->gate_enter = HERE;
+    emit_enter(&e);
+    b->gate_exit_e = HERE;
+    emit_exit_e(&e); /* goes on in exit_s */
+    b->gate_exit_s = HERE;
+    emit_exit_s(&e);
+    b->gate_fill = HERE;
+    emit_call_out(&e, bt_fill);
+    b->gate_unlink = HERE;
+    emit_call_out(&e, bt_unlink);
+    b->gate_simd = HERE;
+    emit_simd(&e);
+    b->used = b->gates_end = (HERE + 63) & ~63u;
+#undef HERE
+}

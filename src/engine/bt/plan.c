@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Accesses that one check can serve: the same symbolic address plus constants, close together.
+ *
+ * Registers are followed through the unit as symbol + constant: MOV copies, ADD/SUB/LEA/INC/DEC/PUSH/POP with constants
+ * shift, all else makes a new symbol. Accesses whose symbols are equal are at fixed distances, whatever the values.
+ */
+#include "engine/bt/unit.h"
+
+#define SYMBOL_RIP 17u /* the page's address */
+#define SYMBOL_NEXT 32u
+
+struct tracker {
+    struct symbol reg[16];
+    uint16_t next;
+    uint8_t bytes; /* full register width */
+};
+
+static struct symbol fresh(struct tracker *k) { return (struct symbol){ k->next++, 0 }; }
+
+static void shift(struct tracker *k, unsigned reg, int64_t by) { k->reg[reg].add += by; }
+
+static bool full_reg(const struct tracker *k, const struct operand *o) { return o->kind == OPND_REG && o->size == k->bytes; }
+
+/* What the instruction does to the registers it writes. */
+static void follow(struct tracker *k, const struct planned *p)
+{
+    const struct insn *in = &p->in;
+    const struct operand *dst = &in->op[0], *src = &in->op[1];
+    bool full = full_reg(k, dst);
+    struct symbol moved = { 0, 0 };
+    if (in->id == INSN_MOV && full && src->kind == OPND_REG)
+        moved = k->reg[src->reg];
+    else if ((in->id == INSN_ADD || in->id == INSN_SUB) && full && src->kind == OPND_IMM)
+        moved = (struct symbol){ k->reg[dst->reg].id,
+                                 k->reg[dst->reg].add + (in->id == INSN_ADD ? (int64_t)in->imm : -(int64_t)in->imm) };
+    else if ((in->id == INSN_INC || in->id == INSN_DEC) && full)
+        moved = (struct symbol){ k->reg[dst->reg].id, k->reg[dst->reg].add + (in->id == INSN_INC ? 1 : -1) };
+    else if (in->id == INSN_LEA && full && in->addrsize == k->bytes && in->mem.base < 16 && in->mem.index == MEM_NO_REG)
+        moved = (struct symbol){ k->reg[in->mem.base].id, k->reg[in->mem.base].add + in->mem.disp };
+    unsigned written = p->fx.gpr_written;
+    bool push = p->stack.used && p->stack.write, pop = p->stack.used && p->stack.read;
+    if (push || pop)
+        written &= ~(1u << RSP);
+    for (unsigned r = 0; r < 16; r++)
+        if (written >> r & 1)
+            k->reg[r] = fresh(k);
+    if (moved.id)
+        k->reg[dst->reg] = moved;
+    if (in->id == INSN_LEAVE) {
+        k->reg[RSP] = fresh(k);
+        k->reg[RBP] = fresh(k);
+    } else if (push) {
+        shift(k, RSP, -(int64_t)p->stack.size);
+    } else if (pop) {
+        if (in->id == INSN_POP && dst->kind == OPND_REG && dst->reg == RSP)
+            k->reg[RSP] = fresh(k);
+        else
+            shift(k, RSP, p->stack.size);
+    }
+}
+
+struct address {
+    uint16_t base, index;
+    uint8_t scale, seg;
+    int64_t at;
+};
+
+static struct address address_of(const struct tracker *k, const struct planned *p)
+{
+    const struct mem_operand *m = &p->in.mem;
+    struct address a = { .seg = m->seg >= SEG_FS ? m->seg : 0, .at = m->disp };
+    if (p->in.addrsize != k->bytes)
+        return (struct address){ .base = 0xffff }; /* wraps elsewhere: never grouped */
+    if (m->base < 16) {
+        a.base = k->reg[m->base].id;
+        a.at += k->reg[m->base].add;
+    } else if (m->base == MEM_RIP) {
+        a.base = SYMBOL_RIP;
+        a.at += p->end;
+    }
+    if (m->index < 16) {
+        a.index = k->reg[m->index].id;
+        a.scale = m->scale;
+        a.at += k->reg[m->index].add * (int64_t)(1u << m->scale);
+    }
+    return a;
+}
+
+static bool joins(const struct group *g, const struct address *a, unsigned size)
+{
+    if (g->base != a->base || g->index != a->index || g->scale != a->scale || g->seg != a->seg)
+        return false;
+    int64_t low = a->at < g->low ? a->at : g->low, high = a->at + size > g->high ? a->at + size : g->high;
+    return high - low <= GROUP_SPAN;
+}
+
+static void widen(struct group *g, const struct address *a, const struct access *x)
+{
+    if (a->at < g->low)
+        g->low = a->at;
+    if (a->at + x->size > g->high)
+        g->high = a->at + x->size;
+    g->write |= x->write;
+    g->slot = true;
+    g->count++;
+}
+
+static void place(struct unit_plan *p, struct access *x, const struct address *a, bool merge)
+{
+    x->at = a->at;
+    if (merge && a->base != 0xffff)
+        for (unsigned i = 0; i < p->ngroups; i++)
+            if (joins(&p->groups[i], a, x->size)) {
+                widen(&p->groups[i], a, x);
+                x->group = (int8_t)i;
+                x->first = false;
+                return;
+            }
+    x->first = true;
+    if (p->ngroups == GROUP_SLOTS || a->base == 0xffff) {
+        x->group = NO_GROUP;
+        return;
+    }
+    x->group = (int8_t)p->ngroups;
+    p->groups[p->ngroups++] = (struct group){
+        .base = a->base,
+        .index = a->index,
+        .scale = a->scale,
+        .seg = a->seg,
+        .write = x->write,
+        .read_first = !x->write,
+        .low = a->at,
+        .high = a->at + x->size,
+        .count = 1,
+    };
+}
+
+void unit_plan(struct unit_plan *p, const struct bt *b)
+{
+    struct tracker k = { .next = SYMBOL_NEXT, .bytes = p->addr_bytes };
+    bool merge = pass_on(b, ENGINE_PASS_MERGE);
+    for (unsigned r = 0; r < 16; r++)
+        k.reg[r] = (struct symbol){ (uint16_t)(r + 1), 0 };
+    p->ngroups = 0;
+    for (unsigned i = 0; i < p->count && p->insns[i].how != HOW_BAIL; i++) {
+        struct planned *x = &p->insns[i];
+        /* Two accesses: the stack's check comes first (call [mem], push [mem]). */
+        if (x->stack.used) {
+            struct symbol sp = k.reg[x->in.id == INSN_LEAVE ? RBP : RSP];
+            struct address a = { .base = sp.id, .at = sp.add - (x->stack.write ? x->stack.size : 0) };
+            place(p, &x->stack, &a, merge);
+            if (x->mem.used && x->stack.group != NO_GROUP)
+                p->groups[x->stack.group].slot = true;
+        }
+        if (x->mem.used) {
+            struct address a = address_of(&k, x);
+            place(p, &x->mem, &a, merge);
+        }
+        follow(&k, x);
+    }
+}

@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator's run loop.
+ *
+ *   ready? ──► unit for rip? ──yes──► enter its code ──► exit: why
+ *                   │ no                                   ├─ bail: the interpreter does one instruction
+ *                   ▼                                      ├─ link: look the target up, patch the jump
+ *          cold: one block by the interpreter              └─ look, stale: look again
+ *          warm: translate
+ */
+#include "engine/bt/bt.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+
+#include "engine/interp/operand.h"
+#include "engine/interp/fpu.h"
+#include "engine/interp/run.h"
+#include "host/faults.h"
+#include "host/memory.h"
+
+#define DEFAULT_WARM 4
+
+/* --- keys and contexts --------------------------------------------------------------------------------------- */
+
+/* The modes that are translated: 64-bit, and flat 32-bit. */
+static bool mode_is_translated(const struct vcpu *v)
+{
+    unsigned code = v->mode & MODE_CODE_MASK;
+    if (v->mode & MODE_STEP)
+        return false;
+    if (code == MODE_CODE64)
+        return true;
+    const struct segment *cs = &v->s.seg[SEG_CS];
+    return code == MODE_CODE32 && (v->mode & (MODE_FLAT | MODE_SS32 | MODE_PE | MODE_VM86)) == (MODE_FLAT | MODE_SS32 | MODE_PE) &&
+           cs->base == 0 && cs->limit == 0xffffffff;
+}
+
+static uint32_t key_of(const struct vcpu *v, bool counting)
+{
+    uint32_t key = v->mode | (uint32_t)v->mmu.index << KEY_INDEX_SHIFT | (counting ? (uint32_t)KEY_COUNT : 0);
+    bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && v->s.cr4 & CR4_OSFXSR;
+    if (sse)
+        key |= KEY_SSE;
+    if ((v->s.fpu.mxcsr & MXCSR_MASKS) == MXCSR_MASKS)
+        key |= KEY_FPX;
+    return key;
+}
+
+static struct bt_context *recycle(struct bt *b, uint64_t epoch, uint32_t key)
+{
+    struct bt_context *x = &b->contexts[b->next_context++ % CONTEXTS];
+    for (unsigned i = 0; i < JUMPS; i++)
+        x->jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
+    x->epoch = epoch;
+    x->key = key;
+    x->used = true;
+    b->n.contexts_recycled++;
+    return x;
+}
+
+/* The context of the present address space and mode; its jump table is the one that generated code uses. */
+static struct bt_context *context_now(struct bt *b)
+{
+    struct vcpu *v = b->v;
+    uint64_t epoch = v->mmu.flush_epoch;
+    uint32_t key = key_of(v, b->interp.until != UINT64_MAX);
+    struct bt_context *x = b->context;
+    if (x && x->used && x->epoch == epoch && x->key == key)
+        return x;
+    for (unsigned i = 0; i < CONTEXTS; i++) {
+        x = &b->contexts[i];
+        if (x->used && x->epoch == epoch && x->key == key)
+            break;
+        x = NULL;
+    }
+    if (!x)
+        x = recycle(b, epoch, key);
+    b->context = x;
+    bt_area(v)->jumps = x->jumps;
+    return x;
+}
+
+/* --- finding units ------------------------------------------------------------------------------------------- */
+
+static struct bt_unit *translate(struct bt *b, uint64_t lin, uint32_t key)
+{
+    struct page *pg;
+    gpa addr;
+    bool full;
+    const uint8_t *host = interp_fetch(b->v, lin, &pg, &addr);
+    if (!host)
+        return NULL;
+    struct bt_unit *u = bt_translate(b, host, addr, pg, key, &full);
+    if (!u && full) {
+        bt_cache_flush(b);
+        context_now(b);
+        u = bt_translate(b, host, addr, pg, key, &full);
+    }
+    return u;
+}
+
+static bool is_warm(struct bt *b, const uint8_t *host)
+{
+    uint64_t h = (uint64_t)(uintptr_t)host * 0x9e3779b97f4a7c15ull >> (64 - HEAT_BITS);
+    if (b->heat[h] >= b->warm)
+        return true;
+    b->heat[h]++;
+    return false;
+}
+
+/* The unit at CS:rip, or NULL: the interpreter's turn. Raises what the fetch raises. */
+static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
+{
+    struct vcpu *v = b->v;
+    b->n.lookups++;
+    if (vcpu_long64(v) && !is_canonical48(lin))
+        return NULL;
+    const uint8_t *host = interp_fetch_host(v, lin);
+    if (!host)
+        return NULL;
+    uint32_t key = b->context->key;
+    struct bt_unit *u = bt_cache_find(b, host, key);
+    if (u)
+        return u;
+    b->n.lookup_misses++;
+    return is_warm(b, host) ? translate(b, lin, key) : NULL;
+}
+
+/* --- slow paths called by generated code ----------------------------------------------------------------------- */
+
+bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
+{
+    struct bt *b = bt_of(v);
+    struct mmu *m = &v->mmu;
+    unsigned size = info & FILL_SIZE;
+    enum mmu_access access = info & FILL_WRITE ? ACCESS_WRITE : ACCESS_READ;
+    lin &= v->lin_mask;
+    b->n.fills++;
+    if (((lin + size - 1) ^ lin) < PAGE_SIZE && !m->bypass) {
+        if (info & FILL_READ_FIRST) { /* no write is certain yet, so it must not be noted as one */
+            if (!mmu_write_settled(m, GVA(lin), m->index))
+                access = ACCESS_READ;
+        }
+        struct mmu_result r = mmu_translate(m, GVA(lin), access, m->index);
+        if (r.fault == MMU_FAULT_PAGE)
+            m->stats.true_faults--; /* the interpreter meets it again */
+        if (!r.fault && tlb_find(m, lin, size, info & FILL_WRITE ? ACCESS_WRITE : ACCESS_READ))
+            return true;
+    }
+    b->n.fills_failed++;
+    return false;
+}
+
+bool bt_unlink(struct vcpu *v, uint64_t unused, uint32_t unit)
+{
+    struct bt *b = bt_of(v);
+    struct bt_unit *u = &b->units[unit];
+    struct emitter e = bt_emitter(b);
+    (void)unused;
+    for (uint32_t i = u->first_link; i < u->first_link + u->links; i++) {
+        struct bt_link *l = &b->links[i];
+        emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->stub));
+        l->linked = false;
+    }
+    return true;
+}
+
+/* --- running ----------------------------------------------------------------------------------------------------- */
+
+typedef void (*enter_fn)(struct vcpu *v, const void *code, uint64_t lin);
+
+static void count_exit(struct bt *b, enum bt_exit_kind kind)
+{
+    switch (kind) {
+    case BT_BAIL: b->n.exits_bail++; break;
+    case BT_LINK: b->n.exits_link++; break;
+    case BT_STALE: b->n.exits_stale++; break;
+    default: b->n.exits_look++; break;
+    }
+}
+
+static void link_exit(struct bt *b, struct bt_area *a)
+{
+    struct bt_link *l = &b->links[a->exit_arg];
+    if (!pass_on(b, ENGINE_PASS_CHAIN) || atomic_load_explicit(&b->v->requests, memory_order_relaxed))
+        return;
+    const struct bt_unit *from = l->from;
+    struct bt_unit *to = bt_cache_find(b, from->host - ((uintptr_t)from->host & PAGE_OFFSET_MASK) + l->target, from->key);
+    if (to && atomic_load_explicit(from->live, memory_order_relaxed) == from->version)
+        bt_cache_link(b, l, to);
+}
+
+/* Runs translated code from v->s.rip until it comes back; state exact. */
+static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
+{
+    struct vcpu *v = b->v;
+    struct bt_area *a = bt_area(v);
+    bool counting = b->context->key & KEY_COUNT;
+    if (counting)
+        a->left = (int64_t)(b->interp.until - v->s.retired);
+    v->s.shadow = 0;
+    ((enter_fn)(uintptr_t)bt_exec(b, b->gate_enter))(v, code, lin);
+    enum bt_exit_kind kind = EXIT_KIND(a->exit);
+    bool elsewhere = kind == BT_STALE || kind == BT_LOOK_FAR;
+    v->s.rip = (elsewhere ? a->exit_lin : a->page + EXIT_OFF(a->exit)) & v->lin_mask;
+    if (counting)
+        v->s.retired = b->interp.until - (uint64_t)(a->left + EXIT_REST(a->exit));
+    count_exit(b, kind);
+    return kind;
+}
+
+/* The unit's count did not fit: up to the wanted count one by one. */
+static void creep(struct vcpu *v)
+{
+    struct interp *c = interp_of(v);
+    if (c->until != UINT64_MAX && c->until - v->s.retired <= UNIT_INSNS)
+        interp_run_one(v);
+}
+
+static void run_unit(struct bt *b, uint64_t lin)
+{
+    struct vcpu *v = b->v;
+    struct bt_jump *j = &b->context->jumps[jump_slot(lin)];
+    if (j->lin != lin) {
+        struct bt_unit *u = find_unit(b, lin);
+        if (!u) {
+            b->n.cold_blocks++;
+            interp_run_block(v);
+            return;
+        }
+        j = &b->context->jumps[jump_slot(lin)]; /* the cache may have been flushed meanwhile */
+        *j = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
+    }
+    switch (run_code(b, j->code, lin)) {
+    case BT_BAIL:
+        if (v->s.retired < b->interp.until)
+            interp_run_one(v);
+        break;
+    case BT_LINK: link_exit(b, bt_area(v)); break;
+    case BT_STALE: b->context->jumps[jump_slot(v->s.rip)].lin = jump_none(jump_slot(v->s.rip)); break;
+    case BT_LOOK: creep(v); break;
+    default: break;
+    }
+}
+
+static enum exit_cause run_loop(struct vcpu *v, struct bt *b)
+{
+    struct interp *c = &b->interp;
+    enum exit_cause cause;
+    while (interp_ready(v, &cause)) {
+        if (c->alone || c->trace || !mode_is_translated(v) || c->until - v->s.retired < BLOCK_OPS_MAX) {
+            if (c->trace)
+                c->trace(c->trace_ctx, v);
+            interp_run_one(v);
+        } else {
+            context_now(b);
+            run_unit(b, fetch_linear(v));
+        }
+    }
+    return cause;
+}
+
+static enum exit_cause bt_run(struct vcpu *v, uint64_t until_count)
+{
+    struct bt *b = bt_of(v);
+    jmp_buf *outer = v->unwind, here;
+    interp_begin(v, until_count);
+    v->unwind = &here;
+    int why = setjmp(here);
+    if (why)
+        interp_unwound(v, why);
+    enum exit_cause cause = run_loop(v, b);
+    v->unwind = outer;
+    fpu_leave(v);
+    return cause;
+}
+
+/* --- host faults at instructions that were copied ----------------------------------------------------------------- */
+
+/* Signal handler's part: the exit for a fault at `pc`, or 0. */
+static uintptr_t fault_exit(void *ctx, uintptr_t pc)
+{
+    struct bt *b = ctx;
+    uint32_t at = (uint32_t)(pc - (uintptr_t)b->code.exec), low = 0, high = b->nsites;
+    while (low < high) {
+        uint32_t mid = (low + high) / 2;
+        if (b->sites[mid].at < at)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low == b->nsites || b->sites[low].at != at)
+        return 0;
+    b->n.host_faults++;
+    return (uintptr_t)bt_exec(b, b->sites[low].exit);
+}
+
+/* --- the engine -------------------------------------------------------------------------------------------------- */
+
+static void bt_free(struct bt *b)
+{
+    host_faults_forget(b->code.exec);
+    bt_cache_free(b);
+    block_cache_free(&b->interp);
+    host_pages_free(b, sizeof(*b));
+}
+
+static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struct error *e)
+{
+    struct bt *b = host_pages_alloc(sizeof(*b));
+    if (!b)
+        return error_set(e, -ENOMEM, "no memory for the translator");
+    b->v = v;
+    if (cfg)
+        b->cfg = *cfg;
+    b->warm = (uint8_t)(b->cfg.warm ? b->cfg.warm - 1 : DEFAULT_WARM);
+    int err = block_cache_init(&b->interp, e);
+    if (!err)
+        err = bt_cache_init(b, e);
+    if (!err) {
+        bt_gates_emit(b);
+        err = host_faults_catch(b->code.exec, b->code.size, fault_exit, b, e);
+    }
+    if (err) {
+        bt_free(b);
+        return err;
+    }
+    v->engine_data = &b->interp;
+    bt_area(v)->bt = b;
+    return 0;
+}
+
+static void bt_vcpu_destroy(struct vcpu *v)
+{
+    if (!v->engine_data)
+        return;
+    bt_free(bt_of(v));
+    v->engine_data = NULL;
+}
+
+static void bt_sync(struct vcpu *v, unsigned parts) { (void)v, (void)parts; }
+
+static void bt_state_changed(struct vcpu *v)
+{
+    block_cache_flush(interp_of(v));
+    interp_of(v)->alone = false;
+    bt_cache_flush(bt_of(v));
+}
+
+static void bt_drop_physical(struct vcpu *v, uint64_t first_page, uint64_t count, unsigned rights)
+{
+    mmu_drop_physical(&v->mmu, first_page, count, rights);
+    if (rights & (RIGHT_READ | RIGHT_EXEC)) {
+        block_cache_flush(interp_of(v));
+        bt_cache_flush(bt_of(v));
+    }
+}
+
+static void bt_code_changed(struct vcpu *v, uint64_t page)
+{
+    const struct page *pg = pmap_page(v->pmap, GPA(page << PAGE_SHIFT));
+    if (pg && pg->host)
+        bt_cache_drop_page(bt_of(v), pg->host);
+}
+
+static void bt_probe(struct engine_report *report)
+{
+    struct error e = { 0 };
+    struct host_code code;
+    *report = (struct engine_report){ 0 };
+    if (host_code_map(&code, 1u << 16, &e)) {
+        snprintf(report->why, sizeof(report->why), "%.150s", e.text);
+        return;
+    }
+    host_code_unmap(&code);
+    report->usable = true;
+    snprintf(report->why, sizeof(report->why), "this host lets a process make code");
+}
+
+const struct engine_ops bt_engine = {
+    .name = "bt",
+    .summary = "binary translator: guest code copied into host code",
+    .vcpu_room = sizeof(struct bt_area),
+    .probe = bt_probe,
+    .vcpu_create = bt_vcpu_create,
+    .vcpu_destroy = bt_vcpu_destroy,
+    .run = bt_run,
+    .sync = bt_sync,
+    .state_changed = bt_state_changed,
+    .drop_physical = bt_drop_physical,
+    .code_changed = bt_code_changed,
+};

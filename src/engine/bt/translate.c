@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a plan to host code: entries, body, stubs.
+ *
+ *   first thing that matters for flags   entries
+ *   they are written                     JUMP: page; S: poll;           E: body
+ *   they are needed                      JUMP: page; S: poll, restore;  E: body
+ *   they get lost (a check)              E: save; S: poll; body (state S)           JUMP: page, to S
+ *   instructions are counted             JUMP: page; S: poll, count, perhaps restore; body      E: save, to S
+ */
+#include "engine/bt/unit.h"
+
+#include "host/time.h"
+
+#define CODE_MAX (32u << 10) /* of one unit */
+
+enum first_event { FIRST_DEFINED, FIRST_NEEDED, FIRST_LOST };
+
+static bool on_page(int64_t to) { return to >= 0 && to < (int64_t)PAGE_SIZE; }
+
+static bool can_fault_unchecked(const struct planned *p) { return p->in.id == INSN_DIV || p->in.id == INSN_IDIV; }
+
+static enum first_event first_event(const struct unit_plan *p)
+{
+    for (unsigned i = 0; i < p->count; i++) {
+        const struct planned *x = &p->insns[i];
+        if (x->how == HOW_BAIL || x->how == HOW_JCC)
+            return FIRST_NEEDED;
+        if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_CLD || x->how == HOW_JMP_IND)
+            return FIRST_LOST;
+        if (x->how == HOW_JMP)
+            return on_page(x->end + (int64_t)x->in.imm) ? FIRST_NEEDED : FIRST_LOST;
+        enum flag_use use = x->how == HOW_COPY ? flag_use(x) : FLAGS_UNUSED;
+        if (use == FLAGS_NEEDED || can_fault_unchecked(x))
+            return FIRST_NEEDED;
+        if (use == FLAGS_DEFINED)
+            return FIRST_DEFINED;
+    }
+    return on_page(p->insns[p->count - 1].end) ? FIRST_NEEDED : FIRST_LOST;
+}
+
+/* Some jump of the unit goes backward on its page: it may be a loop that no entry in state S interrupts. */
+static bool may_loop(const struct unit_plan *p)
+{
+    for (unsigned i = 0; i < p->count; i++) {
+        const struct planned *x = &p->insns[i];
+        if (x->how == HOW_JCC || x->how == HOW_JMP || x->how == HOW_CALL) {
+            int64_t to = x->end + (int64_t)x->in.imm;
+            if (on_page(to) && to <= x->off)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* --- entries ----------------------------------------------------------------------------------------------- */
+
+static uint32_t here(const struct translation *t) { return (uint32_t)(t->e.at - t->b->code.write); }
+
+/* T0 is the unit's linear address. */
+static void set_page(struct translation *t)
+{
+    t->unit->entry_jump = here(t);
+    emit_alu_imm(&t->e, 4, T0, -(int32_t)PAGE_SIZE, true);
+    emit_store(&t->e, AT_AREA(page), T0);
+}
+
+static void count_emit(struct translation *t)
+{
+    if (!counting(t))
+        return;
+    emit_mem(&t->e, ENC_W, 0x81, 5, AT_AREA(left)); /* sub qword [left], insns */
+    emit_imm(&t->e, t->unit->insns, 4);
+    struct stub *s = stub_new(t, STUB_COUNT, emit_jcc(&t->e, 8, emit_exec(&t->e)));
+    s->info = EXIT_INFO(BT_LOOK, t->plan.start, 0);
+}
+
+static void entry_poll(struct translation *t)
+{
+    t->state = FLAGS_S;
+    t->unit->entry_s = here(t);
+    poll_emit(t);
+    struct stub *s = &t->stubs[t->nstubs - 1];
+    s->info = EXIT_INFO(BT_LOOK, t->plan.start, 0);
+    count_emit(t);
+}
+
+/* Out of line: the entry that is not the common one. */
+static void late_entry(struct translation *t, enum first_event first)
+{
+    if (counting(t)) {
+        t->unit->entry_e = here(t);
+        t->state = FLAGS_E;
+        flags_to_s(t);
+        emit_jmp(&t->e, bt_exec_addr(t->b, t->unit->entry_s));
+    } else if (first == FIRST_LOST) {
+        set_page(t);
+        emit_jmp(&t->e, bt_exec_addr(t->b, t->unit->entry_s));
+    }
+}
+
+static void entries_emit(struct translation *t, enum first_event first)
+{
+    t->index = 0;
+    if (first == FIRST_LOST && !counting(t)) {
+        t->unit->entry_e = here(t);
+        t->state = FLAGS_E;
+        flags_to_s(t);
+        entry_poll(t);
+        return;
+    }
+    set_page(t);
+    entry_poll(t);
+    t->polled = counting(t) || !may_loop(&t->plan);
+    if (first == FIRST_NEEDED)
+        flags_to_e(t);
+    if (!counting(t))
+        t->unit->entry_e = here(t);
+    if (first != FIRST_LOST)
+        t->state = FLAGS_E; /* FIRST_DEFINED: whatever they are, nobody sees them */
+}
+
+/* --- body ---------------------------------------------------------------------------------------------------- */
+
+/* In front of an instruction that defines all flags, a loop without any check can look for requests for free. */
+static void poll_before_definition(struct translation *t, const struct planned *p)
+{
+    if (t->polled || p->how != HOW_COPY || p->mem.used || flag_use(p) != FLAGS_DEFINED || can_fault_unchecked(p))
+        return;
+    emit_mem(&t->e, 0, 0x83, 7, AT_VCPU(requests));
+    emit_byte(&t->e, 0);
+    struct stub *s = stub_new(t, STUB_UNLINK, emit_jcc(&t->e, 5, emit_exec(&t->e)));
+    s->retry = emit_exec(&t->e);
+    t->polled = true;
+}
+
+static void insn_emit(struct translation *t, const struct planned *p)
+{
+    switch (p->how) {
+    case HOW_BAIL: {
+        struct stub *s = stub_new(t, STUB_EXIT, emit_jmp(&t->e, emit_exec(&t->e)));
+        s->info = exit_at(t, BT_BAIL, t->index);
+        break;
+    }
+    case HOW_NOP: break;
+    case HOW_COPY: poll_before_definition(t, p); copy_emit(t, p); break;
+    case HOW_SIMD: copy_emit(t, p); break;
+    case HOW_LEA: lea_emit(t, p); break;
+    case HOW_MOFFS: moffs_emit(t, p); break;
+    case HOW_CLD:
+        flags_to_s(t);
+        emit_mem(&t->e, 0, 0x81, 4, AT_VCPU(s.rflags));
+        emit_imm(&t->e, ~FL_DF, 4);
+        break;
+    default: branch_emit(t, p); break;
+    }
+}
+
+static bool goes_on(const struct planned *last)
+{
+    switch (last->how) {
+    case HOW_BAIL:
+    case HOW_JMP:
+    case HOW_CALL:
+    case HOW_RET:
+    case HOW_JMP_IND:
+    case HOW_CALL_IND: return false;
+    default: return true;
+    }
+}
+
+static void body_emit(struct translation *t)
+{
+    const struct unit_plan *p = &t->plan;
+    for (t->index = 0; t->index < p->count; t->index++)
+        insn_emit(t, &p->insns[t->index]);
+    t->index = p->count - 1;
+    if (goes_on(&p->insns[p->count - 1]))
+        fall_through_emit(t, p->insns[p->count - 1].end);
+}
+
+static void count_insns(struct bt *b, const struct unit_plan *p)
+{
+    for (unsigned i = 0; i < p->count; i++)
+        if (p->insns[i].how == HOW_BAIL)
+            b->n.bailed_insns++;
+        else
+            b->n.copied_insns++;
+}
+
+struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct page *pg, uint32_t key, bool *full)
+{
+    static _Thread_local struct translation t; /* too large for a stack */
+    uint64_t began = host_monotonic_ns();
+    *full = !bt_cache_room(b, CODE_MAX);
+    if (*full)
+        return NULL;
+    uint32_t version = pmap_claim_code(b->v->pmap, addr, 1);
+    memset(&t, 0, offsetof(struct translation, stubs));
+    t.nstubs = 0;
+    t.failed = false;
+    t.b = b;
+    t.key = key;
+    t.e = bt_emitter(b);
+    t.delta_group = NO_GROUP;
+    if (!unit_form(&t.plan, b, host, addr, key))
+        return NULL;
+    unit_plan(&t.plan, b);
+    struct bt_unit *u = t.unit = &b->units[b->nunits];
+    const struct planned *last = &t.plan.insns[t.plan.count - 1];
+    *u = (struct bt_unit){
+        .host = host,
+        .key = key,
+        .version = version,
+        .live = &pg->code_version,
+        .first_link = b->nlinks,
+        .insns = (uint16_t)(t.plan.count - (last->how == HOW_BAIL)),
+        .guest_bytes = (uint16_t)(last->end - t.plan.start),
+    };
+    enum first_event first = first_event(&t.plan);
+    entries_emit(&t, first);
+    body_emit(&t);
+    late_entry(&t, first);
+    stubs_emit(&t);
+    if (t.e.full || t.failed) {
+        b->nlinks = u->first_link;
+        *full = t.e.full;
+        return NULL;
+    }
+    u->code_bytes = here(&t) - b->used;
+    b->used = (here(&t) + 15) & ~15u;
+    b->nunits++;
+    bt_cache_add(b, u);
+    b->n.units++;
+    b->n.guest_bytes += u->guest_bytes;
+    b->n.host_bytes += u->code_bytes;
+    b->n.guest_insns += t.plan.count;
+    count_insns(b, &t.plan);
+    b->n.translate_ns += host_monotonic_ns() - began;
+    return u;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A unit while it is being made: what form.c decoded, plan.c found out, and the emitting files write down. */
+#ifndef SUNDOG_ENGINE_BT_UNIT_H
+#define SUNDOG_ENGINE_BT_UNIT_H
+
+#include "engine/bt/bt.h"
+
+/* What is done with an instruction. */
+enum how {
+    HOW_BAIL, /* left to the interpreter: ends the unit */
+    HOW_NOP,
+    HOW_COPY, /* re-encoded with the host's registers and addresses */
+    HOW_SIMD, /* the same, with XMM registers */
+    HOW_LEA,
+    HOW_MOFFS,
+    HOW_PUSH,
+    HOW_POP,
+    HOW_LEAVE,
+    HOW_CALL,
+    HOW_CALL_IND,
+    HOW_RET,
+    HOW_JMP,
+    HOW_JMP_IND,
+    HOW_JCC,
+    HOW_CLD,
+};
+
+/* Symbolic value of a register: what it was when last unknown, plus a constant. */
+struct symbol {
+    uint16_t id; /* 0 = none */
+    int64_t add;
+};
+
+#define NO_GROUP (-1)
+
+/* One access of an instruction to memory. */
+struct access {
+    bool used, write, read;
+    uint8_t size;
+    int8_t group;
+    bool first; /* of its group: makes the check */
+    int64_t at; /* offset from the group's symbols */
+};
+
+/* Accesses at constant distances from each other, close together: one check serves them all. */
+struct group {
+    uint16_t base, index; /* symbol ids */
+    uint8_t scale, seg;
+    bool write, read_first;
+    int64_t low, high; /* bytes from the symbols, [low, high) */
+    uint8_t count;
+    bool slot; /* kept in memory for later accesses */
+};
+#define GROUP_SPAN 256
+
+struct planned {
+    struct insn in;
+    struct insn_effects fx;
+    enum how how;
+    uint16_t off, end; /* offsets in the page */
+    struct access mem, stack;
+};
+
+struct unit_plan {
+    struct planned insns[UNIT_INSNS];
+    unsigned count;
+    struct group groups[GROUP_SLOTS];
+    unsigned ngroups;
+    uint16_t start; /* offset in the page */
+    bool code64;
+    uint8_t addr_bytes; /* of stack pointer and rip: 4 or 8 */
+};
+
+enum flags_state { FLAGS_E, FLAGS_S };
+
+#define STATUS_FLAGS 0x8d5u
+enum flag_use { FLAGS_UNUSED, FLAGS_NEEDED, FLAGS_DEFINED };
+static inline enum flag_use flag_use(const struct planned *p)
+{
+    unsigned w = p->fx.flags_written & STATUS_FLAGS;
+    if ((p->fx.flags_read | p->fx.flags_maybe) & STATUS_FLAGS || (w && w != STATUS_FLAGS))
+        return FLAGS_NEEDED;
+    return w ? FLAGS_DEFINED : FLAGS_UNUSED;
+}
+
+/* Code out of the way, written behind the unit's body. */
+struct stub {
+    enum stub_kind {
+        STUB_FILL,   /* a check failed */
+        STUB_EXIT,   /* leaves */
+        STUB_LINK,   /* leaves for another place on this page, until it is linked */
+        STUB_FAR,    /* a branch to another page */
+        STUB_COUNT,  /* too few instructions left */
+        STUB_UNLINK, /* a request is seen where there is no leaving: the unit's links are undone */
+        STUB_SIMD,   /* loads XMM registers */
+    } kind;
+    uint8_t *from;  /* rel32 of the jump that comes here, or NULL */
+    uint64_t retry; /* where to go back */
+    uint8_t base;   /* STUB_FILL: address = base + disp */
+    int32_t disp;
+    uint32_t fill;
+    enum flags_state state;
+    uint32_t info; /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
+    int32_t site;  /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
+    uint16_t target;
+    uint16_t index; /* of the instruction */
+    uint16_t rest;  /* STUB_LINK, STUB_FAR: instructions of the unit that are not executed */
+    int64_t far_target;
+};
+#define STUBS (4 * UNIT_INSNS)
+
+struct translation {
+    struct bt *b;
+    struct bt_unit *unit;
+    struct unit_plan plan;
+    struct emitter e;
+    uint32_t key;
+    enum flags_state state;
+    bool simd_ready; /* XMM registers are known to be loaded */
+    bool polled;     /* a request would have been seen on the way here */
+    bool checks_events; /* polls are wanted: code may come back here without passing an entry in state S */
+    int delta_group; /* group whose distance T1 holds, or NO_GROUP */
+    unsigned index;  /* of the instruction being emitted */
+    struct stub stubs[STUBS];
+    unsigned nstubs;
+    bool failed; /* out of room */
+};
+
+static inline bool key_code64(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64; }
+static inline bool counting(const struct translation *t) { return t->key & KEY_COUNT; }
+/* The host register of a guest's, or H_NONE: it is in memory. */
+static inline unsigned host_of(unsigned guest)
+{
+    return guest == RSP ? GUEST_RSP : guest <= R11 ? guest : H_NONE;
+}
+
+/* --- form.c: decodes a unit ---------------------------------------------------------------------------------- */
+/* False: the first instruction is one for the interpreter. */
+bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key);
+
+/* --- plan.c: groups the accesses ------------------------------------------------------------------------------ */
+void unit_plan(struct unit_plan *p, const struct bt *b);
+
+/* --- access.c: addresses, checks, flags ----------------------------------------------------------------------- */
+/* Host register + displacement that make a guest address; may use T0 (then it is T0) and T1. */
+struct amode ea_emit(struct translation *t, const struct insn *in, const struct mem_operand *m, unsigned end);
+/* What LEA computes: base, index and displacement as a host operand. */
+struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsigned end);
+/* The absolute 64-bit address of MOV moffs. */
+struct amode moffs_ea(struct translation *t, const struct insn *in);
+/* From a guest address to the host's operand: checks unless its group was checked. Leaves T0 alone; destroys T1, T2. */
+struct amode access_emit(struct translation *t, const struct access *a, struct amode ea);
+void flags_to_s(struct translation *t);
+void flags_to_e(struct translation *t);
+/* Sees a pending request in state S and leaves at the current instruction. */
+void poll_emit(struct translation *t);
+struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from);
+/* exit information at instruction i, nothing of it done */
+uint32_t exit_at(const struct translation *t, enum bt_exit_kind kind, unsigned i);
+void stubs_emit(struct translation *t);
+/* The last emitted instruction at `at` (executable offset) may fault on the host: leave in front of it then. */
+void site_add(struct translation *t, uint32_t at);
+
+/* --- copy.c ------------------------------------------------------------------------------------------------------ */
+/* Can it be re-encoded at all? */
+bool copy_possible(const struct insn *in, uint32_t key);
+void copy_emit(struct translation *t, const struct planned *p);
+void lea_emit(struct translation *t, const struct planned *p);
+void moffs_emit(struct translation *t, const struct planned *p);
+/* A guest register's value in a host register: its own, or `temp` after a load. */
+unsigned value_of(struct translation *t, unsigned guest, unsigned temp);
+
+/* --- branch.c ---------------------------------------------------------------------------------------------------- */
+void branch_emit(struct translation *t, const struct planned *p);
+/* At the unit's end, where it goes on at page offset `to`. */
+void fall_through_emit(struct translation *t, unsigned to);
+/* Jumps to the page offset `to`, on another page, adding to the guest's RSP; in state S. `miss`: the exit when the target is
+ * not in the jump table; BT_LOOK_FAR goes on there, BT_BAIL is for the branch itself. */
+void far_jump_emit(struct translation *t, int64_t to, int32_t adjust_rsp, uint32_t miss);
+
+#endif
