@@ -8,6 +8,9 @@ BUILD_ASAN ?= build-asan
 # WERROR=true makes warnings errors, as CI does.
 WERROR ?= false
 ROUNDS ?= 3
+ENGINES ?= interp
+ROWS ?=
+BENCH_ARGS ?=
 PREFIX ?= /usr/local
 export PYTHON BUILD BUILD_ASAN
 
@@ -51,9 +54,10 @@ check-oracle: ## the guest kernels' expectations against QEMU
 	@tools/need-packages build guests test oracle
 	@$(PYTHON) tools/check --oracle
 
-bench: all guests ## speed: native, QEMU TCG and each engine (ROUNDS=3)
+bench: all guests ## speed: native, QEMU TCG, each engine (ENGINES=interp ROUNDS=3 ROWS=int,boot BENCH_ARGS=)
 	@tools/need-packages oracle
-	@$(PYTHON) bench/run.py --sundog $(BUILD)/sundog --rounds $(ROUNDS)
+	@$(PYTHON) bench/run.py --vmm $(BUILD)/sundog --engines $(ENGINES) --rounds $(ROUNDS) \
+		$(if $(ROWS),--rows $(ROWS)) $(BENCH_ARGS)
 
 fuzz: ## endless random tests; Ctrl-C ends them
 	@tools/need-packages build guests test

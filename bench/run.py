@@ -1,431 +1,286 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The ruler: the same small workloads natively, under QEMU TCG and under each Sundog engine.
+"""The ruler: the same work natively, under QEMU TCG and under each Sundog engine, side by side in one run.
 
-One static program is run as a process on the host and as the init of the same Debian kernel with the same
-command line in each machine, in interleaved rounds. Prints a table for people and writes JSON.
+    bench/run.py [--engines interp,bt] [--rounds 3]       every row of the table
+    bench/run.py --rows int,syscall --quick               some rows, fast: groups and workloads are names, too
+    bench/run.py --list                                   names of rows and workloads
+    bench/run.py --mips                                   million guest instructions a second of each engine
 
-    bench/run.py [--rounds 3] [--engines interp] [--only int] [--skip native,tcg] [--no-boot]
-    bench/run.py --mips        million guest instructions a second of each engine, integer workloads only
-
-Times are medians over the rounds; a spread is (max - min) / median. Instruction counts come from
-single-stepping the program on the host, once for each build of it; each round of a REP counts as one.
+Machines take turns, round by round. Figures are medians; ± is half the spread, (max - min) / 2 / median. What a
+guest's clock says is held against the host's; where they differ, the host's counts. docs/performance.md says
+what each row means.
 """
 
 import argparse
-import datetime
-import hashlib
-import importlib.machinery
-import importlib.util
 import json
-import lzma
-import math
 import os
-import re
-import shutil
+import shlex
 import signal
 import statistics
-import struct
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parent.parent
-APPEND = "console=ttyS0 quiet panic=-1"
-MEMORY = "512M"
-COMPILE = ["gcc", "-O2", "-std=gnu17", "-Wall", "-Wextra", "-fno-tree-vectorize",
-           # The loops stay as written: no call into a C library that would choose by processor.
-           "-fno-tree-loop-distribute-patterns", "-fno-math-errno", "-static"]
-GROUPS = {"int": "integer", "fp": "floating point, SIMD", "mem": "memory", "sys": "kernel", "time": "timer"}
+sys.dont_write_bytecode = True
+import choose  # noqa: E402
+import guests  # noqa: E402
+import machines  # noqa: E402
+import programs  # noqa: E402
+import report  # noqa: E402
+import rows  # noqa: E402
+from guests import Failure, TOP, say  # noqa: E402
+
 # Seconds for one machine, boot included.
 LIMIT = 600
-# The host's and a guest's idea of the same duration may differ by this much before it is reported.
-CLOCK_TOLERANCE = 0.05
+PROGRAMS_MEMORY = "1G"
+MEMORY_BYTES = 512 << 20
+# Seconds that a booted guest idles before its VMM's memory is looked at.
+SETTLE = 0.5
+STARTS = 5
+# Names that the boot, memory and start suites give to what they measure.
+MEASURED_HERE = {"decompressor": "boot", "kernel_to_init": "boot", "start_to_init": "boot",
+                 "vmm_memory": "memory", "first_instruction": "start"}
 
 
-class Failure(Exception):
-    """Told to the user as one line."""
+def one(group, unit, amount, per=1.0):
+    """A result of our own making, in the form of a workload's."""
+    return {"group": group, "unit": unit, "check": "", "ns": amount * per, "ns_per_unit": amount * per}
 
 
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
+# ---- What is chosen -------------------------------------------------------------------------------
+
+def choose_rows(text, known):
+    """[(row, names)]: the rows, each with the workloads that are to be measured for it."""
+    all_names = [(row, {n for n, g in known.items() if n in row.takes or g in row.takes}
+                  | {n for n in row.takes if n in MEASURED_HERE}) for row in rows.ROWS]
+    if not text:
+        return all_names
+    wanted, chosen = {w for w in text.split(",") if w}, []
+    for row, names in all_names:
+        part = names if row.id in wanted else {n for n in names if n in wanted or known.get(n) in wanted}
+        # A program's name means the programs as they are; "equal" has to be named.
+        if part and (row.id != "equal" or row.id in wanted):
+            chosen.append((row, part))
+        wanted -= {row.id} | {n for n in names if n in wanted} | {known.get(n) for n in names}
+    if wanted:
+        raise Failure(f"no row, group or workload named {', '.join(sorted(wanted))}; --list names them")
+    return chosen
 
 
-def cache_folder():
-    loader = importlib.machinery.SourceFileLoader("fetch_guests", str(TOP / "tools/fetch-guests"))
-    sys.dont_write_bytecode = True
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("fetch_guests", loader))
-    loader.exec_module(module)
-    return module.default_cache()
+def print_names(known):
+    for row, names in choose_rows(None, known):
+        print(f"{row.id:10} {row.title}: {', '.join(n for n in [*known, *MEASURED_HERE] if n in names)}")
 
 
-# ---- What is run ----------------------------------------------------------------------------------
+# ---- The suites -----------------------------------------------------------------------------------
 
-def build_program(work):
-    program = work / "sundog-bench"
-    sources = sorted((TOP / "bench/guest").glob("*.c"))
-    newest = max(p.stat().st_mtime for p in [*sources, *(TOP / "bench/guest").glob("*.h"), Path(__file__)])
-    if not program.exists() or program.stat().st_mtime < newest:
-        done = subprocess.run([*COMPILE, "-o", program, *sources], text=True, stderr=subprocess.PIPE, check=False)
-        if done.returncode:
-            raise Failure("the workloads do not compile:\n" + done.stderr)
-    return program
+class Session:
+    """One run of the ruler: what is measured, on which machines, and the samples so far."""
+
+    def __init__(self, args, setup, chosen, known):
+        self.args, self.setup, self.chosen, self.known = args, setup, chosen, known
+        self.suites = list(dict.fromkeys(row.suite for row, _ in chosen))
+        self.samples, self.infos, self.complaints, self.skipped = {}, {}, {}, {}
+        self.clock = []
+
+    def names(self, suite):
+        return {n for row, names in self.chosen if row.suite == suite for n in names}
+
+    def words(self, suite):
+        return {"bench_ms": str(self.args.target_ms), "bench_repeat": str(self.args.repeat),
+                "bench_only": ",".join(sorted(self.names(suite)))}
+
+    def add(self, suite, machine, name, result):
+        self.samples.setdefault(suite, {}).setdefault(machine.name, {}).setdefault(name, []).append(result)
+
+    def complain(self, machine, suite, texts):
+        self.complaints.setdefault(machine.label, []).extend(f"{suite}: {t}" for t in texts)
+
+    def workloads(self, suite, machine, job):
+        out = machines.read(machines.run(machine.command(self.setup, job), self.args.limit))
+        for name, found in out.results.items():
+            for result in found:
+                self.add(suite, machine, name, result)
+        for name, why in out.skipped.items():
+            self.skipped.setdefault(f"{suite} {name}", {})[machine.label] = why
+        self.infos.setdefault(machine.name, {}).update(out.info)
+        self.clock += out.clock
+        self.complain(machine, suite, out.complaints)
+
+    def suite_work(self, machine):
+        self.workloads("work", machine, machines.Job(words=self.words("work")))
+
+    def suite_programs(self, machine):
+        job = machines.Job(initrd="programs", memory=PROGRAMS_MEMORY, words=self.words("programs"))
+        self.workloads("programs", machine, job)
+
+    def suite_equal(self, machine):
+        job = machines.Job(initrd="programs", memory=PROGRAMS_MEMORY, words=self.words("equal"))
+        self.workloads("equal", machine, job)
+
+    def boot_marks(self, machine, kernel):
+        job = machines.Job(kernel=kernel, words={"bench_only": "none"})
+        ended = machines.run(machine.command(self.setup, job), self.args.limit,
+                             stop=lambda line, _: line == "bench-init")
+        out = machines.read(ended)
+        self.complain(machine, "boot", out.complaints)
+        return out.marks
+
+    def suite_boot(self, machine):
+        if machine.name == "native":
+            return
+        wanted = self.names("boot")
+        if wanted & {"decompressor", "kernel_to_init"}:
+            m = self.boot_marks(machine, "bzimage")
+            for name, a, b in (("decompressor", "decompressor", "kernel"), ("kernel_to_init", "kernel", "init")):
+                if name in wanted and a in m and b in m:
+                    self.add("boot", machine, name, one("boot", "boot", m[b] - m[a], 1e9))
+        if "start_to_init" in wanted:
+            m = self.boot_marks(machine, "fast")
+            if "init" in m:
+                self.add("boot", machine, "start_to_init", one("boot", "boot", m["init"], 1e9))
+
+    def suite_memory(self, machine):
+        if machine.name == "native":
+            return
+        found = []
+
+        def look(line, pid):
+            if line != "bench-end":
+                return False
+            time.sleep(SETTLE)
+            found.append(machines.resident_beside_ram(pid, MEMORY_BYTES))
+            return True
+
+        job = machines.Job(words={"bench_only": "none", "bench_idle": "1"})
+        ended = machines.run(machine.command(self.setup, job), self.args.limit, stop=look)
+        if found:
+            self.add("memory", machine, "vmm_memory", one("memory", "MiB", found[0] / (1 << 20)))
+        else:
+            self.complain(machine, "memory", [f"no guest came up: {ended.error}"])
+
+    def suite_start(self, machine):
+        if machine.name == "native":
+            return
+        for _ in range(STARTS):
+            took = machines.seconds_to_byte(machine.first_instruction(self.setup), b"!", 60)
+            if took is None:
+                self.complain(machine, "start", ["the first instruction did not speak"])
+                return
+            self.add("start", machine, "first_instruction", one("start", "start", took, 1e9))
 
 
-def instruction_counts(program, work):
-    """Instructions of one iteration by workload, kept beside the program that they belong to."""
-    digest = hashlib.sha256(program.read_bytes()).hexdigest()
-    kept = work / "counts.json"
-    try:
-        old = json.loads(kept.read_text())
-        if old["program"] == digest:
-            return old["counts"]
-    except (OSError, ValueError, KeyError):
-        pass
-    say("counting the workloads' instructions (once for this build, about half a minute)")
-    out = subprocess.run([program, "--count"], text=True, capture_output=True, check=False, timeout=600).stdout
-    counts = {m[1]: int(m[2]) for m in re.finditer(r"^bench-count (\S+) (\d+)$", out, re.M)}
-    kept.write_text(json.dumps({"program": digest, "counts": counts}))
-    return counts
-
-
-def unpack_kernel(bzimage, out):
-    """The ELF vmlinux inside a bzImage (boot protocol 2.08: payload_offset, payload_length), xz only."""
-    data = bzimage.read_bytes()
-    if out.exists() and out.stat().st_mtime >= bzimage.stat().st_mtime:
-        return out
-    if data[0x202:0x206] != b"HdrS":
-        raise Failure(f"{bzimage} is no bzImage")
-    setup = ((data[0x1f1] or 4) + 1) * 512
-    offset, length = struct.unpack_from("<II", data, 0x248)
-    payload = data[setup + offset:setup + offset + length]
-    if payload[:6] == b"\xfd7zXZ\0":
-        image = lzma.LZMADecompressor().decompress(payload)
-    elif payload[:4] == b"\x28\xb5\x2f\xfd":
-        image = subprocess.run(["zstd", "-dqc"], input=payload, stdout=subprocess.PIPE, check=False).stdout
+def machines_of(session, sundogs, skipped):
+    """{suite: [machine]}, the picks' figures, and the pairs' differences."""
+    args, setup = session.args, session.setup
+    ours = [s for s in sundogs if not s.missing]
+    base = [] if "native" in skipped else [machines.Native()]
+    if "tcg" in skipped or machines.Tcg().missing:
+        return {suite: [*base, *ours] for suite in session.suites if suite != "equal"}, {}, []
+    purpose = {"work": "work", "programs": "programs", "equal": "programs"}
+    wanted = list(dict.fromkeys(purpose.get(s, "boot") for s in session.suites))
+    if args.tcg:
+        board, _, cpu = args.tcg.partition(",")
+        if board not in machines.Tcg.BOARDS or not cpu:
+            raise Failure(f"--tcg {args.tcg}: want BOARD,CPU with a board of {', '.join(machines.Tcg.BOARDS)}")
+        picks, figures = {p: machines.Tcg(board, cpu) for p in wanted}, {}
     else:
-        raise Failure(f"{bzimage}: its payload is packed in a way that this script does not know")
-    part = out.with_suffix(".part")
-    part.write_bytes(image)
-    part.replace(out)
-    return out
-
-
-def initramfs(program, work):
-    out = work / "initrd"
-    subprocess.run([TOP / "tools/mkinitramfs", "--no-busybox", "--init", program, "-o", out], check=True)
-    return out
-
-
-# ---- Machines -------------------------------------------------------------------------------------
-
-class Native:
-    name, label = "native", "native"
-    missing = None
-
-    def command(self, setup, words, _kernel):
-        args = [setup["program"]]
-        if "bench_only" in words:
-            args += ["--only", words["bench_only"]]
-        return [*args, "--target-ms", words["bench_ms"]]
-
-
-class Tcg:
-    name, label = "tcg", "QEMU TCG"
-
-    def __init__(self):
-        self.program = shutil.which("qemu-system-x86_64")
-        self.missing = None if self.program else "qemu-system-x86_64 is not installed"
-        self.version = ""
-        if self.program:
-            shown = subprocess.run([self.program, "--version"], text=True, capture_output=True, check=False)
-            self.version = shown.stdout.splitlines()[0]
-
-    def command(self, setup, words, kernel):
-        return [self.program, "-accel", "tcg", "-M", "pc", "-cpu", "max", "-smp", "1", "-m", MEMORY,
-                "-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "none", "-nodefaults",
-                "-kernel", setup[kernel], "-initrd", setup["initrd"], "-append", append(words)]
-
-
-class Sundog:
-    def __init__(self, program, engine, setup):
-        self.program, self.engine = program, engine
-        self.name, self.label = f"sundog-{engine}", f"Sundog {engine}"
-        self.missing = self.probe(setup)
-
-    def probe(self, setup):
-        """Why this engine cannot be used, in Sundog's own words; None when it can."""
-        if not os.access(self.program, os.X_OK):
-            return f"{self.program} has not been built"
-        try:
-            done = subprocess.run([*self.command(setup, {}, "vmlinuz"), "--dry-run"], text=True,
-                                  stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
-        except subprocess.TimeoutExpired:
-            return "a dry run does not end"
-        if done.returncode:
-            words = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            return words[-1]
-        return None
-
-    def command(self, setup, words, kernel, *more):
-        entry = "pvh" if kernel == "vmlinux" else "bzimage"
-        # The unpacked kernel is Sundog's to find in the packed one.
-        return [self.program, "run", "--engine", self.engine, "--memory", MEMORY, "--kernel", setup["vmlinuz"],
-                "--kernel-entry", entry, "--initrd", setup["initrd"], "--append", append(words), "--no-reboot",
-                *more]
-
-
-def append(words):
-    return " ".join([APPEND, *(f"{k}={v}" for k, v in words.items())])
-
-
-def run_machine(command, limit=LIMIT):
-    """Runs one machine to its end: [(seconds since start, line)], status, seconds."""
-    lines = []
-    start = time.monotonic()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=errors, start_new_session=True)
-
-        def kill():
-            os.killpg(process.pid, signal.SIGKILL)
-
-        timer = threading.Timer(limit, kill)
-        timer.start()
-        try:
-            for raw in process.stdout:
-                lines.append((time.monotonic() - start, raw.decode(errors="replace").strip()))
-            status = process.wait()
-        except BaseException:
-            kill()
-            process.wait()
-            raise
-        finally:
-            timer.cancel()
-        errors.seek(0)
-        words = errors.read().decode(errors="replace").strip().splitlines()
-    return lines, status, time.monotonic() - start, words[-1] if words else ""
-
-
-def read_results(lines):
-    """{workload: result}, seconds to init, and complaints, from a machine's output."""
-    results, complaints, boot, started = {}, [], None, {}
-    for at, line in lines:
-        if line == "bench-init":
-            boot = at
-        elif match := re.match(r"bench-start (\S+)$", line):
-            started[match[1]] = at
-        elif match := re.match(r"bench (\S+) (\S+) (\d+) ([-\d.]+) ([-\d.]+) ([0-9a-f]+) (.*)$", line):
-            name, count, each = match[1], int(match[3]), float(match[4])
-            results[name] = {"group": match[2], "iterations": count, "ns": each, "ns_per_unit": float(match[5]),
-                             "check": match[6], "unit": match[7]}
-            took = at - started.get(name, at)
-            claimed = each * count / 1e9
-            if match[2] != "time" and took > 0.1 and abs(took - claimed) > max(CLOCK_TOLERANCE * took, 0.02):
-                complaints.append(f"{name}: the guest measured {claimed:.3f} s of its time, the host {took:.3f} s")
-        elif line.startswith("bench-error"):
-            complaints.append(line)
-    if not any(line == "bench-end" for _, line in lines):
-        complaints.append("the run did not come to its end")
-    return results, boot, complaints
-
-
-# ---- Figures --------------------------------------------------------------------------------------
-
-def median_and_spread(values):
-    mid = statistics.median(values)
-    return mid, (max(values) - min(values)) / mid if mid else 0.0
-
-
-def geomean(values):
-    values = [v for v in values if v and v > 0]
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
-
-
-def machine_line():
-    info = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"^model name\s*: (.*)$", info, re.M)
-    flags = set((re.search(r"^flags\s*: (.*)$", info, re.M) or ["", ""])[1].split())
-    memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) // 1048576
-    where = " (itself a virtual machine)" if "hypervisor" in flags else ""
-    return (f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} processors, {memory} GiB, "
-            f"Linux {os.uname().release}{where}, load {os.getloadavg()[0]:.1f}")
-
-
-def mitigations():
-    folder = Path("/sys/devices/system/cpu/vulnerabilities")
-    try:
-        said = {p.name: p.read_text().strip() for p in sorted(folder.iterdir())}
-    except OSError:
-        return "unknown"
-    return ", ".join(name for name, text in said.items() if text.startswith("Mitigation")) or "none"
-
-
-def scale(ns):
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if ns >= size:
-            return f"{ns / size:.3g} {unit}"
-    return f"{ns:.3g} ns"
-
-
-def ratio(x):
-    if x is None:
-        return "-"
-    return f"{x:.0f}x" if x >= 100 else f"{x:.1f}x" if x >= 10 else f"{x:.2f}x"
-
-
-def summarise(rounds, counts):
-    """Medians: {machine: {workload: figures}}."""
-    table = {}
-    for machine, runs in rounds.items():
-        names = dict.fromkeys(name for run in runs for name in run)
-        table[machine] = {}
-        for name in names:
-            found = [run[name] for run in runs if name in run]
-            ns, spread = median_and_spread([f["ns"] for f in found])
-            unit_ns = statistics.median(f["ns_per_unit"] for f in found)
-            table[machine][name] = {**found[0], "ns": ns, "ns_per_unit": unit_ns, "spread": spread,
-                                    "mips": counts[name] * 1e3 / ns if counts.get(name) and ns > 0 else None}
-    return table
-
-
-def differing_checks(table):
-    """Workloads whose result is not the same on all machines."""
-    names = {name for figures in table.values() for name in figures}
-    return sorted(n for n in names if len({f[n]["check"] for f in table.values() if n in f}) > 1)
-
-
-def print_table(table, machines):
-    shown = [m for m in machines if m.name in table]
-    sundogs = [m for m in shown if m.name.startswith("sundog")]
-    names = list(dict.fromkeys(n for m in shown for n in table[m.name]))
-    heads = ["workload", "per"] + [m.label for m in shown]
-    heads += [f"{m.label}/native" for m in shown if m.name != "native" and "native" in table]
-    heads += [f"{m.label}/TCG" for m in sundogs if "tcg" in table]
-    heads += [f"{m.label} M/s" for m in sundogs]
-
-    def ns(machine, name, key="ns_per_unit"):
-        return table.get(machine, {}).get(name, {}).get(key)
-
-    def over(a, b, name):
-        x, y = ns(a, name), ns(b, name)
-        return x / y if x and y and x > 0 and y > 0 else None
-
-    def row(name):
-        unit = next(table[m.name][name]["unit"] for m in shown if name in table[m.name])
-        cells = [name, unit]
-        for m in shown:
-            if name in table[m.name]:
-                cells.append(f"{scale(ns(m.name, name))} ±{table[m.name][name]['spread'] * 50:.0f}%")
-            else:
-                cells.append("failed")
-        if "native" in table:
-            cells += [ratio(over(m.name, "native", name)) for m in shown if m.name != "native"]
-        if "tcg" in table:
-            cells += [ratio(over(m.name, "tcg", name)) for m in sundogs]
-        return cells + [f"{ns(m.name, name, 'mips'):.0f}" if ns(m.name, name, "mips") else "" for m in sundogs]
-
-    def mean_row(group, label):
-        mine = [n for n in names if any(table[m.name].get(n, {}).get("group") == group for m in shown)]
-        cells = [f"= {label}", "geometric mean"] + [""] * len(shown)
-        if "native" in table:
-            cells += [ratio(geomean([over(m.name, "native", n) for n in mine])) for m in shown if m.name != "native"]
-        if "tcg" in table:
-            cells += [ratio(geomean([over(m.name, "tcg", n) for n in mine])) for m in sundogs]
-        rates = [geomean([ns(m.name, n, "mips") for n in mine]) for m in sundogs]
-        return cells + [f"{r:.0f}" if r else "" for r in rates]
-
-    rows = [heads]
-    for group, label in GROUPS.items():
-        mine = [n for n in names if any(table[m.name].get(n, {}).get("group") == group for m in shown)]
-        if mine:
-            rows += [row(n) for n in mine]
-            rows += [mean_row(group, label), None]
-    widths = [max(len(r[i]) for r in rows if r) for i in range(len(heads))]
-    for i, cells in enumerate(rows):
-        if not cells:
-            print()
+        picks, figures = choose.pick_tcg(setup, setup["work"], wanted, args.pick, not args.quick, args.limit)
+    found, differences = {}, []
+    for suite in session.suites:
+        pick = picks[purpose.get(suite, "boot")]
+        if suite != "equal":
+            found[suite] = [*base, pick, *ours]
             continue
-        print("  ".join(c.ljust(w) if k < 2 else c.rjust(w) for k, (c, w) in enumerate(zip(cells, widths))).rstrip())
-        if i == 0:
-            print("  ".join("-" * w for w in widths))
+        found[suite] = list(base)
+        for n, s in enumerate(ours):
+            say(f"processor models that show the same: {s.label}")
+            tcg, mine, said = choose.equal_pair(s, pick.board, setup, args.limit)
+            found[suite] += [tcg, mine] if tcg and not n else [mine]
+            differences += said
+    return found, figures, differences
 
 
-# ---- The two modes --------------------------------------------------------------------------------
-
-def bench(args, setup, machines, work):
-    counts = instruction_counts(setup["program"], work) if args.counts else {}
-    words = {"bench_ms": str(args.target_ms)}
-    if args.only:
-        words["bench_only"] = args.only
-    usable = [m for m in machines if not m.missing]
-    rounds = {m.name: [] for m in usable}
-    boots, complaints = {}, {}
-    for n in range(args.rounds):
-        for m in usable:
-            say(f"round {n + 1} of {args.rounds}: {m.label}")
-            lines, status, seconds, error = run_machine(m.command(setup, words, "vmlinux"), args.limit)
-            results, boot, said = read_results(lines)
-            rounds[m.name].append(results)
-            if boot is not None:
-                boots.setdefault((m.name, "pvh"), []).append(boot)
-            if status:
-                said.append(f"ended with status {status} after {seconds:.0f} s: {error}")
-            complaints.setdefault(m.label, []).extend(f"round {n + 1}: {s}" for s in said)
-    if args.boot:
-        for m in usable:
-            if m.name != "native":
-                say(f"boot as bzImage: {m.label}")
-                lines, status, _, error = run_machine(m.command(setup, {"bench_only": "none"}, "vmlinuz"), args.limit)
-                _, boot, said = read_results(lines)
-                if boot is not None:
-                    boots.setdefault((m.name, "bzimage"), []).append(boot)
-                if status:
-                    said.append(f"ended with status {status}: {error}")
-                complaints.setdefault(m.label, []).extend(f"bzImage boot: {s}" for s in said)
-
-    table = summarise(rounds, counts)
-    print(f"machine: {machine_line()}")
-    print(f"guest: Linux {setup['release']}, \"{append(words)}\", {MEMORY}, 1 processor; host mitigations: {mitigations()}")
-    for m in machines:
-        if m.name == "tcg" and not m.missing:
-            print(f"tcg: {m.version}, -M pc -cpu max")
-    print(f"{args.rounds} rounds, medians; ± is half the spread; M/s is million guest instructions a second\n")
-    print_table(table, machines)
-    if boots:
-        print("boot (seconds from process start to init):")
-        for m in usable:
-            said = [f"{entry} {statistics.median(v):.2f}" for (name, entry), v in boots.items() if name == m.name]
-            if said:
-                print(f"  {m.label:14} {', '.join(said)}")
-    for m in machines:
-        if m.missing:
-            print(f"{m.label}: not available: {m.missing}")
-    bad = differing_checks(table)
-    if bad:
-        print(f"RESULTS DIFFER between machines: {', '.join(bad)}")
-    for label, said in complaints.items():
-        for text in said:
-            print(f"note: {label}: {text}")
-    write_json({
-        "machine": machine_line(), "kernel": setup["release"], "append": append(words), "rounds": args.rounds,
-        "counts": counts, "medians": table, "samples": rounds,
-        "boot": [{"machine": n, "entry": e, "seconds": v} for (n, e), v in boots.items()],
-        "missing": {m.name: m.missing for m in machines if m.missing}, "complaints": complaints,
-        "differing": bad,
-    })
-    return 1 if bad else 0
+def measure(session, by_suite):
+    for n in range(session.args.rounds):
+        for suite in session.suites:
+            for machine in by_suite.get(suite, []):
+                if machine.name == "native" and suite not in ("work", "programs", "equal"):
+                    continue
+                say(f"round {n + 1} of {session.args.rounds}, {suite}: {machine.label}")
+                getattr(session, f"suite_{suite}")(machine)
 
 
-def mips(args, setup, machines):
+def bench(args, setup, sundogs, chosen, known):
+    session = Session(args, setup, chosen, known)
+    by_suite, picked, pair_differences = machines_of(session, sundogs, args.skip.split(","))
+    counts = {}
+    if args.counts and "work" in session.suites:
+        counts = guests.instruction_counts(setup["program"], setup["work"])
+    started = time.monotonic()
+    measure(session, by_suite)
+
+    table = report.medians(session.samples, counts, min if args.best else statistics.median)
+    differing = report.differing_checks(session.samples)
+    print(f"machine: {report.machine_line()}")
+    print(f"guest: Linux {setup['release']}, \"{machines.append(setup, machines.Job())}\"; the rows of the bzImage with "
+          f"\"{machines.MARKED}\" instead of \"{machines.QUIET}\"; 1 processor, 512M (programs: {PROGRAMS_MEMORY})")
+    used = {}
+    for suite, found in by_suite.items():
+        for m in found:
+            if isinstance(m, machines.Tcg):
+                used.setdefault(f"{m.version}: {m.flags}", []).append(suite)
+    for flags, suites in used.items():
+        print(f"TCG at {', '.join(suites)}: {flags}")
+    for purpose, figures in picked.items():
+        best = min(figures.values())
+        print(f"TCG tried at {purpose}: " + ", ".join(f"{k} {v / best:.2f}x" for k, v in figures.items()))
+    print(f"{args.rounds} rounds of {args.target_ms} ms x {args.repeat}, {'minima' if args.best else 'medians'}; {time.monotonic() - started:.0f} s")
+
+    usable = [s for s in sundogs if not s.missing]
+    in_full = {row.id: len(names) for row, names in choose_rows(None, session.known)}
+    evaluated = {s.name: report.print_rows(chosen, in_full, table, s) for s in usable}
+    for suite in session.suites:
+        report.print_workloads(table.get(suite, {}), by_suite.get(suite, []), suite)
+    print()
+    for s in sundogs:
+        if s.missing:
+            print(f"{s.label}: not available: {s.missing}")
+    if differing:
+        print(f"RESULTS DIFFER between machines: {', '.join(differing)}")
+    notes = [f"mitigations differ: {d}" for d in report.mitigation_differences(session.infos, usable)]
+    notes += [f"features differ in the pair of equal CPUID: {d}" for d in pair_differences]
+    notes += [f"{name} left out on {', '.join(f'{m} ({why})' for m, why in where.items())}"
+              for name, where in session.skipped.items()]
+    notes += [f"{label}: {text}" for label, said in session.complaints.items() for text in dict.fromkeys(said)]
+    clocks = [(g, h) for g, h in session.clock if h > 0.1]
+    if clocks:
+        g, h = max(clocks, key=lambda c: abs(c[0] / c[1] - 1))
+        notes.append(f"clocks: {len(clocks)} measurements held against the host's; the farthest says {g:.3f} s for "
+                     f"{h:.3f} s")
+    for n in notes:
+        print(f"note: {n}")
+    path = report.write_json({
+        "machine": report.machine_line(), "kernel": setup["release"], "append": machines.append(setup, machines.Job()),
+        "rounds": args.rounds, "target_ms": args.target_ms, "repeat": args.repeat, "statistic": "minimum" if args.best else "median",
+        "machines": {suite: {m.name: m.flags for m in found} for suite, found in by_suite.items()},
+        "tcg_tried": picked, "rows": {name: report.plain(e) for name, e in evaluated.items()}, "medians": table,
+        "samples": session.samples, "info": session.infos, "notes": notes, "differing": differing,
+        "missing": {s.name: s.missing for s in sundogs if s.missing},
+    }, args.json)
+    print(f"\nall figures: {os.path.relpath(path)}")
+    failed = any(e["floor"] is False for found in evaluated.values() for e in found)
+    return 1 if differing or not usable or (args.gate and failed) else 0
+
+
+# ---- Rates ----------------------------------------------------------------------------------------
+
+def mips(args, setup, sundogs):
     """Whole-machine rate from Sundog's own count: a run of the integer workloads less a run of the bare boot."""
     status = 0
-    for m in machines:
-        if not isinstance(m, Sundog):
-            continue
+    for m in sundogs:
         if m.missing:
             print(f"{m.label}: not available: {m.missing}")
             status = 1
@@ -434,13 +289,13 @@ def mips(args, setup, machines):
         for what in ("none", "int"):
             with tempfile.NamedTemporaryFile() as stats:
                 words = {"bench_only": what, "bench_ms": str(args.target_ms)}
-                command = m.command(setup, words, "vmlinux", f"--stats={stats.name}")
+                job = machines.Job(words=words, more=(f"--stats={stats.name}",))
                 say(f"{m.label}: {'boot only' if what == 'none' else 'integer workloads'}")
-                _, code, _, error = run_machine(command, args.limit)
+                ended = machines.run(m.command(setup, job), args.limit)
                 try:
                     figures[what] = json.loads(Path(stats.name).read_text())
                 except ValueError:
-                    raise Failure(f"{m.label} wrote no statistics (status {code}: {error})") from None
+                    raise Failure(f"{m.label} wrote no statistics (status {ended.status}: {ended.error})") from None
         boot, both = figures["none"], figures["int"]
         print(f"{m.label}: boot {boot['instructions'] / 1e6:.0f} M instructions in {boot['seconds']:.2f} s, "
               f"{boot['instructions'] / boot['seconds'] / 1e6:.1f} M/s; integer workloads "
@@ -448,43 +303,74 @@ def mips(args, setup, machines):
     return status
 
 
-def write_json(result):
-    folder = TOP / "bench/results"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{datetime.datetime.now():%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps(result, indent=1, default=str) + "\n")
-    print(f"\nall figures: {path.relative_to(TOP)}")
+# ---- The command line -----------------------------------------------------------------------------
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vmm", "--sundog", type=Path, default=TOP / "build/sundog", help="the program to measure")
+    parser.add_argument("--vmm-args", default="", help="more arguments for it, in one string")
+    parser.add_argument("--engines", default="interp", help="Sundog engines, comma-separated")
+    parser.add_argument("--rows", "--only", help="rows, groups or workloads, comma-separated")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--target-ms", type=int, help="how long one measurement lasts")
+    parser.add_argument("--best", action="store_true", help="minima, not medians: for a machine that others use")
+    parser.add_argument("--repeat", type=int, help="measurements of a workload in a round")
+    parser.add_argument("--quick", action="store_true", help="one short round, no instruction counts, TCG as kept")
+    parser.add_argument("--skip", default="", help="machines to leave out: native, tcg")
+    parser.add_argument("--tcg", metavar="BOARD,CPU", help="this TCG instead of the fastest")
+    parser.add_argument("--pick", action="store_true", help="find the fastest TCG anew")
+    parser.add_argument("--mitigations", choices=("on", "off"), default="off",
+                        help="of the guests' kernels: off (default) on both sides, or as each kernel chooses")
+    parser.add_argument("--no-counts", dest="counts", action="store_false", help="do without instruction counts")
+    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds for one machine")
+    parser.add_argument("--json", type=Path, help="where the figures go (default: bench/results/TIME.json)")
+    parser.add_argument("--gate", action="store_true", help="exit status 1 when a floor does not hold")
+    parser.add_argument("--list", action="store_true", help="names of rows and workloads")
+    parser.add_argument("--mips", action="store_true", help="only the rate of each engine")
+    args = parser.parse_args()
+    args.rounds = args.rounds or (1 if args.quick else 3)
+    args.target_ms = args.target_ms or (60 if args.quick else 300)
+    args.repeat = args.repeat or (3 if args.quick else 1)
+    args.counts = args.counts and not args.quick
+    if min(args.rounds, args.target_ms, args.repeat) < 1:
+        parser.error("--rounds, --target-ms and --repeat want at least 1")
+    return args
+
+
+def prepare(args):
+    """Everything that runs, built where it is missing: {what: path}."""
+    work = args.vmm.resolve().parent / "bench"
+    work.mkdir(parents=True, exist_ok=True)
+    guest = guests.cache_folder() / "amd64"
+    if not (guest / "vmlinuz").is_file():
+        raise Failure("no guest kernel in the cache: run tools/fetch-guests")
+    program = guests.build_program(work)
+    append = [] if args.mitigations == "on" else [machines.NO_MITIGATIONS]
+    return {"work": work, "append": append, "program": program, "initrd_plain": guests.initramfs(program, work),
+            "vmlinuz": guest / "vmlinuz", "vmlinux": guests.unpack_kernel(guest / "vmlinuz", work / "vmlinux"),
+            "first": guests.first_instruction_kernel(guest / "vmlinuz", work / "first-instruction"),
+            "release": (guest / "release").read_text().strip()}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sundog", type=Path, default=TOP / "build/sundog", help="the program to measure")
-    parser.add_argument("--engines", default="interp", help="Sundog engines, comma-separated")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--target-ms", type=int, default=300, help="how long one measurement lasts")
-    parser.add_argument("--only", help="groups or workloads, comma-separated")
-    parser.add_argument("--skip", default="", help="machines to leave out: native, tcg")
-    parser.add_argument("--no-boot", dest="boot", action="store_false", help="leave out the bzImage boots")
-    parser.add_argument("--no-counts", dest="counts", action="store_false", help="do without instruction counts")
-    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds for one machine")
-    parser.add_argument("--mips", action="store_true", help="only the rate of each engine")
-    args = parser.parse_args()
-    if args.rounds < 1 or args.target_ms < 1:
-        parser.error("--rounds and --target-ms want at least 1")
-
-    work = TOP / "build/bench"
-    work.mkdir(parents=True, exist_ok=True)
-    guest = cache_folder() / "amd64"
-    if not (guest / "vmlinuz").is_file():
-        raise Failure("no guest kernel in the cache: run tools/fetch-guests")
-    program = build_program(work)
-    setup = {"program": program, "initrd": initramfs(program, work), "vmlinuz": guest / "vmlinuz",
-             "vmlinux": unpack_kernel(guest / "vmlinuz", work / "vmlinux"),
-             "release": (guest / "release").read_text().strip()}
-    skipped = args.skip.split(",")
-    machines = [m for m in (Native(), Tcg()) if m.name not in skipped]
-    machines += [Sundog(args.sundog, engine, setup) for engine in args.engines.split(",") if engine]
-    return mips(args, setup, machines) if args.mips else bench(args, setup, machines, work)
+    args = arguments()
+    setup = prepare(args)
+    known = guests.workloads(setup["program"])
+    if args.list:
+        print_names(known)
+        return 0
+    sundogs = [machines.Sundog(args.vmm, engine, shlex.split(args.vmm_args))
+               for engine in args.engines.split(",") if engine]
+    for s in sundogs:
+        s.probe(setup)
+    if args.mips:
+        return mips(args, setup, sundogs)
+    chosen = choose_rows(args.rows, known)
+    if any(row.suite in ("programs", "equal") for row, _ in chosen):
+        setup["programs"] = programs.fetch(guests.cache_folder())
+        setup["initrd_programs"] = programs.initramfs(setup["programs"], setup["program"],
+                                                      setup["work"] / "initrd-programs")
+    return bench(args, setup, sundogs, chosen, known)
 
 
 def interrupted(_number, _frame):

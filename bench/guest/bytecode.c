@@ -8,17 +8,17 @@ enum { LIMIT = 400, I = 0, J = 1, FOUND = 2 };
 
 /* for (i = 2; i < LIMIT; i++) if (!a[i]) { found++; for (j = i * i; j < LIMIT; j += i) a[j] = 1; } */
 static const int16_t code[] = {
-    PUSH, 2, STORE, I, PUSH, 0, STORE, FOUND,
-    /*  8 */ LOAD, I, PUSH, LIMIT, LESS, JUMP_IF_NOT, 63,
-    /* 15 */ LOAD, I, GET, PUSH, 1, LESS, JUMP_IF_NOT, 54,
-    /* 23 */ LOAD, FOUND, PUSH, 1, ADD, STORE, FOUND,
-    /* 30 */ LOAD, I, LOAD, I, MUL, STORE, J,
-    /* 37 */ LOAD, J, PUSH, LIMIT, LESS, JUMP_IF_NOT, 54,
-    /* 44 */ LOAD, J, PUSH, 1, SET, LOAD, J, JUMP, 65,
+    PUSH,          2,     STORE, I,     PUSH, 0,           STORE,       FOUND,
+    /*  8 */ LOAD, I,     PUSH,  LIMIT, LESS, JUMP_IF_NOT, 63,
+    /* 15 */ LOAD, I,     GET,   PUSH,  1,    LESS,        JUMP_IF_NOT, 54,
+    /* 23 */ LOAD, FOUND, PUSH,  1,     ADD,  STORE,       FOUND,
+    /* 30 */ LOAD, I,     LOAD,  I,     MUL,  STORE,       J,
+    /* 37 */ LOAD, J,     PUSH,  LIMIT, LESS, JUMP_IF_NOT, 54,
+    /* 44 */ LOAD, J,     PUSH,  1,     SET,  LOAD,        J,           JUMP,  65,
     /* 53 */ HALT,
-    /* 54 */ LOAD, I, PUSH, 1, ADD, STORE, I, JUMP, 8,
+    /* 54 */ LOAD, I,     PUSH,  1,     ADD,  STORE,       I,           JUMP,  8,
     /* 63 */ HALT, HALT,
-    /* 65 */ LOAD, I, ADD, STORE, J, JUMP, 37,
+    /* 65 */ LOAD, I,     ADD,   STORE, J,    JUMP,        37,
 };
 
 static uint8_t memory[LIMIT];
@@ -56,4 +56,4 @@ static uint64_t run(uint64_t n)
     return found;
 }
 
-const struct workload bytecode_workloads[] = { { "bytecode", "int", "sieve", 1, 0, NULL, run }, { 0 } };
+const struct workload bytecode_workloads[] = { { "bytecode", "int", "sieve", 1, .run = run }, { 0 } };

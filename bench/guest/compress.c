@@ -9,8 +9,9 @@ static uint16_t table[TABLE];
 
 static void setup(void)
 {
-    static const char *const words[] = { "the ", "sun ", "dog ", "stands ", "beside ", "a ", "bright ", "double, ",
-                                         "of ", "ice ", "and ", "light. ", "machine ", "monitor ", "guest\n", "0x" };
+    static const char *const words[] = { "the ",     "sun ",     "dog ",    "stands ", "beside ", "a ",
+                                         "bright ",  "double, ", "of ",     "ice ",    "and ",    "light. ",
+                                         "machine ", "monitor ", "guest\n", "0x" };
     uint64_t seed = 7;
     for (size_t i = 0; i < TEXT;) {
         uint64_t r = rng_next(&seed);
@@ -94,4 +95,6 @@ static uint64_t run(uint64_t n)
     return sum;
 }
 
-const struct workload compress_workloads[] = { { "compress", "int", "KiB", TEXT / 1024, 0, setup, run }, { 0 } };
+const struct workload compress_workloads[] = {
+    { "compress", "int", "KiB", TEXT / 1024, .setup = setup, .run = run }, { 0 }
+};

@@ -38,10 +38,7 @@ static void setup(void)
     }
 }
 
-static inline uint32_t ror(uint32_t x, int n)
-{
-    return x >> n | x << (32 - n);
-}
+static inline uint32_t ror(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 static void sha256_block(uint32_t h[8], const uint8_t *p)
 {
@@ -95,4 +92,5 @@ static uint64_t run(uint64_t n)
     return sum;
 }
 
-const struct workload hash_workloads[] = { { "hash", "int", "KiB", BYTES / 1024, 0, setup, run }, { 0 } };
+const struct workload hash_workloads[] = { { "hash", "int", "KiB", BYTES / 1024, .setup = setup, .run = run },
+                                           { 0 } };

@@ -103,10 +103,7 @@ static uint64_t run_pipe(uint64_t n)
     return 0;
 }
 
-static void setup_tick(void)
-{
-    prctl(PR_SET_TIMERSLACK, 1ul);
-}
+static void setup_tick(void) { prctl(PR_SET_TIMERSLACK, 1ul); }
 
 /* Sleeps from tick to tick; what it takes longer than asked is the cost of timer, interrupt and wake-up. */
 static uint64_t run_tick(uint64_t n)
@@ -118,11 +115,11 @@ static uint64_t run_tick(uint64_t n)
 }
 
 const struct workload kernel_workloads[] = {
-    { "syscall", "sys", "call", 1, 0, NULL, run_syscall },
-    { "fresh_page", "sys", "page", 1, 0, setup_page, run_page },
-    { "fork_exit", "sys", "process", 1, 0, NULL, run_fork },
-    { "fork_exec", "sys", "process", 1, 0, NULL, run_exec },
-    { "pipe_switch", "sys", "switch", 2, 0, NULL, run_pipe },
-    { "tick", "time", "wake-up", 1, TICK_NS, setup_tick, run_tick },
+    { "syscall", "sys", "call", 1, .run = run_syscall },
+    { "fresh_page", "sys", "page", 1, .setup = setup_page, .run = run_page },
+    { "fork_exit", "sys", "process", 1, .run = run_fork },
+    { "fork_exec", "sys", "process", 1, .run = run_exec },
+    { "pipe_switch", "sys", "switch", 2, .run = run_pipe },
+    { "tick", "time", "wake-up", 1, .idle_ns = TICK_NS, .setup = setup_tick, .run = run_tick },
     { 0 },
 };

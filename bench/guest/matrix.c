@@ -35,4 +35,5 @@ static uint64_t run(uint64_t n)
     return sum;
 }
 
-const struct workload matrix_workloads[] = { { "matrix", "int", "product", 1, 0, setup, run }, { 0 } };
+const struct workload matrix_workloads[] = { { "matrix", "int", "product", 1, .setup = setup, .run = run },
+                                             { 0 } };

@@ -119,4 +119,6 @@ static uint64_t run(uint64_t n)
     return sum;
 }
 
-const struct workload parse_workloads[] = { { "parse", "int", "KiB", (TEXT - 2500) / 1024, 0, setup, run }, { 0 } };
+const struct workload parse_workloads[] = {
+    { "parse", "int", "KiB", (TEXT - 2500) / 1024, .setup = setup, .run = run }, { 0 }
+};

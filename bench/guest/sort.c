@@ -56,4 +56,4 @@ static uint64_t run(uint64_t n)
     return sum;
 }
 
-const struct workload sort_workloads[] = { { "sort", "int", "number", COUNT, 0, NULL, run }, { 0 } };
+const struct workload sort_workloads[] = { { "sort", "int", "number", COUNT, .run = run }, { 0 } };

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which QEMU TCG is measured: the fastest of its usual configurations, found by a short run of each and kept;
+and the pair of processor models that show the same to both guests."""
+
+import json
+import statistics
+
+import machines
+import rows
+from guests import say
+
+# A few workloads of each kind tell the configurations apart.
+SAMPLE = "sort,parse,bytecode,stencil,simd,recurse,indirect,syscall,fresh_page,fork_exit,pipe_switch"
+PURPOSES = ("work", "programs", "boot")
+DEFAULT = {"work": ("pc", "max"), "programs": ("pc", "max"), "boot": ("pc", "max")}
+# Processor model of QEMU: what Sundog calls the same level.
+EQUAL_MODELS = {"Nehalem": "v2", "qemu64": "v1"}
+# Features, in the kernel's words, that programs or kernels choose their ways by, and that both sides can show.
+TELLING = set("""pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave xsaveopt xsavec avx f16c rdrand rdseed
+    lahf_lm abm sse4a 3dnowprefetch bmi1 bmi2 avx2 erms fsrm adx sha_ni fsgsbase rdtscp smep smap umip pdpe1gb nx
+    clflushopt clwb clzero svm x2apic tsc_deadline_timer misalignsse 3dnow 3dnowext vme ss ht mmxext fxsr_opt
+    hypervisor syscall de pse pge pat mtrr""".split())
+
+
+def total_ns(results):
+    return rows.geomean([statistics.median(r["ns"] for r in found) for found in results.values()])
+
+
+def try_one(tcg, setup, purpose, limit):
+    """A figure to be small: geometric mean of durations, or seconds from decompressor to init."""
+    words = {"bench_ms": "60", "bench_repeat": "1", "bench_only": SAMPLE}
+    job = machines.Job(words=words)
+    if purpose == "programs":
+        job = machines.Job(initrd="programs", memory="1G", words={**words, "bench_only": "prog"})
+    elif purpose == "boot":
+        job = machines.Job(kernel="bzimage", words={"bench_only": "none"})
+    out = machines.read(machines.run(tcg.command(setup, job), limit))
+    if purpose == "boot":
+        return out.marks.get("init", 0) - out.marks.get("decompressor", 0) or None
+    return total_ns(out.results)
+
+
+def pick_tcg(setup, work, purposes, again, allowed, limit):
+    """{purpose: Tcg}. Kept beside the build for one version of QEMU; `allowed`: whether to measure."""
+    kept, version = work / "tcg.json", machines.Tcg().version
+    try:
+        picks = json.loads(kept.read_text())
+        picks = picks["picks"] if picks["version"] == version and not again else {}
+    except (OSError, ValueError, KeyError):
+        picks = {}
+    for purpose in purposes:
+        if purpose in picks or not allowed:
+            continue
+        figures = {}
+        for board in machines.Tcg.BOARDS:
+            for cpu in machines.Tcg.CPUS:
+                say(f"which TCG is fastest at {purpose}: {board}, {cpu}")
+                figure = try_one(machines.Tcg(board, cpu), setup, purpose, limit)
+                if figure:
+                    figures[f"{board} {cpu}"] = figure
+        if figures:
+            picks[purpose] = {"pick": min(figures, key=figures.get), "figures": figures}
+            kept.write_text(json.dumps({"version": version, "picks": picks}, indent=1))
+    return {p: machines.Tcg(*picks[p]["pick"].split()) if p in picks else machines.Tcg(*DEFAULT[p])
+            for p in purposes}, {p: picks[p]["figures"] for p in purposes if p in picks}
+
+
+def shown_by(machine, setup, limit):
+    job = machines.Job(words={"bench_only": "none"})
+    return machines.read(machines.run(machine.command(setup, job), limit)).info
+
+
+def equal_pair(sundog, board, setup, limit):
+    """(Tcg, Sundog, differences) whose guests see the same features as far as both can show them."""
+    for qemu, ours in EQUAL_MODELS.items():
+        mine = machines.Sundog(sundog.program, sundog.engine, sundog.more, cpu_model=ours)
+        if not mine.probe(setup):
+            break
+    else:
+        # Without the option there is one model; QEMU's follows it.
+        qemu, mine = "Nehalem", machines.Sundog(sundog.program, sundog.engine, sundog.more)
+    info = shown_by(mine, setup, limit)
+    # Leaf 0xd has to be there for XSAVE; the vendor decides which flaws a kernel sees.
+    cpu = f"{qemu},min-level=13,vendor={info.get('vendor', 'AuthenticAMD')}"
+    theirs = shown_by(machines.Tcg(board, cpu), setup, limit)
+    want, have = ({f for f in i.get("flags", "").split() if f in TELLING} for i in (info, theirs))
+    cpu += "".join(f",+{qemu_name(f)}" for f in sorted(want - have))
+    cpu += "".join(f",-{qemu_name(f)}" for f in sorted(have - want))
+    tcg = machines.Tcg(board, cpu)
+    flags = shown_by(tcg, setup, limit).get("flags", "").split()
+    if not flags:
+        return None, mine, ["TCG does not start with the same features"]
+    here = set(info.get("flags", "").split())
+    return tcg, mine, [f"only {who}: {' '.join(sorted(f))}" for who, f in
+                       (("TCG", set(flags) - here), (mine.label, here - set(flags))) if f]
+
+
+def qemu_name(flag):
+    """QEMU's name of a feature that the kernel names otherwise."""
+    return {"lahf_lm": "lahf-lm", "sha_ni": "sha-ni", "tsc_deadline_timer": "tsc-deadline",
+            "sse4_1": "sse4.1", "sse4_2": "sse4.2", "fxsr_opt": "fxsr-opt"}.get(flag, flag)
