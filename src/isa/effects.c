@@ -2,8 +2,8 @@
 /*
  * Effects of an instruction: defaults from its operands and the row's flags, then what its id adds.
  *
- *   operand 1   read (IF_RO), written (IF_WR1) or both      the table below overrides where a row says neither
- *   others      read                                        address registers are read
+ *   operand 1   read (IF_RO), written (IF_WR1) or both; the table below overrides where a row says neither
+ *   others      read, like the registers of an address
  *   the rest    status flags and implicit registers: the table below, by id; an id not in it has none
  */
 #include "isa/effects.h"
@@ -56,19 +56,22 @@ struct facts {
     uint16_t rules;
 };
 
-/* A flag the manual calls undefined is `written` only where no processor keeps it: AF of logic and of shifts,
- * OF of shifts by more than 1. Elsewhere some do keep it (multiplications, bit tests, ...), so it is `maybe`. */
+/* A flag that the manual calls undefined is `written` only where no processor keeps it: AF of logic and of
+ * shifts, OF of shifts by more than 1. Others are `maybe`: AMD's processors keep the undefined flags of
+ * multiplications, divisions and bit tests. */
 /* clang-format off */
 static const struct facts facts[INSN_ID_COUNT] = {
     /* arithmetic and logic */
-    [INSN_ADD] = { .written = STATUS }, [INSN_SUB] = { .written = STATUS }, [INSN_CMP] = { .written = STATUS },
-    [INSN_NEG] = { .written = STATUS },
+    [INSN_ADD] = { .written = STATUS }, [INSN_SUB] = { .written = STATUS },
+    [INSN_CMP] = { .written = STATUS }, [INSN_NEG] = { .written = STATUS },
     [INSN_ADC] = { .read = C, .written = STATUS }, [INSN_SBB] = { .read = C, .written = STATUS },
-    [INSN_OR] = { .written = STATUS }, [INSN_AND] = { .written = STATUS }, [INSN_XOR] = { .written = STATUS },
-    [INSN_TEST] = { .written = STATUS },
+    [INSN_OR] = { .written = STATUS }, [INSN_AND] = { .written = STATUS },
+    [INSN_XOR] = { .written = STATUS }, [INSN_TEST] = { .written = STATUS },
     [INSN_INC] = { .written = NOT_C }, [INSN_DEC] = { .written = NOT_C },
-    [INSN_MUL] = { .written = C | O, .maybe = S | Z | A | P, .in = AX, .out_sized = AX | DX, .rules = BYTE_IN_AX },
-    [INSN_IMUL1] = { .written = C | O, .maybe = S | Z | A | P, .in = AX, .out_sized = AX | DX, .rules = BYTE_IN_AX },
+    [INSN_MUL] = { .written = C | O, .maybe = S | Z | A | P, .in = AX, .out_sized = AX | DX,
+                   .rules = BYTE_IN_AX },
+    [INSN_IMUL1] = { .written = C | O, .maybe = S | Z | A | P, .in = AX, .out_sized = AX | DX,
+                     .rules = BYTE_IN_AX },
     [INSN_IMUL2] = { .written = C | O, .maybe = S | Z | A | P },
     [INSN_IMUL3] = { .written = C | O, .maybe = S | Z | A | P },
     [INSN_DIV] = { .maybe = STATUS, .in = AX | DX, .out_sized = AX | DX, .rules = BYTE_IN_AX },
@@ -84,7 +87,8 @@ static const struct facts facts[INSN_ID_COUNT] = {
     [INSN_AAD] = { .written = S | Z | P, .maybe = O | A | C, .in = AX, .out = AX },
     [INSN_SALC] = { .read = C, .in = AX, .out = AX },
     /* shifts */
-    [INSN_SHL] = { .written = STATUS, .rules = BY_COUNT }, [INSN_SHR] = { .written = STATUS, .rules = BY_COUNT },
+    [INSN_SHL] = { .written = STATUS, .rules = BY_COUNT },
+    [INSN_SHR] = { .written = STATUS, .rules = BY_COUNT },
     [INSN_SAR] = { .written = STATUS, .rules = BY_COUNT },
     [INSN_ROL] = { .written = C | O, .rules = BY_COUNT | BY_COUNT_OF },
     [INSN_ROR] = { .written = C | O, .rules = BY_COUNT | BY_COUNT_OF },
@@ -122,8 +126,10 @@ static const struct facts facts[INSN_ID_COUNT] = {
     [INSN_RET_FAR] = { .in = SP, .out = SP },
     [INSN_LOOP] = { .in = CX, .out = CX }, [INSN_JCXZ] = { .in = CX },
     [INSN_LOOPE] = { .read = Z, .in = CX, .out = CX }, [INSN_LOOPNE] = { .read = Z, .in = CX, .out = CX },
-    [INSN_INT3] = { .read = STATUS, .in = SP, .out = SP }, [INSN_INT] = { .read = STATUS, .in = SP, .out = SP },
-    [INSN_INT1] = { .read = STATUS, .in = SP, .out = SP }, [INSN_INTO] = { .read = STATUS, .in = SP, .out = SP },
+    [INSN_INT3] = { .read = STATUS, .in = SP, .out = SP },
+    [INSN_INT] = { .read = STATUS, .in = SP, .out = SP },
+    [INSN_INT1] = { .read = STATUS, .in = SP, .out = SP },
+    [INSN_INTO] = { .read = STATUS, .in = SP, .out = SP },
     [INSN_IRET] = { .written = STATUS, .in = SP, .out = SP },
     [INSN_SYSCALL] = { .read = STATUS, .maybe = STATUS, .out = CX | R11 },
     [INSN_SYSRET] = { .written = STATUS, .in = CX | R11 },
@@ -141,8 +147,9 @@ static const struct facts facts[INSN_ID_COUNT] = {
     /* ports and segments */
     [INSN_IN] = { .rules = OP1_WRITE }, [INSN_OUT] = { .rules = OP1_READ },
     [INSN_MOV_FROM_SEG] = { .rules = OP1_WRITE },
-    [INSN_LES] = { .rules = OP1_WRITE }, [INSN_LDS] = { .rules = OP1_WRITE }, [INSN_LSS] = { .rules = OP1_WRITE },
-    [INSN_LFS] = { .rules = OP1_WRITE }, [INSN_LGS] = { .rules = OP1_WRITE },
+    [INSN_LES] = { .rules = OP1_WRITE }, [INSN_LDS] = { .rules = OP1_WRITE },
+    [INSN_LSS] = { .rules = OP1_WRITE }, [INSN_LFS] = { .rules = OP1_WRITE },
+    [INSN_LGS] = { .rules = OP1_WRITE },
     [INSN_ARPL] = { .written = Z }, [INSN_VERR] = { .written = Z }, [INSN_VERW] = { .written = Z },
     [INSN_LAR] = { .written = Z }, [INSN_LSL] = { .written = Z },
     /* system */
