@@ -87,8 +87,15 @@ static unsigned imm_bytes(const struct insn *in)
 /* One register operand: the host register it is in, and the guest register to write back to. */
 struct placed {
     unsigned host;
-    int guest; /* >= 0: memory-homed, held in `host` for this instruction */
+    int guest; /* >= 0: in memory, and to be written back from `host` */
 };
+
+static bool is_written(const struct insn *in, const struct operand *o)
+{
+    if (o == &in->op[0])
+        return !(in->row->flags & IF_RO);
+    return o == &in->op[1] && (in->id == INSN_XCHG || in->id == INSN_XADD);
+}
 
 static struct placed place(struct translation *t, const struct planned *p, const struct operand *o, unsigned temp)
 {
@@ -102,12 +109,12 @@ static struct placed place(struct translation *t, const struct planned *p, const
     bool overwritten = o == &p->in.op[0] && p->in.row->flags & IF_WR1 && o->size >= 4;
     if (!overwritten)
         emit_load(&t->e, temp, at_gpr(o->reg));
-    return (struct placed){ temp, o->reg };
+    return (struct placed){ temp, is_written(&p->in, o) ? o->reg : -1 };
 }
 
-static void write_back(struct translation *t, const struct planned *p, const struct placed *r)
+static void write_back(struct translation *t, const struct placed *r)
 {
-    if (r->guest >= 0 && p->fx.gpr_written >> r->guest & 1)
+    if (r->guest >= 0)
         emit_store(&t->e, at_gpr((unsigned)r->guest), r->host);
 }
 
@@ -189,9 +196,9 @@ static void encode(struct translation *t, const struct planned *p, struct amode 
     emit_imm(e, in->imm, imm_bytes(in));
     if (may_fault_on_host(in, is_mem))
         site_add(t, at);
-    write_back(t, p, &reg);
-    write_back(t, p, &rm);
-    write_back(t, p, &opc);
+    write_back(t, &reg);
+    write_back(t, &rm);
+    write_back(t, &opc);
 }
 
 /* cmp dword [simd_live], 0; je load */

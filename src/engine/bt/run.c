@@ -215,7 +215,7 @@ static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
 static void creep(struct vcpu *v)
 {
     struct interp *c = interp_of(v);
-    if (c->until != UINT64_MAX && c->until - v->s.retired <= UNIT_INSNS)
+    if (v->s.retired < c->until && c->until - v->s.retired <= UNIT_INSNS)
         interp_run_one(v);
 }
 
