@@ -51,6 +51,8 @@ static const struct option table[] = {
     { "keep", "FILE", "save the machine before a difference here", TEXT, AT(keep) },
     { "show", "N", "instructions listed before a difference (48)", COUNT, AT(show) },
     { "blame", NULL, "after a difference, try each of B's passes left out", SWITCH, AT(blame) },
+    { "plant", "N", "turn a bit of B's DR0 over at this count: the search must find it", SIZE,
+      AT(pair.plant) },
     { "console", NULL, "show the guest's console", SWITCH, AT(pair.echo) },
     { "stats", NULL, "print both machines' counters at the end", SWITCH, AT(stats) },
     { "help", NULL, "this text", SWITCH, AT(help) },

@@ -133,11 +133,30 @@ uint64_t pair_count(const struct pair *p) { return p->side[SIDE_A].vm->state.exe
 
 enum vm_end pair_end(const struct pair *p) { return p->side[SIDE_A].vm->world.end; }
 
+/* A bug on purpose. */
+static void plant(struct vm *vm)
+{
+    struct vcpu *v = vm->cpus[vm->state.turn].v;
+    v->s.dr[0] ^= 1;
+    if (vm->engine->state_changed)
+        vm->engine->state_changed(v);
+}
+
+static void run_side(struct pair *p, unsigned i, uint64_t count)
+{
+    struct vm *vm = p->side[i].vm;
+    if (i == SIDE_B && p->cfg.plant > vm->state.executed && p->cfg.plant <= count) {
+        vm_run_until(vm, p->cfg.plant);
+        plant(vm);
+    }
+    vm_run_until(vm, count);
+}
+
 bool pair_run(struct pair *p, uint64_t count)
 {
     for (unsigned i = 0; i < SIDES; i++) {
         double start = now();
-        vm_run_until(p->side[i].vm, count);
+        run_side(p, i, count);
         p->side[i].seconds += now() - start;
     }
     return pair_count(p) >= count;
@@ -260,12 +279,18 @@ bool pair_equal(struct pair *p, enum depth depth, struct report *r)
 
 /* --- telling -------------------------------------------------------------------------------------------- */
 
+static const char *side_name(const struct pair *p, unsigned i)
+{
+    static const char *const names[] = { "A", "B" };
+    return strcmp(p->cfg.engine[SIDE_A], p->cfg.engine[SIDE_B]) ? p->cfg.engine[i] : names[i];
+}
+
 static void print_words(FILE *f, const struct pair *p, const struct word_difference *w, unsigned n,
                         const char *what)
 {
     for (unsigned i = 0; i < n && i < REPORT_WORDS; i++)
         fprintf(f, "  %s at 0x%llx: %s 0x%016llx, %s 0x%016llx\n", what, (unsigned long long)w[i].addr,
-                p->cfg.engine[SIDE_A], (unsigned long long)w[i].a, p->cfg.engine[SIDE_B],
+                side_name(p, SIDE_A), (unsigned long long)w[i].a, side_name(p, SIDE_B),
                 (unsigned long long)w[i].b);
     if (n > REPORT_WORDS)
         fprintf(f, "  and %u more of these\n", n - REPORT_WORDS);
@@ -273,7 +298,7 @@ static void print_words(FILE *f, const struct pair *p, const struct word_differe
 
 void report_print(FILE *f, const struct pair *p, const struct report *r)
 {
-    const char *a = p->cfg.engine[SIDE_A], *b = p->cfg.engine[SIDE_B];
+    const char *a = side_name(p, SIDE_A), *b = side_name(p, SIDE_B);
     for (unsigned i = 0; i < r->fields && i < REPORT_FIELDS; i++)
         difference_print(f, &r->field[i], a, b);
     if (r->fields > REPORT_FIELDS)

@@ -20,9 +20,10 @@ struct pair_config {
     unsigned cpus;
     uint64_t memory;
     uint64_t ns_per_1k_insns;
-    bool whole;  /* compare all of RAM each time: no dirty log, so the TLBs are left alone */
-    bool strict; /* accessed and dirty bits alone are a difference, too */
-    bool echo;   /* A's console goes to stdout */
+    bool whole;     /* compare all of RAM each time: no dirty log, so the TLBs are left alone */
+    bool strict;    /* accessed and dirty bits alone are a difference, too */
+    bool echo;      /* A's console goes to stdout */
+    uint64_t plant; /* a bit of B's DR0 is turned over at this count, to see the proof fail; 0: never */
 };
 
 /* A machine's saved state at an instruction count; `data` NULL: power-on. */
@@ -58,7 +59,7 @@ struct pair {
 enum depth { DEPTH_STATES, DEPTH_DIRTY, DEPTH_WHOLE };
 
 #define REPORT_FIELDS 48u
-#define REPORT_WORDS 32u
+#define REPORT_WORDS 12u
 
 /* An aligned quadword of RAM that differs. */
 struct word_difference {
