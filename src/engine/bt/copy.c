@@ -37,6 +37,8 @@ bool copy_possible(const struct insn *in, uint32_t key)
     bool bit_string = in->id == INSN_BT || in->id == INSN_BTS || in->id == INSN_BTR || in->id == INSN_BTC;
     if (bit_string && in->op[0].kind == OPND_MEM && in->op[1].kind == OPND_REG)
         return false;
+    if (in->row->flags & IF_NO64 && in->id != INSN_INC && in->id != INSN_DEC)
+        return false;
     if (in->row->map > MAP_0F3A || in->id == INSN_MASKMOVDQU)
         return false;
     for (unsigned i = 0; i < 3; i++) {
@@ -185,7 +187,9 @@ static void encode(struct translation *t, const struct planned *p, struct amode 
         }
     }
     uint32_t at = (uint32_t)(e->at - t->b->code.write);
-    if (plus)
+    if (plus && in->row->flags & IF_NO64) /* 40..4F mean REX in 64-bit code */
+        emit_reg(e, enc, 0xff, in->id == INSN_DEC, opc.host);
+    else if (plus)
         emit_plus(e, enc, in->opcode & ~7u, opc.host);
     else if (in->row->flags & IF_NOMODRM)
         emit_plain(e, enc, in->opcode);
