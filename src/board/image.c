@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/memory.h"
+
 #define GROWTH (4ull << 20)
 
 /* Reads until `want` bytes are there or the file ends. */
@@ -16,6 +18,7 @@ static int fill(struct image *im, size_t want, struct error *e)
     if (!data)
         return error_set(e, -ENOMEM, "%s %s: no memory on the host for %zu bytes", im->role, im->path, want);
     im->data = data;
+    host_memory_will_fill(data, want);
     errno = 0;
     im->len += fread(data + im->len, 1, want - im->len, im->stream);
     if (ferror((FILE *)im->stream)) {
@@ -51,6 +54,16 @@ int image_open(struct image *im, const char *role, const char *path, struct erro
     return r;
 }
 
+/* Bytes that will hold the whole file and show its end, or twice what there is when nobody knows. */
+static size_t room_wanted(const struct image *im)
+{
+    FILE *f = im->stream;
+    long size = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
+    if (size >= 0 && fseek(f, (long)im->len, SEEK_SET) == 0 && (size_t)size >= im->len)
+        return (size_t)size + 1;
+    return im->len * 2 < GROWTH ? GROWTH : im->len * 2;
+}
+
 int image_read_rest(struct image *im, uint64_t limit, struct error *e)
 {
     while (!feof((FILE *)im->stream)) {
@@ -59,7 +72,7 @@ int image_read_rest(struct image *im, uint64_t limit, struct error *e)
                              "%s %s: the file is larger than the %llu MiB that can be loaded; "
                              "try another file or more --memory",
                              im->role, im->path, (unsigned long long)(limit >> 20));
-        size_t want = im->len * 2 < GROWTH ? GROWTH : im->len * 2;
+        size_t want = room_wanted(im);
         int r = fill(im, want <= limit ? want : limit + 1, e);
         if (r)
             return r;

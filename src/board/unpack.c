@@ -13,6 +13,7 @@
 
 #include "base/bits.h"
 #include "base/checked.h"
+#include "host/memory.h"
 
 /* More than any kernel's dictionary, less than what a hostile header could ask for. */
 #define LZMA_MEMORY_MAX (512ull << 20)
@@ -146,6 +147,7 @@ int unpack(const uint8_t *in, size_t len, uint64_t limit, uint8_t **out, size_t 
     uint8_t *made = malloc(size);
     if (!made)
         return error_set(e, -ENOMEM, "no memory on the host to unpack a kernel of %zu bytes", size);
+    host_memory_will_fill(made, size);
     if (!f->unpack(in, len, made, size)) {
         free(made);
         return error_set(e, -EBADMSG,

@@ -53,10 +53,33 @@ void host_memory_unmap(uint8_t *host, uint64_t len, int fd)
         close(fd);
 }
 
+int host_memory_write(int fd, uint64_t off, const void *src, size_t len)
+{
+    for (size_t done = 0; done < len;) {
+        ssize_t n = pwrite(fd, (const uint8_t *)src + done, len - done, (off_t)(off + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
 void *host_pages_alloc(size_t len)
 {
     void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
+}
+
+#define HUGE_PAGE ((uintptr_t)2 << 20)
+
+void host_memory_will_fill(void *p, size_t len)
+{
+    uintptr_t first = ((uintptr_t)p + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1),
+              end = ((uintptr_t)p + len) & ~(HUGE_PAGE - 1);
+    if (first < end)
+        madvise((uint8_t *)p + (first - (uintptr_t)p), end - first, MADV_HUGEPAGE);
 }
 
 void host_pages_free(void *p, size_t len)

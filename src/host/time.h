@@ -7,7 +7,7 @@
 
 uint64_t host_monotonic_ns(void);
 uint64_t host_wall_ns(void);
-/* The host TSC's rate in kHz, measured against the monotonic clock (a few ms) or told by CPUID. */
+/* The host TSC's rate in kHz, measured against the monotonic clock (1 ms) or told by CPUID. */
 uint64_t host_tsc_khz(void);
 
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "host/memory.h"
 #include "memory/pmap_internal.h"
 
 static size_t page_part(gpa addr, size_t len)
@@ -62,9 +63,43 @@ int ram_write(struct pmap *pm, gpa addr, const void *src, size_t len)
     return err ? err : copy(pm, addr, NULL, src, len);
 }
 
+/* So little is copied faster than the host is asked to write it. */
+#define BULK 65536u
+
+/* Bytes from `addr` on that lie in one object of the host and can be written there at once; 0 when few or none. */
+static size_t bulk_len(struct pmap *pm, gpa addr, size_t len, const struct region **r)
+{
+    *r = pmap_region_of(pm, addr.v >> PAGE_SHIFT);
+    if (!*r || (*r)->kind == REGION_ALIAS || !pmap_get_a20(pm))
+        return 0;
+    uint64_t room = (((*r)->first + (*r)->count) << PAGE_SHIFT) - addr.v;
+    size_t n = len < room ? len : (size_t)room;
+    return n < BULK ? 0 : n;
+}
+
+static int load_bulk(struct pmap *pm, const struct region *r, gpa addr, const void *src, size_t len)
+{
+    int err = host_memory_write(r->fd, addr.v - (r->first << PAGE_SHIFT), src, len);
+    for (size_t done = 0, n; done < len && !err; done += n) {
+        gpa at = GPA(addr.v + done);
+        n = page_part(at, len - done);
+        struct page *pg = pmap_page(pm, at);
+        if (pg)
+            pmap_written(pm, pg, at.v & PAGE_OFFSET_MASK, (unsigned)n);
+    }
+    return err;
+}
+
 int pmap_load(struct pmap *pm, gpa addr, const void *src, size_t len)
 {
     int err = check_backed(pm, addr, len, 0);
+    const struct region *r;
+    size_t bulk = err ? 0 : bulk_len(pm, addr, len, &r);
+    if (bulk && !load_bulk(pm, r, addr, src, bulk)) {
+        addr.v += bulk;
+        src = (const uint8_t *)src + bulk;
+        len -= bulk;
+    }
     return err ? err : copy(pm, addr, NULL, src, len);
 }
 

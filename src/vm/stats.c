@@ -229,6 +229,8 @@ char *vm_stats_json(struct vm *vm)
     put_number(&j, "instructions", instructions);
     put_name(&j, "seconds");
     put(&j, "%.6f", seconds);
+    put_name(&j, "start_to_first_instruction_ms");
+    put(&j, "%.3f", vm->first_run_ns ? (double)(vm->first_run_ns - vm->created_ns) / 1e6 : 0);
     put_name(&j, "mips");
     put(&j, "%.3f", seconds > 0 ? (double)instructions / seconds / 1e6 : 0);
     put_counters(&j, &all);

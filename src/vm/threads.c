@@ -28,6 +28,12 @@ static void sleep_halted(struct vm_cpu *c)
         host_event_wait(&c->wake);
 }
 
+static void note_first_run(struct vm *vm)
+{
+    if (unlikely(!vm->first_run_ns))
+        vm->first_run_ns = host_monotonic_ns();
+}
+
 void *vcpu_thread(void *arg)
 {
     struct vm_cpu *c = arg;
@@ -38,6 +44,8 @@ void *vcpu_thread(void *arg)
             c->service = false;
             vm_service(vm, v);
         }
+        if (v->index == 0)
+            note_first_run(vm);
         enum exit_cause cause = vm->engine->run(v, UINT64_MAX);
         c->exits[cause]++;
         world_leave(c);
@@ -156,6 +164,7 @@ static void run_step(struct vm *vm, uint64_t count)
         n = s->slice_left;
     uint64_t before = c->v->s.retired;
     c->v->count_base = s->executed - before;
+    note_first_run(vm);
     enum exit_cause cause = vm->engine->run(c->v, before + n);
     uint64_t ran = c->v->s.retired - before;
     s->executed += ran;

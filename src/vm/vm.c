@@ -133,6 +133,7 @@ static int create_parts(struct vm *vm, struct error *e)
 
 struct vm *vm_create(const struct vm_config *cfg, struct log *log, struct error *e)
 {
+    const uint64_t now = host_monotonic_ns();
     if (validate(cfg, e))
         return NULL;
     struct vm *vm = calloc(1, sizeof(*vm));
@@ -140,6 +141,7 @@ struct vm *vm_create(const struct vm_config *cfg, struct log *log, struct error 
         error_set(e, -ENOMEM, "cannot allocate the machine: out of memory");
         return NULL;
     }
+    vm->created_ns = now;
     vm->cfg = *cfg;
     if (!vm->cfg.board.append)
         vm->cfg.board.append = "";

@@ -83,9 +83,10 @@ struct vm {
     struct host_bell *bell;   /* something for the event thread: a reset */
     struct host_timer *timer; /* earliest virtual deadline */
     struct host_mutex timer_lock;
-    uint64_t timer_armed;          /* virtual ns the timer was last set for, UINT64_MAX when it is off */
-    bool threaded;                 /* vm_start() was called */
-    uint64_t started_ns, ended_ns; /* host time */
+    uint64_t timer_armed; /* virtual ns the timer was last set for, UINT64_MAX when it is off */
+    bool threaded;        /* vm_start() was called */
+    uint64_t created_ns, started_ns, ended_ns; /* host time */
+    uint64_t first_run_ns; /* host time at which the first instruction was due; the first vcpu's */
 };
 
 /* --- life.c --- */

@@ -223,6 +223,15 @@ def test_initrd_larger_than_memory(run, guest_cache, tmp_path):
     assert str(path) in one_line(run("run", "--kernel", guest_cache / "amd64" / "vmlinuz", "--initrd", path, "--memory", "256M"))
 
 
+def test_kernel_through_a_pipe(run, guest_cache, tmp_path):
+    """Nobody knows how long it is before it has ended."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with subprocess.Popen(f"cat {guest_cache / 'amd64' / 'vmlinuz'} > {path}", shell=True):
+        ended = run("run", "--kernel", path, "--kernel-entry", "bzimage", "--dry-run")
+    assert ended.status == 0, ended
+
+
 # --- exit statuses ---------------------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +288,7 @@ def test_timeout(run, cli_guest, word, cpus):
 def check_stats(stats):
     assert stats["engine"] in ("bt", "interp") and stats["cpus"] == len(stats["vcpus"])
     assert stats["instructions"] > 50 and stats["seconds"] > 0
+    assert 0 < stats["start_to_first_instruction_ms"] < 1000 * LIMIT
     assert stats["exits"]["io"] > 5
     for name in ["mips", "hidden_faults", "true_faults", "tracing_faults", "translations", "chained", "invalidations",
                  "interrupts_injected", "unimplemented"]:

@@ -3,6 +3,7 @@
 #include "chip_kit.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "host/thread.h"
@@ -100,6 +101,49 @@ static void accessors_are_bounded(void **s)
     assert_int_equal(pmap_load(pm, GPA(0xfffe0ff0), buf, 0x20), 0);
     assert_int_equal(ram_read(pm, GPA(0x300ff0), back, 0x20), 0);
     assert_memory_equal(buf, back, 0x20);
+    pmap_destroy(pm);
+}
+
+/* Large loads go to the host by another way than small ones: the same holds for them. */
+static void large_loads(void **s)
+{
+    (void)s;
+    enum { LEN = 300000 };
+    struct error e = { 0 };
+    struct pmap *pm = make();
+    struct page *pg = pmap_page(pm, GPA(2 * MIB - 0x3000));
+    uint8_t *data = malloc(LEN), *back = malloc(LEN);
+    assert_true(data && back);
+    for (unsigned i = 0; i < LEN; i++)
+        data[i] = (uint8_t)(i * 7 + (i >> 8));
+    assert_int_equal(pmap_add(pm, REGION_RAM, GPA(2 * MIB), MIB, &e), 0);
+    /* Into two objects of the host, neither end on a page, what is cached of it noticed. */
+    uint32_t version = pmap_claim_code(pm, GPA(2 * MIB - 0x2f00), 16);
+    pg->host[0] = 1;
+    assert_int_equal(pmap_load(pm, GPA(2 * MIB - 200001), data, LEN), 0);
+    assert_int_equal(ram_read(pm, GPA(2 * MIB - 200001), back, LEN), 0);
+    assert_memory_equal(data, back, LEN);
+    assert_int_equal(pg->host[0], data[200001 - 0x3000]);
+    assert_true(atomic_load(&pg->code_version) != version);
+    /* ROM, and RAM behind its alias. */
+    assert_int_equal(pmap_load(pm, GPA(0xfffe0000), data, 0x20000), 0);
+    assert_int_equal(ram_read(pm, GPA(0x300000), back, 0x20000), 0);
+    assert_memory_equal(data, back, 0x20000);
+    assert_int_equal(pmap_load(pm, GPA(0x300000), data + 1, 0x20000), 0);
+    assert_int_equal(ram_read(pm, GPA(0xfffe0000), back, 0x20000), 0);
+    assert_memory_equal(data + 1, back, 0x20000);
+    /* Half outside: nothing happens at all. */
+    assert_int_equal(pmap_load(pm, GPA(0xfffe8000), data, LEN), -EFAULT);
+    assert_int_equal(ram_read(pm, GPA(0xfffe8000), back, 16), 0);
+    assert_memory_equal(data + 1 + 0x8000, back, 16);
+    /* With A20 masked the second megabyte is the first. */
+    pmap_set_a20(pm, false);
+    assert_int_equal(pmap_load(pm, GPA(MIB), data, LEN), 0);
+    pmap_set_a20(pm, true);
+    assert_int_equal(ram_read(pm, GPA(0), back, LEN), 0);
+    assert_memory_equal(data, back, LEN);
+    free(data);
+    free(back);
     pmap_destroy(pm);
 }
 
@@ -377,6 +421,7 @@ int main(void)
         cmocka_unit_test(pages_are_found),
         cmocka_unit_test(a_large_guest_costs_little),
         cmocka_unit_test(accessors_are_bounded),
+        cmocka_unit_test(large_loads),
         cmocka_unit_test(spans_and_pins),
         cmocka_unit_test(a20_wraps),
         cmocka_unit_test(code_and_writers),
