@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the test guests under Sundog or, as an oracle, under QEMU TCG; each check inside a guest is one test.
 
-run.py [--vmm build/sundog | --qemu] [--filter NAME] [--build DIR] [--jobs N] [--verbose] [-- VMM OPTIONS]
+run.py [--vmm build/sundog [--engine NAME] | --qemu] [--filter NAME] [--build DIR] [--jobs N] [--verbose] [-- VMM OPTIONS]
 """
 import argparse
 import concurrent.futures
@@ -39,7 +39,8 @@ def command_for(guest, args, image):
     if args.qemu:
         options = [a[1:] if a.startswith("--") else a for a in append]
         return shlex.split(QEMU) + ["-kernel", image, "-smp", cpus, "-m", memory] + options
-    return [args.vmm, "run", "--cpus", cpus, "--memory", memory, "--kernel", image, "--device", "debug-exit",
+    engine = ["--engine", args.engine] if args.engine else []
+    return [args.vmm, "run", *engine, "--cpus", cpus, "--memory", memory, "--kernel", image, "--device", "debug-exit",
             "--no-reboot", *append, *args.vmm_options, *guest.get("options", [])]
 
 
@@ -106,6 +107,7 @@ def run_guest(guest, args, out):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--vmm", default=str(HERE.parent.parent / "build" / "sundog"))
+    p.add_argument("--engine", help="Sundog's engine (default: the one it takes itself)")
     p.add_argument("--qemu", action="store_true", help="run under QEMU TCG instead")
     p.add_argument("--filter", default="*", help="guests whose name matches (a part, or a pattern)")
     p.add_argument("--build", default=None, help="where the images are built (default: build/guests)")
@@ -117,6 +119,9 @@ def main():
     args = p.parse_args()
     if not args.qemu and not os.access(args.vmm, os.X_OK):
         p.error(f"{args.vmm} is not there; build it, or use --qemu")
+
+    if args.qemu and args.engine:
+        p.error("--engine is Sundog's; QEMU has its own")
 
     out = pathlib.Path(args.build or HERE.parent.parent / "build" / "guests")
     build.build(out)
@@ -130,6 +135,8 @@ def main():
         guests = [g for g in guests if g.get("oracle", True)]
     if not guests:
         p.error(f"no guest matches {args.filter}")
+    where = "QEMU TCG" if args.qemu else f"{args.vmm}, engine {args.engine or 'auto'}"
+    print("under " + " ".join([where, *args.vmm_options]), flush=True)
     total = [0, 0, 0]
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         for o in pool.map(lambda g: run_guest(g, args, out), guests):
