@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "host/memory.h"
+#include "host/usage.h"
 #include "memory/pmap_internal.h"
 
 #define A20_BIT (1ull << 20)
@@ -124,6 +125,20 @@ int pmap_add_alias(struct pmap *pm, gpa base, uint64_t len, gpa target, struct e
 }
 
 uint64_t pmap_ram_size(const struct pmap *pm) { return pm->ram_size; }
+
+bool pmap_host_usage(const struct pmap *pm, struct pmap_usage *u)
+{
+    struct host_range ranges[MAX_REGIONS] = { 0 };
+    struct host_usage host;
+    for (unsigned i = 0; i < pm->nregions; i++)
+        if (pm->regions[i].kind != REGION_ALIAS)
+            ranges[i] = (struct host_range){ pm->regions[i].host, pm->regions[i].count << PAGE_SHIFT, 0 };
+    bool ok = host_usage_read(&host, ranges, pm->nregions);
+    *u = (struct pmap_usage){ .rss = host.rss, .page_tables = host.page_tables };
+    for (unsigned i = 0; i < pm->nregions; i++)
+        u->guest += ranges[i].resident;
+    return ok;
+}
 
 void pmap_each_region(struct pmap *pm, void (*visit)(void *ctx, const struct region_info *r), void *ctx)
 {

@@ -63,6 +63,13 @@ int pmap_add_alias(struct pmap *pm, gpa base, uint64_t len, gpa target, struct e
 /* Bytes of RAM added so far. */
 uint64_t pmap_ram_size(const struct pmap *pm);
 
+/* How much host memory this process uses, in bytes: all of it, with its page tables, and the guest's RAM and ROM in
+ * it that are resident here. False when the host does not tell. Takes some milliseconds. */
+struct pmap_usage {
+    uint64_t rss, page_tables, guest;
+};
+bool pmap_host_usage(const struct pmap *pm, struct pmap_usage *u);
+
 /* The page at this address, with A20 applied, or NULL when nothing backs it. Any thread; never blocks. */
 struct page *pmap_page(struct pmap *pm, gpa addr);
 /* Rights that all of the page's reasons allow to a cached translation. */

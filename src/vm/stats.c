@@ -214,6 +214,20 @@ static void put_unimplemented(void *ctx, const char *kind, uint64_t number, uint
     put_number(ctx, name, count);
 }
 
+/* What this process holds of the host at the moment; `beside_guest_ram` is what is not the guest's. */
+static void put_host_memory(struct json *j, const struct vm *vm)
+{
+    struct pmap_usage u;
+    put_open(j, "host_memory", '{');
+    if (pmap_host_usage(vm->pmap, &u)) {
+        put_number(j, "rss", u.rss);
+        put_number(j, "page_tables", u.page_tables);
+        put_number(j, "guest_ram", u.guest);
+        put_number(j, "beside_guest_ram", u.rss + u.page_tables - u.guest);
+    }
+    put_close(j, '}');
+}
+
 char *vm_stats_json(struct vm *vm)
 {
     struct json j = { 0 };
@@ -233,6 +247,7 @@ char *vm_stats_json(struct vm *vm)
     put(&j, "%.3f", vm->first_run_ns ? (double)(vm->first_run_ns - vm->created_ns) / 1e6 : 0);
     put_name(&j, "mips");
     put(&j, "%.3f", seconds > 0 ? (double)instructions / seconds / 1e6 : 0);
+    put_host_memory(&j, vm);
     put_counters(&j, &all);
     put_open(&j, "unimplemented", '{');
     tally_each(&vm->tally, put_unimplemented, &j);

@@ -288,6 +288,9 @@ def test_timeout(run, cli_guest, word, cpus):
 def check_stats(stats):
     assert stats["engine"] in ("bt", "interp") and stats["cpus"] == len(stats["vcpus"])
     assert stats["instructions"] > 50 and stats["seconds"] > 0
+    memory = stats["host_memory"]
+    assert 0 < memory["guest_ram"] < memory["rss"] and memory["page_tables"] > 0
+    assert memory["beside_guest_ram"] == memory["rss"] + memory["page_tables"] - memory["guest_ram"]
     assert 0 < stats["start_to_first_instruction_ms"] < 1000 * LIMIT
     assert stats["exits"]["io"] > 5
     for name in ["mips", "hidden_faults", "true_faults", "tracing_faults", "translations", "chained", "invalidations",

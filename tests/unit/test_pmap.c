@@ -104,6 +104,24 @@ static void accessors_are_bounded(void **s)
     pmap_destroy(pm);
 }
 
+static void touched_memory_is_counted(void **s)
+{
+    (void)s;
+    struct error e = { 0 };
+    struct pmap *pm = pmap_create(&e);
+    struct pmap_usage before, after;
+    assert_int_equal(pmap_add(pm, REGION_RAM, GPA(0), 64 * MIB, &e), 0);
+    assert_true(pmap_host_usage(pm, &before));
+    assert_true(before.guest == 0 && before.rss > 64 << 10 && before.page_tables >= 4096);
+    for (uint64_t at = 0; at < 16 * MIB; at += 4096)
+        pmap_page(pm, GPA(at + 8 * MIB))->host[1] = 1;
+    assert_true(pmap_host_usage(pm, &after));
+    /* In small pages, or in huge ones where the host gives them. */
+    assert_true(after.guest >= 16 * MIB && after.guest <= 20 * MIB);
+    assert_true(after.rss - after.guest < before.rss + 2 * MIB);
+    pmap_destroy(pm);
+}
+
 /* Large loads go to the host by another way than small ones: the same holds for them. */
 static void large_loads(void **s)
 {
@@ -421,6 +439,7 @@ int main(void)
         cmocka_unit_test(pages_are_found),
         cmocka_unit_test(a_large_guest_costs_little),
         cmocka_unit_test(accessors_are_bounded),
+        cmocka_unit_test(touched_memory_is_counted),
         cmocka_unit_test(large_loads),
         cmocka_unit_test(spans_and_pins),
         cmocka_unit_test(a20_wraps),

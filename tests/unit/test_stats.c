@@ -23,6 +23,8 @@ static struct kit *make(unsigned cpus)
     assert_non_null(k);
     k->engine = (struct engine_ops){ .name = "abacus" };
     k->vm.engine = &k->engine;
+    k->vm.pmap = pmap_create(NULL);
+    assert_non_null(k->vm.pmap);
     for (unsigned i = 0; i < cpus; i++) {
         k->vm.cpus[i] = (struct vm_cpu){ .vm = &k->vm, .v = vcpu_alloc(0) };
         assert_non_null(k->vm.cpus[i].v);
@@ -36,6 +38,7 @@ static void destroy(struct kit *k)
 {
     for (unsigned i = 0; i < k->vm.ncpus; i++)
         vcpu_free(k->vm.cpus[i].v, 0);
+    pmap_destroy(k->vm.pmap);
     free(k);
 }
 
