@@ -19,6 +19,8 @@
 #ifndef SUNDOG_ENGINE_BT_BT_H
 #define SUNDOG_ENGINE_BT_BT_H
 
+#include <stdio.h>
+
 #include "engine/bt/emit.h"
 #include "engine/engine.h"
 #include "engine/interp/op.h"
@@ -179,6 +181,7 @@ struct bt {
     unsigned next_context;
     struct bt_jump *jump_memory;
     struct bt_counters n;
+    FILE *perf_map;
 };
 
 static inline struct bt *bt_of(struct vcpu *v) { return bt_area(v)->bt; }
@@ -213,6 +216,10 @@ void bt_gates_emit(struct bt *b);
 /* Slow path of a check: is the translation cached now? No effect that the guest could see besides accessed and dirty
  * bits that the access itself would set. Called by generated code. */
 bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info);
+
+/* --- trace.c: --trace-blocks and --perf-map -------------------------------------------------------------------- */
+void bt_trace_open(struct bt *b);
+void bt_trace_close(struct bt *b);
 
 /* --- translate.c --------------------------------------------------------------------------------------------- */
 /* Translates at CS:rip, whose first byte is at `host`; NULL when the first instruction is one for the interpreter or the

@@ -301,6 +301,7 @@ static uintptr_t fault_exit(void *ctx, uintptr_t pc)
 
 static void bt_free(struct bt *b)
 {
+    bt_trace_close(b);
     host_faults_forget(b->code.exec);
     bt_cache_free(b);
     block_cache_free(&b->interp);
@@ -321,6 +322,7 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
         err = bt_cache_init(b, e);
     if (!err) {
         bt_gates_emit(b);
+        bt_trace_open(b);
         err = host_faults_catch(b->code.exec, b->code.size, fault_exit, b, e);
     }
     if (err) {

@@ -172,8 +172,10 @@ static bool goes_on(const struct planned *last)
 static void body_emit(struct translation *t)
 {
     const struct unit_plan *p = &t->plan;
-    for (t->index = 0; t->index < p->count; t->index++)
+    for (t->index = 0; t->index < p->count; t->index++) {
+        t->plan.insns[t->index].host_at = here(t);
         insn_emit(t, &p->insns[t->index]);
+    }
     t->index = p->count - 1;
     if (goes_on(&p->insns[p->count - 1]))
         fall_through_emit(t, p->insns[p->count - 1].end);
@@ -218,9 +220,11 @@ struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct
         .guest_bytes = (uint16_t)(last->end - t.plan.start),
     };
     enum first_event first = first_event(&t.plan);
+    t.host_start = here(&t);
     entries_emit(&t, first);
     body_emit(&t);
     late_entry(&t, first);
+    t.host_stubs = here(&t);
     stubs_emit(&t);
     if (t.e.full || t.failed) {
         b->nlinks = u->first_link;
@@ -236,6 +240,8 @@ struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct
     b->n.host_bytes += u->code_bytes;
     b->n.guest_insns += t.plan.count;
     count_insns(b, &t.plan);
+    if (b->cfg.trace_fd > 0 || b->perf_map)
+        bt_trace_unit(&t);
     b->n.translate_ns += host_monotonic_ns() - began;
     return u;
 }

@@ -59,6 +59,7 @@ struct planned {
     enum how how;
     uint16_t off, end; /* offsets in the page */
     struct access mem, stack;
+    uint32_t host_at; /* where its code begins in the cache */
 };
 
 struct unit_plan {
@@ -124,6 +125,7 @@ struct translation {
     struct stub stubs[STUBS];
     unsigned nstubs;
     bool failed; /* out of room */
+    uint32_t host_start, host_stubs; /* offsets in the cache */
 };
 
 static inline bool key_code64(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64; }
@@ -169,6 +171,9 @@ void lea_emit(struct translation *t, const struct planned *p);
 void moffs_emit(struct translation *t, const struct planned *p);
 /* A guest register's value in a host register: its own, or `temp` after a load. */
 unsigned value_of(struct translation *t, unsigned guest, unsigned temp);
+
+/* --- trace.c ------------------------------------------------------------------------------------------------------ */
+void bt_trace_unit(const struct translation *t);
 
 /* --- branch.c ---------------------------------------------------------------------------------------------------- */
 void branch_emit(struct translation *t, const struct planned *p);

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* To see inside: each unit's guest code beside its host code, and a map that names units for perf. */
+#include "engine/bt/unit.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+static void put_hex(FILE *out, const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        fprintf(out, "%02x", p[i]);
+}
+
+/* One line an instruction: its offset in the page, its bytes, the host bytes made for it; then the stubs. */
+static void write_unit(FILE *out, const struct translation *t)
+{
+    const struct bt_unit *u = t->unit;
+    uint64_t lin = t->b->v->s.rip;
+    fprintf(out, "unit %u guest %#llx key %#x insns %u guest_bytes %u host %#llx host_bytes %u\n",
+            (unsigned)(u - t->b->units), (unsigned long long)lin, u->key, u->insns, u->guest_bytes,
+            (unsigned long long)bt_exec_addr(t->b, t->host_start), u->code_bytes);
+    uint32_t from = t->host_start;
+    for (unsigned i = 0; i <= t->plan.count; i++) {
+        uint32_t to = i < t->plan.count ? t->plan.insns[i].host_at : t->host_stubs;
+        fputs("  host ", out);
+        put_hex(out, t->b->code.write + from, to - from);
+        fputc('\n', out);
+        if (i < t->plan.count) {
+            const struct planned *p = &t->plan.insns[i];
+            fprintf(out, "guest %03x ", p->off);
+            put_hex(out, u->host + (p->off - t->plan.start), p->end - p->off);
+            fputc('\n', out);
+        }
+        from = to;
+    }
+    fputs("  stubs ", out);
+    put_hex(out, t->b->code.write + t->host_stubs, t->host_start + u->code_bytes - t->host_stubs);
+    fputc('\n', out);
+}
+
+void bt_trace_unit(const struct translation *t)
+{
+    const struct bt *b = t->b;
+    if (b->cfg.trace_fd > 0) {
+        FILE *out = fdopen(dup(b->cfg.trace_fd), "a");
+        if (out) {
+            write_unit(out, t);
+            fclose(out);
+        }
+    }
+    if (b->perf_map)
+        fprintf(b->perf_map, "%llx %x guest_%s_%llx\n", (unsigned long long)bt_exec_addr(b, t->host_start), t->unit->code_bytes,
+                mode_cpl(t->key) == 3 ? "user" : "kernel", (unsigned long long)b->v->s.rip);
+}
+
+void bt_trace_open(struct bt *b)
+{
+    char name[64];
+    if (!b->cfg.perf_map)
+        return;
+    snprintf(name, sizeof(name), "/tmp/perf-%d.map", (int)getpid());
+    b->perf_map = fopen(name, "a");
+    if (b->perf_map)
+        fprintf(b->perf_map, "%llx %x sundog_gates\n", (unsigned long long)bt_exec_addr(b, 0), b->gates_end);
+}
+
+void bt_trace_close(struct bt *b)
+{
+    if (b->perf_map)
+        fclose(b->perf_map);
+    b->perf_map = NULL;
+}
