@@ -58,12 +58,6 @@ static const struct option table[] = {
     { "help", NULL, "this text", SWITCH, AT(help) },
 };
 
-static const char *const pass_names[] = {
-#define X(id, name, summary) name,
-    ENGINE_PASSES(X)
-#undef X
-};
-
 void arguments_help(FILE *f)
 {
     fprintf(
@@ -76,10 +70,9 @@ void arguments_help(FILE *f)
     for (unsigned i = 0; i < array_size(table); i++)
         fprintf(f, "  --%-12s %-6s  %s\n", table[i].name, table[i].value ? table[i].value : "",
                 table[i].help);
-    fprintf(f, "\npasses:");
-    for (unsigned i = 0; i < ENGINE_PASS_COUNT; i++)
-        fprintf(f, " %s", pass_names[i]);
-    fprintf(f, "\nengines:");
+    char passes[400];
+    engine_format_passes(~0u, " ", passes, sizeof(passes));
+    fprintf(f, "\npasses: %s\nengines:", passes);
     for (const struct engine_ops *const *e = engine_table; *e; e++)
         fprintf(f, " %s", (*e)->name);
     fputc('\n', f);
@@ -87,19 +80,8 @@ void arguments_help(FILE *f)
 
 static bool parse_passes(const char *text, uint32_t *off)
 {
-    char copy[200];
-    if (strlen(text) >= sizeof(copy))
-        return false;
-    strcpy(copy, text);
-    for (char *save, *name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
-        unsigned i = 0;
-        while (i < ENGINE_PASS_COUNT && strcmp(name, pass_names[i]))
-            i++;
-        if (i == ENGINE_PASS_COUNT)
-            return false;
-        *off |= 1u << i;
-    }
-    return true;
+    struct error e = { 0 };
+    return !engine_parse_passes(text, off, &e);
 }
 
 static bool parse_entry(const char *text, enum kernel_entry *entry)

@@ -129,13 +129,8 @@ static void bisect(const struct probe *pr, struct search *s)
 /* Which pass, left out, makes the difference go away. */
 static void blame(FILE *f, const struct probe *pr, const struct search *s)
 {
-    static const char *const names[] = {
-#define X(id, name, summary) name,
-        ENGINE_PASSES(X)
-#undef X
-    };
     struct report r;
-    unsigned blamed = 0;
+    uint32_t gone = 0;
     for (unsigned i = 0; i < ENGINE_PASS_COUNT; i++) {
         struct pair_config cfg = *pr->cfg;
         struct probe without = *pr;
@@ -144,9 +139,14 @@ static void blame(FILE *f, const struct probe *pr, const struct search *s)
         if (cfg.engine_config[SIDE_B].passes_off == pr->cfg->engine_config[SIDE_B].passes_off ||
             differs_at(&without, s->different, &r))
             continue;
-        fprintf(f, "%s %s", blamed++ ? "," : "gone with a pass left out:", names[i]);
+        gone |= 1u << i;
     }
-    fprintf(f, "%s\n", blamed ? "" : "no single pass left out makes it go away");
+    char names[400];
+    engine_format_passes(gone, ", ", names, sizeof(names));
+    fprintf(f,
+            gone ? "gone with one of these passes left out: %s\n"
+                 : "no single pass left out makes it go away%s\n",
+            names);
 }
 
 static void keep_machine(FILE *f, const struct checkpoint *c, const char *path)

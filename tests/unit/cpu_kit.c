@@ -48,8 +48,25 @@ static void note_ipi(void *ctx, unsigned from, uint32_t low, uint32_t high)
 
 static void revoke(void *ctx, uint64_t first, uint64_t count, unsigned rights)
 {
-    struct vcpu *v = ctx;
-    mmu_drop_physical(&v->mmu, first, count, rights);
+    struct kit *k = ctx;
+    mmu_drop_physical(&k->v->mmu, first, count, rights);
+    if (k->engine && k->engine->drop_physical)
+        k->engine->drop_physical(k->v, first, count, rights);
+}
+
+static void code_changed(void *ctx, uint64_t page)
+{
+    struct kit *k = ctx;
+    if (k->engine && k->engine->code_changed)
+        k->engine->code_changed(k->v, page);
+}
+
+static size_t largest_room(void)
+{
+    size_t room = 0;
+    for (const struct engine_ops *const *e = engine_table; *e; e++)
+        room = (*e)->vcpu_room > room ? (*e)->vcpu_room : room;
+    return room;
 }
 
 static int setup(void **state, const char *vendor)
@@ -57,9 +74,9 @@ static int setup(void **state, const char *vendor)
     struct kit *k = calloc(1, sizeof(*k));
     struct error e = { 0 };
     assert_non_null(k);
-    k->v = aligned_alloc(64, (sizeof(*k->v) + 63) & ~63ull);
+    k->room = largest_room();
+    k->v = vcpu_alloc(k->room);
     assert_non_null(k->v);
-    memset(k->v, 0, sizeof(*k->v));
     k->log.sink = drop_line;
     k->tally.log = &k->log;
     k->pmap = pmap_create(&e);
@@ -91,7 +108,8 @@ static int setup(void **state, const char *vendor)
     v->cb.ctx = k;
     v->cb.eoi = note_eoi;
     v->cb.ipi = note_ipi;
-    v->mmu.consumer = pmap_add_consumer(k->pmap, &(struct pmap_consumer){ .revoke = revoke, .ctx = v });
+    v->mmu.consumer = pmap_add_consumer(
+        k->pmap, &(struct pmap_consumer){ .revoke = revoke, .ctx = k, .code_changed = code_changed });
     assert_int_equal(vcpu_init(v, 0, &e), 0);
     *state = k;
     return 0;
@@ -108,7 +126,7 @@ int kit_teardown(void **state)
     clock_destroy(k->clock);
     bus_destroy(k->bus);
     pmap_destroy(k->pmap);
-    free(k->v);
+    vcpu_free(k->v, k->room);
     free(k);
     return 0;
 }

@@ -19,6 +19,7 @@
 #include "cpu/model.h"
 #include "cpu/ops.h"
 #include "cpu/vcpu.h"
+#include "engine/engine.h"
 
 #define KIT_RAM (64u << 20)      /* from 0, but for the ROM */
 #define KIT_ROM 0xf0000u         /* 64 KiB */
@@ -40,6 +41,8 @@ struct kit {
     unsigned eois;
     uint8_t eoi_vector;
     jmp_buf unwind;
+    const struct engine_ops *engine; /* that runs the processor: told what is taken back. NULL: none */
+    size_t room;                     /* behind the vcpu: enough for any engine of the build */
 };
 
 int kit_setup(void **state);

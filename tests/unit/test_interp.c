@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The interpreter's engine: counts, faults, code that changes, strings, modes, requests. (Instructions: tests/cpu, against the host.) */
-#include "interp_kit.h"
+#include "engine_kit.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -48,7 +48,7 @@ static void until_count_is_exact(void **state)
     load_code(k, loop64);
     for (uint64_t at = 0, step = 1; at < LOOP64_COUNT - 1; step = step * 5 % 97) {
         at = at + step < LOOP64_COUNT ? at + step : LOOP64_COUNT - 1;
-        assert_int_equal(interp_engine.run(k->v, at), EXIT_COUNT);
+        assert_int_equal(k->engine->run(k->v, at), EXIT_COUNT);
         assert_int_equal(k->v->s.retired, at);
     }
     run_to_hlt(k);
@@ -346,7 +346,7 @@ static void a_repeated_move_counts_iterations(void **state)
     assert_int_equal(pmap_load(k->pmap, GPA(0x100123), src, sizeof(src)), 0);
     string_at(k, 0x100123, 0x110007, sizeof(src));
     uint64_t before = k->v->s.retired;
-    assert_int_equal(interp_engine.run(k->v, before + 777), EXIT_COUNT);
+    assert_int_equal(k->engine->run(k->v, before + 777), EXIT_COUNT);
     assert_int_equal(gpr(k)[RCX], sizeof(src) - 777);
     assert_int_equal(gpr(k)[RSI], 0x100123 + 777);
     assert_int_equal(k->v->s.rip, CODE_AT);
@@ -559,7 +559,7 @@ static void a_request_stops_an_endless_loop(void **state)
     kit_long(k, 0);
     load_code(k, for_ever);
     assert_int_equal(pthread_create(&thread, NULL, stop_soon, k->v), 0);
-    assert_int_equal(interp_engine.run(k->v, ~0ull), EXIT_REQUEST);
+    assert_int_equal(k->engine->run(k->v, ~0ull), EXIT_REQUEST);
     pthread_join(thread, NULL);
     assert_int_equal(k->v->s.rip, CODE_AT);
 }
@@ -616,7 +616,7 @@ static void the_probe_measures(void **state)
     assert_true(report.mips > 0);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, kit_setup, interp_teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, kit_setup, engine_teardown)
 
 int main(void)
 {
