@@ -25,6 +25,24 @@ int boot_put(struct boot *b, uint64_t at, const void *src, size_t len, struct er
              : 0;
 }
 
+struct destination {
+    struct boot *b;
+    uint64_t at;
+};
+
+static int put_part(void *ctx, uint64_t done, const uint8_t *data, size_t n, struct error *e)
+{
+    const struct destination *d = ctx;
+    return boot_put(d->b, d->at + done, data, n, e);
+}
+
+int boot_put_file(struct boot *b, uint64_t at, const struct image *im, uint64_t off, uint64_t len,
+                  struct error *e)
+{
+    struct destination d = { b, at };
+    return image_each_part(im, off, len, put_part, &d, e);
+}
+
 int boot_zero(struct boot *b, uint64_t at, uint64_t len, struct error *e)
 {
     static const uint8_t zeros[65536];
@@ -55,15 +73,19 @@ int boot_load_initrd(struct boot *b, uint64_t top, uint64_t *at, uint64_t *len, 
     if (!b->cfg->initrd)
         return 0;
     struct image im;
-    int r = image_read(&im, "initrd", b->cfg->initrd, b->map->low_end, e);
+    int r = image_open(&im, "initrd", b->cfg->initrd, e);
     if (r)
         return r;
-    r = place_below(&b->place, im.len, PAGE_SIZE, top, "the initrd", at, e);
-    if (r)
-        error_wrap(e, "initrd %s", im.path);
-    else
-        r = boot_put(b, *at, im.data, im.len, e);
-    *len = im.len;
+    if (!image_measure(&im, b->map->low_end))
+        r = image_read_rest(&im, b->map->low_end, e);
+    *len = image_size(&im);
+    if (!r) {
+        r = place_below(&b->place, *len, PAGE_SIZE, top, "the initrd", at, e);
+        if (r)
+            error_wrap(e, "initrd %s", im.path);
+    }
+    if (!r)
+        r = boot_put_file(b, *at, &im, 0, *len, e);
     image_close(&im);
     return r;
 }
@@ -167,6 +189,12 @@ static int boot_bzimage_auto(struct boot *b, struct error *e)
 
 static int boot_bzimage_choose(struct boot *b, struct error *e)
 {
+    /* What is unpacked here is needed whole; the rest goes from the file into the guest. */
+    if (b->kernel.stream && b->cfg->entry != KERNEL_ENTRY_BZIMAGE) {
+        int r = image_read_rest(&b->kernel, KERNEL_FILE_MAX, e);
+        if (r)
+            return r;
+    }
     switch (b->cfg->entry) {
     case KERNEL_ENTRY_BZIMAGE: return bzimage_boot(b, e);
     case KERNEL_ENTRY_PVH: return boot_packed_pvh(b, e);
@@ -182,11 +210,12 @@ static const struct kernel_kind {
     bool (*is)(const uint8_t *head, size_t len);
     int (*boot)(struct boot *b, struct error *e);
     unsigned entries; /* bit n: --kernel-entry n */
+    bool in_parts;    /* its boot takes a file that was only measured */
 } kernel_kinds[] = {
     { "bzImage", bzimage_is, boot_bzimage_choose,
-      1u << KERNEL_ENTRY_AUTO | 1u << KERNEL_ENTRY_BZIMAGE | 1u << KERNEL_ENTRY_PVH },
-    { "Multiboot kernel", multiboot_is, multiboot_boot, 1u << KERNEL_ENTRY_AUTO },
-    { "ELF file", elf_is, boot_elf, 1u << KERNEL_ENTRY_AUTO | 1u << KERNEL_ENTRY_PVH },
+      1u << KERNEL_ENTRY_AUTO | 1u << KERNEL_ENTRY_BZIMAGE | 1u << KERNEL_ENTRY_PVH, true },
+    { "Multiboot kernel", multiboot_is, multiboot_boot, 1u << KERNEL_ENTRY_AUTO, false },
+    { "ELF file", elf_is, boot_elf, 1u << KERNEL_ENTRY_AUTO | 1u << KERNEL_ENTRY_PVH, false },
 };
 
 static const char *const entry_names[] = {
@@ -234,8 +263,9 @@ int boot_kernel(const struct board_config *cfg, const struct memory_map *map, st
     if (r)
         return r;
     /* What is no kernel is refused before all of it is read. */
-    r = find_kind(&b, e) ? 0 : -ENOEXEC;
-    if (!r)
+    const struct kernel_kind *kind = find_kind(&b, e);
+    r = kind ? 0 : -ENOEXEC;
+    if (!r && !(kind->in_parts && image_measure(&b.kernel, KERNEL_FILE_MAX)))
         r = image_read_rest(&b.kernel, KERNEL_FILE_MAX, e);
     if (!r)
         r = boot_image(&b, e);

@@ -18,7 +18,7 @@ struct boot {
     struct pmap *pmap;
     struct log *log;
     uint64_t rsdp;       /* where the firmware tables begin */
-    struct image kernel; /* the file named by --kernel, whole */
+    struct image kernel; /* the file named by --kernel: whole, or for a bzImage measured */
     struct placement place;
     struct boot_cpu_state *start;
 };
@@ -39,6 +39,9 @@ int multiboot_boot(struct boot *b, struct error *e);
 
 /* Copies to a range that was claimed. */
 int boot_put(struct boot *b, uint64_t at, const void *src, size_t len, struct error *e);
+/* The same with a part of a file that was measured or read. */
+int boot_put_file(struct boot *b, uint64_t at, const struct image *im, uint64_t off, uint64_t len,
+                  struct error *e);
 int boot_zero(struct boot *b, uint64_t at, uint64_t len, struct error *e);
 /* Claims a place in conventional memory, high end first, where few kernels load anything. */
 int boot_place_low(struct boot *b, uint64_t len, uint64_t align, const char *what, uint64_t *at,

@@ -82,9 +82,9 @@ static int measure_parts(const struct image *im, struct bzimage *bz, struct erro
     const uint8_t *h = im->data;
     unsigned sectors = h[SETUP_SECTS] ? h[SETUP_SECTS] : 4;
     bz->setup_len = (sectors + 1) * SECTOR;
-    if (im->len <= bz->setup_len)
+    if (image_size(im) <= bz->setup_len)
         return bad(im, e, "ends within its setup code; try a fresh copy");
-    uint64_t rest = im->len - bz->setup_len;
+    uint64_t rest = image_size(im) - bz->setup_len;
     uint64_t told = get_le32(h + SYSSIZE) * 16ull;
     /* Before 2.04 the field has 16 bits that count; the file's length is what remains to go by. */
     if (bz->version < 0x204)
@@ -247,7 +247,7 @@ int bzimage_boot(struct boot *b, struct error *e)
     if (!r)
         r = place_code(b, &bz, &at.code, e);
     if (!r)
-        r = boot_put(b, at.code, b->kernel.data + bz.setup_len, bz.code_len, e);
+        r = boot_put_file(b, at.code, &b->kernel, bz.setup_len, bz.code_len, e);
     if (!r)
         r = put_cmdline(b, &bz, &at.cmdline, e);
     if (!r)

@@ -63,8 +63,8 @@ int pmap_add_alias(struct pmap *pm, gpa base, uint64_t len, gpa target, struct e
 /* Bytes of RAM added so far. */
 uint64_t pmap_ram_size(const struct pmap *pm);
 
-/* How much host memory this process uses, in bytes: all of it, with its page tables, and the guest's RAM and ROM in
- * it that are resident here. False when the host does not tell. Takes some milliseconds. */
+/* How much host memory this process uses, in bytes: all of it, its page tables, and what of it is the guest's RAM
+ * and ROM. False when the host does not tell. Takes some milliseconds. */
 struct pmap_usage {
     uint64_t rss, page_tables, guest;
 };
