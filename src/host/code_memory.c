@@ -83,7 +83,8 @@ void host_code_unmap(struct host_code *c)
     *c = (struct host_code){ .fd = -1 };
 }
 
-void host_code_discard(struct host_code *c, size_t off, size_t len)
+/* On whole pages of the writable view, cut off at its end. */
+static void advise(const struct host_code *c, size_t off, size_t len, int advice)
 {
     if (!c->exec || off >= c->size)
         return;
@@ -92,5 +93,11 @@ void host_code_discard(struct host_code *c, size_t off, size_t len)
     size_t first = (off + PAGE - 1) & ~(size_t)(PAGE - 1);
     size_t end = (off + len) & ~(size_t)(PAGE - 1);
     if (first < end)
-        madvise(c->write + first, end - first, MADV_REMOVE); /* frees the memfd's pages, so both views' */
+        madvise(c->write + first, end - first, advice);
 }
+
+/* For a shared mapping this drops page-table entries only; the memfd keeps the pages. */
+void host_code_settle(struct host_code *c, size_t off, size_t len) { advise(c, off, len, MADV_DONTNEED); }
+
+/* Frees the memfd's pages, so both views'. */
+void host_code_discard(struct host_code *c, size_t off, size_t len) { advise(c, off, len, MADV_REMOVE); }

@@ -22,6 +22,10 @@ int host_code_map(struct host_code *c, size_t size, struct error *e);
 /* Undoes host_code_map(); does nothing for a `c` that is unmapped or all zero. Nobody executes there any
  * more. */
 void host_code_unmap(struct host_code *c);
+/* The whole pages within [off, off+len) are written seldom from now on: the writable view lets go of them
+ * until the next write, which then costs a page fault. Otherwise the host counts each page twice as
+ * resident. What they hold stays. Best effort. Any thread, also while others execute there. */
+void host_code_settle(struct host_code *c, size_t off, size_t len);
 /* Gives the whole pages within [off, off+len) back to the host; they read as zeroes until written again.
  * What lies outside `c` is left out. Nobody executes in the range. Best effort. Any thread. */
 void host_code_discard(struct host_code *c, size_t off, size_t len);

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "host/code_memory.h"
+#include "host/usage.h"
 
 #define PAGE 4096u
 
@@ -133,6 +134,31 @@ static void discarded_pages_go_back_to_the_host(void **s)
     host_code_unmap(&c);
 }
 
+static void settled_pages_are_resident_once(void **s)
+{
+    (void)s;
+    struct host_code c = mapped(64 * PAGE);
+    struct host_usage u;
+    struct host_range views[] = { { c.write, c.size, 0 }, { c.exec, c.size, 0 } };
+    uint32_t sum = 0;
+    memset(c.write, 0x90, c.size);
+    for (size_t off = 0; off < c.size; off += PAGE)
+        sum += c.exec[off];
+    assert_int_equal(sum, 64 * 0x90);
+    assert_true(host_usage_read(&u, views, 2));
+    assert_int_equal(views[0].resident, 64 * PAGE);
+    assert_int_equal(views[1].resident, 64 * PAGE);
+    write_return(&c, 32 * PAGE, 77);
+    host_code_settle(&c, 0, c.size - 1); /* all but the last page */
+    assert_true(host_usage_read(&u, views, 2));
+    assert_int_equal(views[0].resident, PAGE);
+    assert_int_equal(views[1].resident, 64 * PAGE);
+    assert_int_equal(call(&c, 32 * PAGE), 77); /* nothing is lost */
+    write_return(&c, 32 * PAGE, 78);
+    assert_int_equal(call(&c, 32 * PAGE), 78);
+    host_code_unmap(&c);
+}
+
 static void unmapping_leaves_nothing(void **s)
 {
     (void)s;
@@ -217,6 +243,7 @@ int main(void)
         cmocka_unit_test(no_view_is_writable_and_executable),
         cmocka_unit_test(the_size_is_sealed),
         cmocka_unit_test(discarded_pages_go_back_to_the_host),
+        cmocka_unit_test(settled_pages_are_resident_once),
         cmocka_unit_test(unmapping_leaves_nothing),
         cmocka_unit_test(senseless_sizes_are_refused),
         cmocka_unit_test(a_host_that_forbids_it_is_told_of),
