@@ -8,7 +8,7 @@ BUILD_ASAN ?= build-asan
 # WERROR=true makes warnings errors, as CI does.
 WERROR ?= false
 ROUNDS ?= 3
-ENGINES ?= interp
+ENGINES ?=
 ROWS ?=
 BENCH_ARGS ?=
 PREFIX ?= /usr/local
@@ -54,9 +54,9 @@ check-oracle: ## the guest kernels' expectations against QEMU
 	@tools/need-packages build guests test oracle
 	@$(PYTHON) tools/check --oracle
 
-bench: all guests ## speed: native, QEMU TCG, each engine (ENGINES=interp ROUNDS=3 ROWS=int,boot BENCH_ARGS=)
+bench: all guests ## speed: native, QEMU TCG, each engine (ENGINES=bt ROUNDS=3 ROWS=int,boot BENCH_ARGS=)
 	@tools/need-packages oracle
-	@$(PYTHON) bench/run.py --vmm $(BUILD)/sundog --engines $(ENGINES) --rounds $(ROUNDS) \
+	@$(PYTHON) bench/run.py --vmm $(BUILD)/sundog $(if $(ENGINES),--engines $(ENGINES)) --rounds $(ROUNDS) \
 		$(if $(ROWS),--rows $(ROWS)) $(BENCH_ARGS)
 
 fuzz: ## endless random tests; Ctrl-C ends them

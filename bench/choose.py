@@ -11,7 +11,6 @@ from guests import say
 
 # A few workloads of each kind tell the configurations apart.
 SAMPLE = "sort,parse,bytecode,stencil,simd,recurse,indirect,syscall,fresh_page,fork_exit,pipe_switch"
-PURPOSES = ("work", "programs", "boot")
 DEFAULT = {"work": ("pc", "max"), "programs": ("pc", "max"), "boot": ("pc", "max")}
 # Processor model of QEMU: what Sundog calls the same level.
 EQUAL_MODELS = {"Nehalem": "v2", "qemu64": "v1"}
@@ -26,7 +25,7 @@ def total_ns(results):
     return rows.geomean([statistics.median(r["ns"] for r in found) for found in results.values()])
 
 
-def try_one(tcg, setup, purpose, limit):
+def try_one(tcg, setup, purpose):
     """A figure to be small: geometric mean of durations, or seconds from decompressor to init."""
     words = {"bench_ms": "60", "bench_repeat": "1", "bench_only": SAMPLE}
     job = machines.Job(words=words)
@@ -34,13 +33,16 @@ def try_one(tcg, setup, purpose, limit):
         job = machines.Job(initrd="programs", memory="1G", words={**words, "bench_only": "prog"})
     elif purpose == "boot":
         job = machines.Job(kernel="bzimage", words={"bench_only": "none"})
-    out = machines.read(machines.run(tcg.command(setup, job), limit))
+    out = machines.read(machines.run(tcg, setup, job))
+    if not out.ended:
+        say(f"{tcg.board}, {tcg.cpu}: {out.complaints[-1]}")
+        return None
     if purpose == "boot":
         return out.marks.get("init", 0) - out.marks.get("decompressor", 0) or None
     return total_ns(out.results)
 
 
-def pick_tcg(setup, work, purposes, again, allowed, limit):
+def pick_tcg(setup, work, purposes, again, allowed):
     """{purpose: Tcg}. Kept beside the build for one version of QEMU; `allowed`: whether to measure."""
     kept, version = work / "tcg.json", machines.Tcg().version
     try:
@@ -55,7 +57,7 @@ def pick_tcg(setup, work, purposes, again, allowed, limit):
         for board in machines.Tcg.BOARDS:
             for cpu in machines.Tcg.CPUS:
                 say(f"which TCG is fastest at {purpose}: {board}, {cpu}")
-                figure = try_one(machines.Tcg(board, cpu), setup, purpose, limit)
+                figure = try_one(machines.Tcg("pc", cpu), setup, purpose)
                 if figure:
                     figures[f"{board} {cpu}"] = figure
         if figures:
@@ -65,12 +67,11 @@ def pick_tcg(setup, work, purposes, again, allowed, limit):
             for p in purposes}, {p: picks[p]["figures"] for p in purposes if p in picks}
 
 
-def shown_by(machine, setup, limit):
-    job = machines.Job(words={"bench_only": "none"})
-    return machines.read(machines.run(machine.command(setup, job), limit)).info
+def shown_by(machine, setup):
+    return machines.read(machines.run(machine, setup, machines.Job(words={"bench_only": "none"}))).info
 
 
-def equal_pair(sundog, board, setup, limit):
+def equal_pair(sundog, setup):
     """(Tcg, Sundog, differences) whose guests see the same features as far as both can show them."""
     for qemu, ours in EQUAL_MODELS.items():
         mine = machines.Sundog(sundog.program, sundog.engine, sundog.more, cpu_model=ours)
@@ -79,15 +80,15 @@ def equal_pair(sundog, board, setup, limit):
     else:
         # Without the option there is one model; QEMU's follows it.
         qemu, mine = "Nehalem", machines.Sundog(sundog.program, sundog.engine, sundog.more)
-    info = shown_by(mine, setup, limit)
+    info = shown_by(mine, setup)
     # Leaf 0xd has to be there for XSAVE; the vendor decides which flaws a kernel sees.
     cpu = f"{qemu},min-level=13,vendor={info.get('vendor', 'AuthenticAMD')}"
-    theirs = shown_by(machines.Tcg(board, cpu), setup, limit)
+    theirs = shown_by(machines.Tcg("pc", cpu), setup)
     want, have = ({f for f in i.get("flags", "").split() if f in TELLING} for i in (info, theirs))
     cpu += "".join(f",+{qemu_name(f)}" for f in sorted(want - have))
     cpu += "".join(f",-{qemu_name(f)}" for f in sorted(have - want))
-    tcg = machines.Tcg(board, cpu)
-    flags = shown_by(tcg, setup, limit).get("flags", "").split()
+    tcg = machines.Tcg("pc", cpu)
+    flags = shown_by(tcg, setup).get("flags", "").split()
     if not flags:
         return None, mine, ["TCG does not start with the same features"]
     here = set(info.get("flags", "").split())

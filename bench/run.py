@@ -32,13 +32,13 @@ import report  # noqa: E402
 import rows  # noqa: E402
 from guests import Failure, TOP, say  # noqa: E402
 
-# Seconds for one machine, boot included.
-LIMIT = 600
 PROGRAMS_MEMORY = "1G"
 MEMORY_BYTES = 512 << 20
 # Seconds that a booted guest idles before its VMM's memory is looked at.
 SETTLE = 0.5
 STARTS = 5
+# Best first.
+ENGINES = ("bt", "interp")
 # Names that the boot, memory and start suites give to what they measure.
 MEASURED_HERE = {"decompressor": "boot", "kernel_to_init": "boot", "start_to_init": "boot",
                  "vmm_memory": "memory", "first_instruction": "start"}
@@ -83,7 +83,7 @@ class Session:
         self.args, self.setup, self.chosen, self.known = args, setup, chosen, known
         self.suites = list(dict.fromkeys(row.suite for row, _ in chosen))
         self.samples, self.infos, self.complaints, self.skipped = {}, {}, {}, {}
-        self.clock = []
+        self.clock = {}
 
     def names(self, suite):
         return {n for row, names in self.chosen if row.suite == suite for n in names}
@@ -99,14 +99,14 @@ class Session:
         self.complaints.setdefault(machine.label, []).extend(f"{suite}: {t}" for t in texts)
 
     def workloads(self, suite, machine, job):
-        out = machines.read(machines.run(machine.command(self.setup, job), self.args.limit))
+        out = machines.read(machines.run(machine, self.setup, job, self.args.limit))
         for name, found in out.results.items():
             for result in found:
                 self.add(suite, machine, name, result)
         for name, why in out.skipped.items():
             self.skipped.setdefault(f"{suite} {name}", {})[machine.label] = why
         self.infos.setdefault(machine.name, {}).update(out.info)
-        self.clock += out.clock
+        self.clock.setdefault(machine.label, []).extend(out.clock)
         self.complain(machine, suite, out.complaints)
 
     def suite_work(self, machine):
@@ -122,8 +122,7 @@ class Session:
 
     def boot_marks(self, machine, kernel):
         job = machines.Job(kernel=kernel, words={"bench_only": "none"})
-        ended = machines.run(machine.command(self.setup, job), self.args.limit,
-                             stop=lambda line, _: line == "bench-init")
+        ended = machines.run(machine, self.setup, job, stop=lambda line, _: line == machines.INIT)
         out = machines.read(ended)
         self.complain(machine, "boot", out.complaints)
         return out.marks
@@ -148,14 +147,14 @@ class Session:
         found = []
 
         def look(line, pid):
-            if line != "bench-end":
+            if line != machines.END:
                 return False
             time.sleep(SETTLE)
             found.append(machines.resident_beside_ram(pid, MEMORY_BYTES))
             return True
 
         job = machines.Job(words={"bench_only": "none", "bench_idle": "1"})
-        ended = machines.run(machine.command(self.setup, job), self.args.limit, stop=look)
+        ended = machines.run(machine, self.setup, job, stop=look)
         if found:
             self.add("memory", machine, "vmm_memory", one("memory", "MiB", found[0] / (1 << 20)))
         else:
@@ -187,7 +186,7 @@ def machines_of(session, sundogs, skipped):
             raise Failure(f"--tcg {args.tcg}: want BOARD,CPU with a board of {', '.join(machines.Tcg.BOARDS)}")
         picks, figures = {p: machines.Tcg(board, cpu) for p in wanted}, {}
     else:
-        picks, figures = choose.pick_tcg(setup, setup["work"], wanted, args.pick, not args.quick, args.limit)
+        picks, figures = choose.pick_tcg(setup, setup["work"], wanted, args.pick, not args.quick)
     found, differences = {}, []
     for suite in session.suites:
         pick = picks[purpose.get(suite, "boot")]
@@ -197,7 +196,7 @@ def machines_of(session, sundogs, skipped):
         found[suite] = list(base)
         for n, s in enumerate(ours):
             say(f"processor models that show the same: {s.label}")
-            tcg, mine, said = choose.equal_pair(s, pick.board, setup, args.limit)
+            tcg, mine, said = choose.equal_pair(s, setup)
             found[suite] += [tcg, mine] if tcg and not n else [mine]
             differences += said
     return found, figures, differences
@@ -255,11 +254,9 @@ def bench(args, setup, sundogs, chosen, known):
     notes += [f"{name} left out on {', '.join(f'{m} ({why})' for m, why in where.items())}"
               for name, where in session.skipped.items()]
     notes += [f"{label}: {text}" for label, said in session.complaints.items() for text in dict.fromkeys(said)]
-    clocks = [(g, h) for g, h in session.clock if h > 0.1]
-    if clocks:
-        g, h = max(clocks, key=lambda c: abs(c[0] / c[1] - 1))
-        notes.append(f"clocks: {len(clocks)} measurements held against the host's; the farthest says {g:.3f} s for "
-                     f"{h:.3f} s")
+    for label, clocks in session.clock.items():
+        g, h = sum(g for g, _ in clocks), sum(h for _, h in clocks)
+        notes.append(f"clock of {label}: {g:.2f} s by its own, {h:.2f} s by the host's, over {len(clocks)} measurements")
     for n in notes:
         print(f"note: {n}")
     path = report.write_json({
@@ -291,7 +288,7 @@ def mips(args, setup, sundogs):
                 words = {"bench_only": what, "bench_ms": str(args.target_ms)}
                 job = machines.Job(words=words, more=(f"--stats={stats.name}",))
                 say(f"{m.label}: {'boot only' if what == 'none' else 'integer workloads'}")
-                ended = machines.run(m.command(setup, job), args.limit)
+                ended = machines.run(m, setup, job, args.limit)
                 try:
                     figures[what] = json.loads(Path(stats.name).read_text())
                 except ValueError:
@@ -309,7 +306,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vmm", "--sundog", type=Path, default=TOP / "build/sundog", help="the program to measure")
     parser.add_argument("--vmm-args", default="", help="more arguments for it, in one string")
-    parser.add_argument("--engines", default="interp", help="Sundog engines, comma-separated")
+    parser.add_argument("--engines", help="Sundog engines, comma-separated (default: all that are usable; --quick: "
+                        "the first usable of " + ", ".join(ENGINES) + ")")
     parser.add_argument("--rows", "--only", help="rows, groups or workloads, comma-separated")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--target-ms", type=int, help="how long one measurement lasts")
@@ -322,7 +320,7 @@ def arguments():
     parser.add_argument("--mitigations", choices=("on", "off"), default="off",
                         help="of the guests' kernels: off (default) on both sides, or as each kernel chooses")
     parser.add_argument("--no-counts", dest="counts", action="store_false", help="do without instruction counts")
-    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds for one machine")
+    parser.add_argument("--limit", type=int, default=machines.LIMIT, help="seconds for one machine")
     parser.add_argument("--json", type=Path, help="where the figures go (default: bench/results/TIME.json)")
     parser.add_argument("--gate", action="store_true", help="exit status 1 when a floor does not hold")
     parser.add_argument("--list", action="store_true", help="names of rows and workloads")
@@ -352,6 +350,18 @@ def prepare(args):
             "release": (guest / "release").read_text().strip()}
 
 
+def engines(args, setup):
+    """The Sundogs to measure. One that was named stays in the list when it cannot be used."""
+    named = [e for e in (args.engines or "").split(",") if e]
+    found = [machines.Sundog(args.vmm, engine, shlex.split(args.vmm_args)) for engine in named or ENGINES]
+    for s in found:
+        s.probe(setup)
+    if named:
+        return found
+    usable = [s for s in found if not s.missing]
+    return (usable[:1] if args.quick else usable) or found[-1:]
+
+
 def main():
     args = arguments()
     setup = prepare(args)
@@ -359,10 +369,7 @@ def main():
     if args.list:
         print_names(known)
         return 0
-    sundogs = [machines.Sundog(args.vmm, engine, shlex.split(args.vmm_args))
-               for engine in args.engines.split(",") if engine]
-    for s in sundogs:
-        s.probe(setup)
+    sundogs = engines(args, setup)
     if args.mips:
         return mips(args, setup, sundogs)
     chosen = choose_rows(args.rows, known)
