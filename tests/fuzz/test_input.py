@@ -235,9 +235,10 @@ def test_mutated_vmlinuz(sundog, tmp_path, vmlinuz, run_number):
 
 VALUES = ["", " ", "0", "-1", "1", "9", "99999999999999999999", "0x10", "1e9", "4097", "2M", "2.5M", "1T", "512G", "513G", "8388607T", "auto",
           "none", "stdio", "file:", "file:/", "file:/nonexistent/x", "debug-exit", "debug-exit,", "debug-exit,port=", "debug-exit,port=65536",
-          "debug-exit,port=0x3f8", "%s%n%s", "\x1b[2J", "\xff\xfe", "x" * 100000, "a,b,c,,,", "--kernel", "-"]
+          "debug-exit,port=0x3f8", "%s%n%s", "\x1b[2J", "\xff\xfe", "x" * 100000, "a,b,c,,,", "--kernel", "-", "merge,chain",
+          "merge,,", "all", "interp"]
 OPTIONS = ["--engine", "--cpus", "--memory", "--kernel", "--initrd", "--append", "--serial", "--device", "--no-reboot", "--timeout", "--stats",
-           "--verbose", "--dry-run", "--kernel-entry", "--help", "--nothing", "-k", "--"]
+           "--code-cache", "--engine-off", "--warm", "--verify-code", "--trace-blocks", "--verbose", "--dry-run", "--kernel-entry", "--help", "--nothing", "-k", "--"]
 
 
 @pytest.mark.parametrize("run_number", range(RUNS))
