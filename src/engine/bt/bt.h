@@ -54,6 +54,7 @@ static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 #define KEY_SSE BIT(17)    /* SSE instructions may run */
 #define KEY_FPX BIT(18)    /* no SIMD floating-point exception is unmasked */
 #define KEY_FLAT_CS BIT(19)
+#define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
 
 #define CONTEXTS 16u
 struct bt_context {
@@ -124,7 +125,14 @@ struct bt_unit {
     uint32_t code_bytes;
     uint32_t first_link;
     uint16_t links;
-    uint16_t insns, guest_bytes;
+    /* None: the instruction at its address goes on on the next page, and this jumps to that one's unit. */
+    uint16_t insns;
+    uint16_t guest_bytes;
+    /* KEY_CROSSING: what it has of the second page. */
+    const uint8_t *host2;
+    const _Atomic uint32_t *live2; /* NULL: nothing */
+    uint32_t version2;
+    struct bt_unit *head; /* not NULL: stands for that unit in the list of its second page */
 };
 
 /* A direct jump inside a page, to be linked. */
@@ -182,6 +190,7 @@ struct bt {
     struct bt_jump *jump_memory;
     struct bt_counters n;
     FILE *perf_map;
+    struct bt_bails *bails; /* NULL: not counted */
 };
 
 static inline struct bt *bt_of(struct vcpu *v) { return bt_area(v)->bt; }
@@ -203,6 +212,8 @@ void bt_cache_free(struct bt *b);
 void bt_cache_flush(struct bt *b);
 /* The unit for these bytes that still is what memory holds, or NULL. */
 struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key);
+/* The one of an instruction that goes on at host2. */
+struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key);
 void bt_cache_add(struct bt *b, struct bt_unit *u);
 /* Takes out the units of the page of these bytes: nothing enters them any more. */
 void bt_cache_drop_page(struct bt *b, const uint8_t *host);
@@ -222,9 +233,24 @@ void bt_trace_open(struct bt *b);
 void bt_trace_close(struct bt *b);
 
 /* --- translate.c --------------------------------------------------------------------------------------------- */
-/* Translates at CS:rip, whose first byte is at `host`; NULL when the first instruction is one for the interpreter or the
+/* Where code is: its first byte in host memory, guest-physical, and the page. */
+struct bt_code {
+    const uint8_t *host;
+    gpa addr;
+    struct page *page;
+};
+/* Translates at CS:rip; NULL when the first instruction is one for the interpreter or the
  * cache is full (`*full`). */
-struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct page *pg, uint32_t key, bool *full);
+struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key, bool *full);
+/* The one instruction that begins at `at` and goes on at `second`; `key` without KEY_CROSSING. */
+struct bt_unit *bt_translate_crossing(struct bt *b, const struct bt_code *at, const struct bt_code *second,
+                                      uint32_t key, bool *full);
+
+/* --- bails.c: what is left to the interpreter, counted while blocks are traced -------------------------------- */
+void bt_bails_open(struct bt *b);
+/* The instruction at v->s.rip is left to the interpreter; `exit` is the unit's. */
+void bt_bails_note(struct bt *b, uint32_t exit);
+void bt_bails_close(struct bt *b);
 
 /* A request came while a loop of this unit runs that only links hold together: its links go to their stubs again. */
 bool bt_unlink(struct vcpu *v, uint64_t unused, uint32_t unit);

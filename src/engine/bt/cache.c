@@ -83,15 +83,21 @@ void bt_cache_flush(struct bt *b)
 
 bool bt_cache_room(const struct bt *b, size_t code)
 {
-    return b->used + code <= b->code.size && b->nunits < b->max_units && b->nlinks + 2 * UNIT_INSNS <= b->max_links &&
-           b->nsites + UNIT_INSNS <= b->max_sites;
+    return b->used + code <= b->code.size && b->nunits + 2 <= b->max_units &&
+           b->nlinks + 2 * UNIT_INSNS <= b->max_links && b->nsites + UNIT_INSNS <= b->max_sites;
+}
+
+static bool fresh(const struct bt_unit *u)
+{
+    return likely(atomic_load_explicit(u->live, memory_order_acquire) == u->version) &&
+           (!u->live2 || atomic_load_explicit(u->live2, memory_order_acquire) == u->version2);
 }
 
 struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key)
 {
     for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
         if (u->host == host && u->key == key) {
-            if (likely(atomic_load_explicit(u->live, memory_order_acquire) == u->version))
+            if (fresh(u))
                 return u;
             bt_cache_drop_page(b, host);
             return NULL;
@@ -99,13 +105,39 @@ struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key)
     return NULL;
 }
 
-void bt_cache_add(struct bt *b, struct bt_unit *u)
+struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key)
 {
-    struct bt_unit **at = &b->hash[hash_of(u->host, u->key)], **page = &b->pages[page_hash(u->host)];
-    u->hash_next = *at;
-    *at = u;
+    key |= (uint32_t)KEY_CROSSING;
+    for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
+        if (u->host == host && u->key == key && u->host2 == host2) {
+            if (fresh(u))
+                return u;
+            bt_cache_drop_page(b, host);
+            bt_cache_drop_page(b, host2);
+            return NULL;
+        }
+    return NULL;
+}
+
+static void add_to_page(struct bt *b, struct bt_unit *u)
+{
+    struct bt_unit **page = &b->pages[page_hash(u->host)];
     u->page_next = *page;
     *page = u;
+}
+
+/* A unit with bytes on two pages is in the first one's list; another entry stands for it in the second's. */
+void bt_cache_add(struct bt *b, struct bt_unit *u)
+{
+    struct bt_unit **at = &b->hash[hash_of(u->host, u->key)];
+    u->hash_next = *at;
+    *at = u;
+    add_to_page(b, u);
+    if (u->live2) {
+        struct bt_unit *tail = &b->units[b->nunits++];
+        *tail = (struct bt_unit){ .host = u->host2, .head = u };
+        add_to_page(b, tail);
+    }
 }
 
 static void unhash(struct bt *b, const struct bt_unit *u)
@@ -137,8 +169,8 @@ void bt_cache_drop_page(struct bt *b, const uint8_t *host)
             continue;
         }
         *at = u->page_next;
-        unhash(b, u);
-        seal(b, u);
+        unhash(b, u->head ? u->head : u);
+        seal(b, u->head ? u->head : u);
     }
 }
 

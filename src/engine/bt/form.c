@@ -3,12 +3,12 @@
  * Which instructions make a unit, and what is done with each.
  *
  * A unit is a run of instructions on one page; it goes on behind a branch that is not taken. It ends with a jump, in
- * front of an instruction for the interpreter, or at the page's end.
+ * front of an instruction for the interpreter, or at the page's end. An instruction that goes on on the next page is a unit
+ * of its own.
  */
 #include "base/bits.h"
 #include "engine/bt/unit.h"
 
-#define INSN_MAX 15u
 #define CODE_LINE 64u /* granule of the pmap's code map */
 
 /* clang-format off */
@@ -139,13 +139,49 @@ static void note_accesses(struct planned *p, uint32_t key)
     }
 }
 
-bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key)
+static void begin(struct unit_plan *p, gpa addr, uint32_t key)
 {
-    unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at, code_bytes = mode_code_bytes(key & 0xfff);
     p->count = 0;
-    p->start = (uint16_t)at;
+    p->start = addr.v & PAGE_OFFSET_MASK;
     p->code64 = key_code64(key);
     p->addr_bytes = p->code64 ? 8 : 4;
+    p->crossing = false;
+}
+
+/* Appends what the bytes at page offset `at` are: in p->insns[p->count]. */
+static enum decode_status append(struct unit_plan *p, const struct bt *b, const uint8_t *bytes,
+                                 unsigned avail, unsigned at, uint32_t key)
+{
+    struct planned *i = &p->insns[p->count];
+    enum decode_status st = insn_decode(&i->in, bytes, avail, mode_code_bytes(key & 0xfff));
+    if (st == DECODE_MORE)
+        return st;
+    i->how = st == DECODE_OK ? classify(b, &i->in, bytes, key) : HOW_BAIL;
+    i->off = i->end = (uint16_t)at;
+    if (i->how != HOW_BAIL) {
+        insn_effects(&i->fx, &i->in);
+        if (i->fx.unknown && i->how == HOW_COPY)
+            i->how = HOW_BAIL;
+    }
+    if (i->how != HOW_BAIL) {
+        i->end = (uint16_t)(at + i->in.len);
+        note_accesses(i, key);
+    }
+    p->count++;
+    return st;
+}
+
+bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,
+                        uint32_t key)
+{
+    begin(p, addr, key);
+    return append(p, b, bytes, INSN_MAX, p->start, key) == DECODE_OK && p->insns[0].how != HOW_BAIL;
+}
+
+bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key)
+{
+    unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at;
+    begin(p, addr, key);
     while (p->count < UNIT_INSNS && at < PAGE_SIZE) {
         unsigned avail = PAGE_SIZE - at < INSN_MAX ? PAGE_SIZE - at : INSN_MAX;
         if (at + avail > claimed) {
@@ -153,24 +189,14 @@ bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr,
             pmap_claim_code(b->v->pmap, GPA((addr.v & ~(uint64_t)PAGE_OFFSET_MASK) + at), upto - at);
             claimed = upto;
         }
-        struct planned *i = &p->insns[p->count];
-        const uint8_t *bytes = host + (at - p->start);
-        if (insn_decode(&i->in, bytes, avail, code_bytes) != DECODE_OK)
-            i->how = HOW_BAIL;
-        else
-            i->how = classify(b, &i->in, bytes, key);
-        i->off = i->end = (uint16_t)at;
-        if (i->how != HOW_BAIL) {
-            insn_effects(&i->fx, &i->in);
-            if (i->fx.unknown && i->how == HOW_COPY)
-                i->how = HOW_BAIL;
+        if (append(p, b, host + (at - p->start), avail, at, key) == DECODE_MORE) {
+            p->crossing = p->count == 0;
+            return true;
         }
+        const struct planned *i = &p->insns[p->count - 1];
         if (i->how == HOW_BAIL)
-            return p->count++ > 0;
-        i->end = (uint16_t)(at + i->in.len);
-        note_accesses(i, key);
+            return p->count > 1;
         at = i->end;
-        p->count++;
         if (ends_unit(i->how) || (i->how == HOW_JCC && !pass_on(b, ENGINE_PASS_SUPERBLOCK)))
             break;
     }

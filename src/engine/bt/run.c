@@ -84,21 +84,25 @@ static struct bt_context *context_now(struct bt *b)
 
 /* --- finding units ------------------------------------------------------------------------------------------- */
 
-static struct bt_unit *translate(struct bt *b, uint64_t lin, uint32_t key)
+static struct bt_code fetch(struct bt *b, uint64_t lin)
 {
-    struct page *pg;
-    gpa addr;
-    bool full;
-    const uint8_t *host = interp_fetch(b->v, lin, &pg, &addr);
-    if (!host)
-        return NULL;
-    struct bt_unit *u = bt_translate(b, host, addr, pg, key, &full);
-    if (!u && full) {
+    struct bt_code at;
+    at.host = interp_fetch(b->v, lin, &at.page, &at.addr);
+    return at;
+}
+
+/* `second` NULL: on one page. */
+static struct bt_unit *translate(struct bt *b, const struct bt_code *at, const struct bt_code *second,
+                                 uint32_t key)
+{
+    for (bool full, again = true;; again = false) {
+        struct bt_unit *u = second ? bt_translate_crossing(b, at, second, key, &full)
+                                   : bt_translate(b, at, key, &full);
+        if (u || !full || !again)
+            return u;
         bt_cache_flush(b);
         context_now(b);
-        u = bt_translate(b, host, addr, pg, key, &full);
     }
-    return u;
 }
 
 static bool is_warm(struct bt *b, const uint8_t *host)
@@ -108,6 +112,24 @@ static bool is_warm(struct bt *b, const uint8_t *host)
         return true;
     b->heat[h]++;
     return false;
+}
+
+/* The unit of an instruction that goes on on the next page. Found by where both pages are now: who maps the first may map
+ * another one behind it. */
+static struct bt_unit *find_crossing(struct bt *b, const uint8_t *host, uint64_t lin, uint32_t key)
+{
+    struct vcpu *v = b->v;
+    uint64_t lin2 = ((lin | PAGE_OFFSET_MASK) + 1) & v->lin_mask;
+    if (lin2 == 0)
+        return NULL; /* beyond the limit */
+    const uint8_t *host2 = interp_fetch_host(v, lin2);
+    if (!host2)
+        return NULL;
+    struct bt_unit *u = bt_cache_find_crossing(b, host, host2, key);
+    if (u)
+        return u;
+    struct bt_code at = fetch(b, lin), second = fetch(b, lin2);
+    return at.host && second.host ? translate(b, &at, &second, key) : NULL;
 }
 
 /* The unit at CS:rip, or NULL: the interpreter's turn. Raises what the fetch raises. */
@@ -122,10 +144,14 @@ static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
         return NULL;
     uint32_t key = b->context->key;
     struct bt_unit *u = bt_cache_find(b, host, key);
-    if (u)
-        return u;
-    b->n.lookup_misses++;
-    return is_warm(b, host) ? translate(b, lin, key) : NULL;
+    if (!u) {
+        b->n.lookup_misses++;
+        if (!is_warm(b, host))
+            return NULL;
+        struct bt_code at = fetch(b, lin);
+        u = at.host ? translate(b, &at, NULL, key) : NULL;
+    }
+    return u && u->insns == 0 ? find_crossing(b, host, lin, key) : u;
 }
 
 /* --- slow paths called by generated code ----------------------------------------------------------------------- */
@@ -187,7 +213,8 @@ static void link_exit(struct bt *b, struct bt_area *a)
     if (!pass_on(b, ENGINE_PASS_CHAIN) || atomic_load_explicit(&b->v->requests, memory_order_relaxed))
         return;
     const struct bt_unit *from = l->from;
-    struct bt_unit *to = bt_cache_find(b, from->host - ((uintptr_t)from->host & PAGE_OFFSET_MASK) + l->target, from->key);
+    struct bt_unit *to = bt_cache_find(b, from->host - ((uintptr_t)from->host & PAGE_OFFSET_MASK) + l->target,
+                                       from->key & ~(uint32_t)KEY_CROSSING);
     if (to && atomic_load_explicit(from->live, memory_order_relaxed) == from->version)
         bt_cache_link(b, l, to);
 }
@@ -235,6 +262,7 @@ static void run_unit(struct bt *b, uint64_t lin)
     }
     switch (run_code(b, j->code, lin)) {
     case BT_BAIL:
+        bt_bails_note(b, bt_area(v)->exit);
         if (v->s.retired < b->interp.until)
             interp_run_one(v);
         break;
@@ -302,6 +330,7 @@ static uintptr_t fault_exit(void *ctx, uintptr_t pc)
 static void bt_free(struct bt *b)
 {
     bt_trace_close(b);
+    bt_bails_close(b);
     host_faults_forget(b->code.exec);
     bt_cache_free(b);
     block_cache_free(&b->interp);
@@ -329,6 +358,7 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
         bt_free(b);
         return err;
     }
+    bt_bails_open(b);
     v->engine_data = &b->interp;
     bt_area(v)->bt = b;
     return 0;

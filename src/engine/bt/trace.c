@@ -28,7 +28,8 @@ static void write_unit(FILE *out, const struct translation *t)
         if (i < t->plan.count) {
             const struct planned *p = &t->plan.insns[i];
             fprintf(out, "guest %03x ", p->off);
-            put_hex(out, u->host + (p->off - t->plan.start), p->end - p->off);
+            unsigned end = p->end < PAGE_SIZE ? p->end : PAGE_SIZE, len = end - p->off; /* the rest is on another page */
+            put_hex(out, u->host + (p->off - t->plan.start), len);
             fputc('\n', out);
         }
         from = to;

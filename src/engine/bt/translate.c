@@ -22,6 +22,8 @@ static bool can_fault_unchecked(const struct planned *p) { return p->in.id == IN
 
 static enum first_event first_event(const struct unit_plan *p)
 {
+    if (p->crossing)
+        return FIRST_LOST;
     for (unsigned i = 0; i < p->count; i++) {
         const struct planned *x = &p->insns[i];
         if (x->how == HOW_BAIL || x->how == HOW_JCC)
@@ -172,6 +174,10 @@ static bool goes_on(const struct planned *last)
 static void body_emit(struct translation *t)
 {
     const struct unit_plan *p = &t->plan;
+    if (p->crossing) { /* its unit is another one in each address space */
+        far_jump_emit(t, p->start, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
+        return;
+    }
     for (t->index = 0; t->index < p->count; t->index++) {
         t->plan.insns[t->index].host_at = here(t);
         insn_emit(t, &p->insns[t->index]);
@@ -190,14 +196,44 @@ static void count_insns(struct bt *b, const struct unit_plan *p)
             b->n.copied_insns++;
 }
 
-struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct page *pg, uint32_t key, bool *full)
+/* Claims the bytes for decoding and makes the plan; false: nothing for a unit. */
+static bool plan_unit(struct translation *t, const struct bt_code *at, const struct bt_code *second,
+                      struct bt_unit *u)
+{
+    struct pmap *pm = t->b->v->pmap;
+    u->version = pmap_claim_code(pm, at->addr, 1);
+    u->live = &at->page->code_version;
+    if (!second)
+        return unit_form(&t->plan, t->b, at->host, at->addr, t->key);
+    uint8_t bytes[INSN_MAX];
+    unsigned part = PAGE_SIZE - (at->addr.v & PAGE_OFFSET_MASK);
+    u->key |= (uint32_t)KEY_CROSSING;
+    u->version = pmap_claim_code(pm, at->addr, part);
+    u->version2 = pmap_claim_code(pm, second->addr, INSN_MAX - part);
+    u->live2 = &second->page->code_version;
+    u->host2 = second->host;
+    memcpy(bytes, at->host, part);
+    memcpy(bytes + part, second->host, INSN_MAX - part);
+    return unit_form_crossing(&t->plan, t->b, bytes, at->addr, t->key);
+}
+
+static void count_unit(struct bt *b, const struct bt_unit *u, const struct unit_plan *p)
+{
+    b->n.units++;
+    b->n.guest_bytes += u->guest_bytes;
+    b->n.host_bytes += u->code_bytes;
+    b->n.guest_insns += p->count;
+    count_insns(b, p);
+}
+
+static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct bt_code *second,
+                            uint32_t key, bool *full)
 {
     static _Thread_local struct translation t; /* too large for a stack */
     uint64_t began = host_monotonic_ns();
     *full = !bt_cache_room(b, CODE_MAX);
     if (*full)
         return NULL;
-    uint32_t version = pmap_claim_code(b->v->pmap, addr, 1);
     memset(&t, 0, offsetof(struct translation, stubs));
     t.nstubs = 0;
     t.failed = false;
@@ -205,20 +241,17 @@ struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct
     t.key = key;
     t.e = bt_emitter(b);
     t.delta_group = NO_GROUP;
-    if (!unit_form(&t.plan, b, host, addr, key))
+    uint32_t sites = b->nsites;
+    struct bt_unit *u = t.unit = &b->units[b->nunits];
+    *u = (struct bt_unit){ .host = at->host, .key = key, .first_link = b->nlinks };
+    if (!plan_unit(&t, at, second, u))
         return NULL;
     unit_plan(&t.plan, b);
-    struct bt_unit *u = t.unit = &b->units[b->nunits];
-    const struct planned *last = &t.plan.insns[t.plan.count - 1];
-    *u = (struct bt_unit){
-        .host = host,
-        .key = key,
-        .version = version,
-        .live = &pg->code_version,
-        .first_link = b->nlinks,
-        .insns = (uint16_t)(t.plan.count - (last->how == HOW_BAIL)),
-        .guest_bytes = (uint16_t)(last->end - t.plan.start),
-    };
+    if (t.plan.count) {
+        const struct planned *last = &t.plan.insns[t.plan.count - 1];
+        u->insns = (uint16_t)(t.plan.count - (last->how == HOW_BAIL));
+        u->guest_bytes = (uint16_t)(last->end - t.plan.start);
+    }
     enum first_event first = first_event(&t.plan);
     t.host_start = here(&t);
     entries_emit(&t, first);
@@ -228,6 +261,7 @@ struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct
     stubs_emit(&t);
     if (t.e.full || t.failed) {
         b->nlinks = u->first_link;
+        b->nsites = sites;
         *full = t.e.full;
         return NULL;
     }
@@ -235,13 +269,20 @@ struct bt_unit *bt_translate(struct bt *b, const uint8_t *host, gpa addr, struct
     b->used = (here(&t) + 15) & ~15u;
     b->nunits++;
     bt_cache_add(b, u);
-    b->n.units++;
-    b->n.guest_bytes += u->guest_bytes;
-    b->n.host_bytes += u->code_bytes;
-    b->n.guest_insns += t.plan.count;
-    count_insns(b, &t.plan);
+    count_unit(b, u, &t.plan);
     if (b->cfg.trace_fd > 0 || b->perf_map)
         bt_trace_unit(&t);
     b->n.translate_ns += host_monotonic_ns() - began;
     return u;
+}
+
+struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key, bool *full)
+{
+    return make(b, at, NULL, key, full);
+}
+
+struct bt_unit *bt_translate_crossing(struct bt *b, const struct bt_code *at, const struct bt_code *second,
+                                      uint32_t key, bool *full)
+{
+    return make(b, at, second, key, full);
 }

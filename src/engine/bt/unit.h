@@ -5,6 +5,8 @@
 
 #include "engine/bt/bt.h"
 
+#define INSN_MAX 15u /* bytes of an instruction */
+
 /* What is done with an instruction. */
 enum how {
     HOW_BAIL, /* left to the interpreter: ends the unit */
@@ -70,6 +72,7 @@ struct unit_plan {
     uint16_t start; /* offset in the page */
     bool code64;
     uint8_t addr_bytes; /* of stack pointer and rip: 4 or 8 */
+    bool crossing;      /* the first instruction goes on on the next page; none is in the plan */
 };
 
 enum flags_state { FLAGS_E, FLAGS_S };
@@ -139,6 +142,9 @@ static inline unsigned host_of(unsigned guest)
 /* --- form.c: decodes a unit ---------------------------------------------------------------------------------- */
 /* False: the first instruction is one for the interpreter. */
 bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key);
+/* One instruction of these bytes, from two pages. */
+bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,
+                        uint32_t key);
 
 /* --- plan.c: groups the accesses ------------------------------------------------------------------------------ */
 void unit_plan(struct unit_plan *p, const struct bt *b);
