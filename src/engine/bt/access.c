@@ -20,7 +20,7 @@ struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from)
         t->nstubs--;
     }
     struct stub *s = &t->stubs[t->nstubs++];
-    *s = (struct stub){ .kind = kind, .from = from, .state = t->state, .site = -1, .index = (uint16_t)t->index };
+    *s = (struct stub){ .kind = kind, .from = from, .state = t->state, .recipe = t->recipe, .site = -1, .index = (uint16_t)t->index };
     return s;
 }
 
@@ -38,46 +38,7 @@ void site_add(struct translation *t, uint32_t at)
     b->sites[b->nsites++] = (struct bt_site){ .at = at };
 }
 
-/* --- flags ------------------------------------------------------------------------------------------------- */
-
-/* LAHF; SETO AL: the form in which v->s.cc keeps them. */
-static void save_flags(struct emitter *e)
-{
-    emit_mov(e, T2, H_RAX);
-    emit_byte(e, 0x9f);
-    emit_reg(e, ENC_0F, 0x90, 0, H_RAX);
-    emit_mem(e, ENC_66, 0x89, H_RAX, AT_VCPU(s.cc));
-    emit_mov(e, H_RAX, T2);
-}
-
-/* ADD AL,7Fh overflows exactly when AL was 1; SAHF gives the rest. */
-static void restore_flags(struct emitter *e)
-{
-    emit_mov(e, T2, H_RAX);
-    emit_mem(e, ENC_0F, 0xb7, H_RAX, AT_VCPU(s.cc));
-    emit_byte(e, 0x04);
-    emit_byte(e, 0x7f);
-    emit_byte(e, 0x9e);
-    emit_mov(e, H_RAX, T2);
-}
-
-void flags_to_s(struct translation *t)
-{
-    if (t->state == FLAGS_S)
-        return;
-    save_flags(&t->e);
-    t->state = FLAGS_S;
-    t->b->n.flag_saves++;
-}
-
-void flags_to_e(struct translation *t)
-{
-    if (t->state == FLAGS_E)
-        return;
-    restore_flags(&t->e);
-    t->state = FLAGS_E;
-    t->b->n.flag_restores++;
-}
+/* --- requests ----------------------------------------------------------------------------------------------- */
 
 /* cmp dword [requests], 0; jne out */
 void poll_emit(struct translation *t)
@@ -181,7 +142,7 @@ static int32_t tlb_offset(const struct translation *t, size_t field)
 static void check(struct translation *t, struct amode low, unsigned span, bool write, bool read_first)
 {
     struct emitter *e = &t->e;
-    flags_to_s(t);
+    flags_away(t);
     if (!t->polled)
         poll_emit(t);
     uint64_t retry = emit_exec(e);
@@ -240,11 +201,15 @@ struct amode access_emit(struct translation *t, const struct access *a, struct a
 
 static uint32_t unit_index(const struct translation *t) { return (uint32_t)(t->unit - t->b->units); }
 
-static void exit_emit(struct translation *t, enum flags_state state, uint32_t info, uint32_t arg)
+static void exit_emit(struct translation *t, const struct stub *s, uint32_t info, uint32_t arg)
 {
+    t->state = s->state;
+    t->recipe = s->recipe;
+    if (t->state == FLAGS_R)
+        flags_to_e(t);
     emit_mov_imm32(&t->e, T1, info);
     emit_mov_imm32(&t->e, T2, arg);
-    emit_jmp(&t->e, bt_exec_addr(t->b, state == FLAGS_E ? t->b->gate_exit_e : t->b->gate_exit_s));
+    emit_jmp(&t->e, bt_exec_addr(t->b, t->state == FLAGS_E ? t->b->gate_exit_e : t->b->gate_exit_s));
 }
 
 static void fill_stub(struct translation *t, const struct stub *s)
@@ -253,14 +218,14 @@ static void fill_stub(struct translation *t, const struct stub *s)
     emit_mov_imm32(&t->e, T1, s->fill);
     emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_fill));
     emit_jmp(&t->e, s->retry);
-    exit_emit(t, FLAGS_S, s->info, unit_index(t));
+    exit_emit(t, s, s->info, unit_index(t));
 }
 
 static void exit_stub(struct translation *t, const struct stub *s)
 {
     if (s->site >= 0)
         t->b->sites[s->site].exit = (uint32_t)(emit_exec(&t->e) - bt_exec_addr(t->b, 0));
-    exit_emit(t, s->state, s->info, unit_index(t));
+    exit_emit(t, s, s->info, unit_index(t));
 }
 
 /* What was counted at the unit's entry and is not executed. LEA keeps the flags. */
@@ -287,13 +252,14 @@ static void link_stub(struct translation *t, const struct stub *s)
         .stub = stub,
         .from = t->unit,
     };
-    exit_emit(t, s->state, EXIT_INFO(BT_LINK, s->target, 0), b->nlinks++);
+    exit_emit(t, s, EXIT_INFO(BT_LINK, s->target, 0), b->nlinks++);
     t->unit->links++;
 }
 
 static void far_stub(struct translation *t, const struct stub *s)
 {
     t->state = s->state;
+    t->recipe = s->recipe;
     t->index = s->index;
     flags_to_s(t);
     if (counting(t) && s->rest)
@@ -306,7 +272,7 @@ static void count_stub(struct translation *t, const struct stub *s)
 {
     emit_mem(&t->e, ENC_W, 0x81, 0, AT_AREA(left)); /* add qword [left], insns */
     emit_imm(&t->e, t->unit->insns, 4);
-    exit_emit(t, FLAGS_S, s->info, unit_index(t));
+    exit_emit(t, s, s->info, unit_index(t));
 }
 
 static void unlink_stub(struct translation *t, const struct stub *s)
@@ -322,11 +288,22 @@ static void simd_stub(struct translation *t, const struct stub *s)
     emit_jmp(&t->e, s->retry);
 }
 
+static void loop_stub(struct translation *t, const struct stub *s)
+{
+    if (!counting(t) || !s->rest) {
+        emit_patch(&t->e, s->from, bt_exec_addr(t->b, t->loop_at));
+        return;
+    }
+    uncount(t, s->rest);
+    emit_jmp(&t->e, bt_exec_addr(t->b, t->loop_at));
+}
+
 void stubs_emit(struct translation *t)
 {
     static void (*const emit[])(struct translation *t, const struct stub *s) = {
         [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,     [STUB_LINK] = link_stub, [STUB_FAR] = far_stub,
         [STUB_COUNT] = count_stub, [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub,
+        [STUB_LOOP] = loop_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
         const struct stub *s = &t->stubs[i];

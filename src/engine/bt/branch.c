@@ -87,7 +87,7 @@ static void poll_for(struct translation *t, int64_t to)
     if (t->polled || to > t->plan.insns[t->index].off)
         return;
     enum flags_state was = t->state;
-    flags_to_s(t);
+    flags_away(t);
     poll_emit(t);
     if (was == FLAGS_E)
         flags_to_e(t);
@@ -108,6 +108,8 @@ static void jump_to(struct translation *t, int64_t to, int32_t adjust)
 {
     if (on_page(to)) {
         poll_for(t, to);
+        if (t->state == FLAGS_R)
+            flags_to_e(t);
         adjust_rsp(t, adjust);
         link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, 0);
     } else if (to == (int32_t)to) {
@@ -119,16 +121,44 @@ static void jump_to(struct translation *t, int64_t to, int32_t adjust)
 
 void fall_through_emit(struct translation *t, unsigned to)
 {
-    if (on_page(to))
+    if (on_page(to)) {
+        if (t->state == FLAGS_R)
+            flags_to_e(t);
         link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, 0);
-    else
+    } else
         far_jump_emit(t, to, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
+}
+
+/* A jump to the unit's own start whose flags a recipe gives: to the body's second copy. */
+static bool loop_back(struct translation *t, const struct planned *p)
+{
+    if (!pass_on(t->b, ENGINE_PASS_CHAIN) || (t->has_loop && !recipe_equal(&t->recipe, &t->loop_recipe)))
+        return false;
+    if (t->loop_at) {
+        uint8_t *from = emit_jcc(&t->e, p->in.cond, bt_exec_addr(t->b, t->loop_at));
+        if (counting(t) && rest_after(t)) {
+            emit_patch(&t->e, from, emit_exec(&t->e));
+            struct stub *s = stub_new(t, STUB_LOOP, from);
+            s->rest = (uint16_t)rest_after(t);
+        }
+        return true;
+    }
+    if (t->has_loop || !t->loops || !recipe_holds_from(&t->plan, &t->recipe, 0))
+        return false;
+    t->has_loop = true;
+    t->loop_recipe = t->recipe;
+    t->loop_simd = t->simd_ready;
+    struct stub *s = stub_new(t, STUB_LOOP, emit_jcc(&t->e, p->in.cond, emit_exec(&t->e)));
+    s->rest = (uint16_t)rest_after(t);
+    return true;
 }
 
 static void jcc_emit(struct translation *t, const struct planned *p)
 {
     int64_t to = target_of(p);
     flags_to_e(t);
+    if (to == t->plan.start && loop_back(t, p))
+        return;
     if (on_page(to)) {
         poll_for(t, to);
         link_to(t, emit_jcc(&t->e, p->in.cond, emit_exec(&t->e)), to, rest_after(t));

@@ -84,7 +84,7 @@ void bt_cache_flush(struct bt *b)
 bool bt_cache_room(const struct bt *b, size_t code)
 {
     return b->used + code <= b->code.size && b->nunits + 2 <= b->max_units &&
-           b->nlinks + 2 * UNIT_INSNS <= b->max_links && b->nsites + UNIT_INSNS <= b->max_sites;
+           b->nlinks + 4 * UNIT_INSNS <= b->max_links && b->nsites + 2 * UNIT_INSNS <= b->max_sites;
 }
 
 static bool fresh(const struct bt_unit *u)

@@ -210,7 +210,7 @@ static void simd_ready(struct translation *t)
 {
     if (t->simd_ready)
         return;
-    flags_to_s(t);
+    flags_away(t);
     emit_mem(&t->e, 0, 0x83, 7, AT_AREA(simd_live));
     emit_byte(&t->e, 0);
     struct stub *s = stub_new(t, STUB_SIMD, emit_jcc(&t->e, 4, emit_exec(&t->e)));
@@ -226,11 +226,14 @@ void copy_emit(struct translation *t, const struct planned *p)
         simd_ready(t);
     if (p->mem.used)
         host = access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end));
+    /* What it leaves undefined or unchanged matters only if somebody looks. */
+    if (use == FLAGS_NEEDED && !(p->fx.flags_read & STATUS_FLAGS) && !flags_observed_after(&t->plan, t->index))
+        use = FLAGS_UNUSED;
     if (use == FLAGS_NEEDED)
         flags_to_e(t);
     encode(t, p, host);
     if (use != FLAGS_UNUSED)
-        t->state = FLAGS_E;
+        flags_defined(t, p);
 }
 
 void lea_emit(struct translation *t, const struct planned *p)

@@ -106,6 +106,16 @@ static void widen(struct group *g, const struct address *a, const struct access 
     g->count++;
 }
 
+/* Leaves instruction i, and with it the unit's rest, to the interpreter. */
+static void end_before(struct unit_plan *p, unsigned i)
+{
+    struct planned *x = &p->insns[i];
+    x->how = HOW_BAIL;
+    x->mem.used = x->stack.used = false;
+    x->end = x->off;
+    p->count = i + 1;
+}
+
 static void place(struct unit_plan *p, struct access *x, const struct address *a, bool merge)
 {
     x->at = a->at;
@@ -150,7 +160,11 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             struct symbol sp = k.reg[x->in.id == INSN_LEAVE ? RBP : RSP];
             struct address a = { .base = sp.id, .at = sp.add - (x->stack.write ? x->stack.size : 0) };
             place(p, &x->stack, &a, merge);
-            if (x->mem.used && x->stack.group != NO_GROUP)
+            if (x->mem.used && x->stack.group == NO_GROUP) { /* its distance would be lost to the other access */
+                end_before(p, i);
+                return;
+            }
+            if (x->mem.used)
                 p->groups[x->stack.group].slot = true;
         }
         if (x->mem.used) {

@@ -150,7 +150,7 @@ static void insn_emit(struct translation *t, const struct planned *p)
     case HOW_LEA: lea_emit(t, p); break;
     case HOW_MOFFS: moffs_emit(t, p); break;
     case HOW_CLD:
-        flags_to_s(t);
+        flags_away(t);
         emit_mem(&t->e, 0, 0x81, 4, AT_VCPU(s.rflags));
         emit_imm(&t->e, ~FL_DF, 4);
         break;
@@ -181,10 +181,28 @@ static void body_emit(struct translation *t)
     for (t->index = 0; t->index < p->count; t->index++) {
         t->plan.insns[t->index].host_at = here(t);
         insn_emit(t, &p->insns[t->index]);
+        flags_follow(t, &p->insns[t->index]);
     }
     t->index = p->count - 1;
     if (goes_on(&p->insns[p->count - 1]))
         fall_through_emit(t, p->insns[p->count - 1].end);
+}
+
+/* The body once more, for jumps back to the unit's start. */
+static void loop_emit(struct translation *t)
+{
+    if (!t->has_loop)
+        return;
+    t->state = FLAGS_R;
+    t->recipe = t->loop_recipe;
+    t->simd_ready = t->loop_simd;
+    t->delta_group = NO_GROUP;
+    t->index = 0;
+    t->loop_at = here(t);
+    poll_emit(t);
+    t->stubs[t->nstubs - 1].info = EXIT_INFO(BT_LOOK, t->plan.start, 0);
+    count_emit(t);
+    body_emit(t);
 }
 
 static void count_insns(struct bt *b, const struct unit_plan *p)
@@ -235,8 +253,6 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     if (*full)
         return NULL;
     memset(&t, 0, offsetof(struct translation, stubs));
-    t.nstubs = 0;
-    t.failed = false;
     t.b = b;
     t.key = key;
     t.e = bt_emitter(b);
@@ -255,7 +271,9 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     enum first_event first = first_event(&t.plan);
     t.host_start = here(&t);
     entries_emit(&t, first);
+    t.loops = first == FIRST_LOST;
     body_emit(&t);
+    loop_emit(&t);
     late_entry(&t, first);
     t.host_stubs = here(&t);
     stubs_emit(&t);

@@ -75,7 +75,15 @@ struct unit_plan {
     bool crossing;      /* the first instruction goes on on the next page; none is in the plan */
 };
 
-enum flags_state { FLAGS_E, FLAGS_S };
+enum flags_state { FLAGS_E, FLAGS_S, FLAGS_R };
+
+/* How to make the flags again: `kind` a, b where b is a register or `imm`. For ADD and SUB a holds the result. */
+struct recipe {
+    enum { RECIPE_NONE, RECIPE_CMP, RECIPE_TEST, RECIPE_ADD, RECIPE_SUB } kind;
+    uint8_t a, b, size;
+    int32_t imm;
+    uint16_t inputs; /* registers that must stay as they are */
+};
 
 #define STATUS_FLAGS 0x8d5u
 enum flag_use { FLAGS_UNUSED, FLAGS_NEEDED, FLAGS_DEFINED };
@@ -97,6 +105,7 @@ struct stub {
         STUB_COUNT,  /* too few instructions left */
         STUB_UNLINK, /* a request is seen where there is no leaving: the unit's links are undone */
         STUB_SIMD,   /* loads XMM registers */
+        STUB_LOOP,   /* to the body's second copy */
     } kind;
     uint8_t *from;  /* rel32 of the jump that comes here, or NULL */
     uint64_t retry; /* where to go back */
@@ -104,6 +113,7 @@ struct stub {
     int32_t disp;
     uint32_t fill;
     enum flags_state state;
+    struct recipe recipe;
     uint32_t info; /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
     int32_t site;  /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
     uint16_t target;
@@ -111,7 +121,7 @@ struct stub {
     uint16_t rest;  /* STUB_LINK, STUB_FAR: instructions of the unit that are not executed */
     int64_t far_target;
 };
-#define STUBS (4 * UNIT_INSNS)
+#define STUBS (8 * UNIT_INSNS)
 
 struct translation {
     struct bt *b;
@@ -120,15 +130,22 @@ struct translation {
     struct emitter e;
     uint32_t key;
     enum flags_state state;
+    struct recipe recipe; /* of the flags, when in state E or R */
     bool simd_ready; /* XMM registers are known to be loaded */
     bool polled;     /* a request would have been seen on the way here */
     bool checks_events; /* polls are wanted: code may come back here without passing an entry in state S */
     int delta_group; /* group whose distance T1 holds, or NO_GROUP */
     unsigned index;  /* of the instruction being emitted */
-    struct stub stubs[STUBS];
-    unsigned nstubs;
     bool failed; /* out of room */
+    /* The body's second copy, entered by jumps back to the unit's start: the flags there are known by a recipe. */
+    bool has_loop;
+    struct recipe loop_recipe;
+    bool loop_simd;
+    bool loops; /* a second copy is wanted */
+    uint32_t loop_at;   /* offset in the cache, 0: not made yet */
     uint32_t host_start, host_stubs; /* offsets in the cache */
+    unsigned nstubs;
+    struct stub stubs[STUBS]; /* last: not cleared for each unit */
 };
 
 static inline bool key_code64(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64; }
@@ -158,8 +175,6 @@ struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsig
 struct amode moffs_ea(struct translation *t, const struct insn *in);
 /* From a guest address to the host's operand: checks unless its group was checked. Leaves T0 alone; destroys T1, T2. */
 struct amode access_emit(struct translation *t, const struct access *a, struct amode ea);
-void flags_to_s(struct translation *t);
-void flags_to_e(struct translation *t);
 /* Sees a pending request in state S and leaves at the current instruction. */
 void poll_emit(struct translation *t);
 struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from);
@@ -168,6 +183,23 @@ uint32_t exit_at(const struct translation *t, enum bt_exit_kind kind, unsigned i
 void stubs_emit(struct translation *t);
 /* The last emitted instruction at `at` (executable offset) may fault on the host: leave in front of it then. */
 void site_add(struct translation *t, uint32_t at);
+
+/* --- flags.c ------------------------------------------------------------------------------------------------------ */
+/* To a state; S and E destroy T2. */
+void flags_to_s(struct translation *t);
+void flags_to_e(struct translation *t);
+/* EFLAGS are about to be destroyed: to S or R. */
+void flags_away(struct translation *t);
+/* The instruction was emitted and changed registers: recipes that used them are void. */
+void flags_follow(struct translation *t, const struct planned *p);
+/* The instruction just emitted left the guest's flags in EFLAGS. */
+void flags_defined(struct translation *t, const struct planned *p);
+struct recipe recipe_of(const struct planned *p);
+bool recipe_equal(const struct recipe *x, const struct recipe *y);
+/* Would the recipe serve all who look at the flags from instruction i on, until they are defined anew? */
+bool recipe_holds_from(const struct unit_plan *p, const struct recipe *r, unsigned i);
+/* Can anybody see the flags that instruction i leaves? */
+bool flags_observed_after(const struct unit_plan *p, unsigned i);
 
 /* --- copy.c ------------------------------------------------------------------------------------------------------ */
 /* Can it be re-encoded at all? */
