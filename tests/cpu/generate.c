@@ -354,6 +354,11 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
         r[6] = (ea + below(g, 64)) | high;
         r[7] = (ea + below(g, 64)) | high;
         r[1] = below(g, 9) | high;
+        /* Which operand is read first is the processor's affair: only one may fault. */
+        if (in->id == INSN_CMPS) {
+            r[in->prefixes & IP_SEG ? 7 : 6 + below(g, 2)] = (DATA_BASE + 0x800 + below(g, 64)) | high;
+            c->in.rflags &= ~0x40000ull;
+        }
         return true;
     }
     case INSN_XLAT: r[3] = ea - (r[0] & 0xff); return true;

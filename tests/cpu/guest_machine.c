@@ -10,6 +10,7 @@
 #include "cpu/model.h"
 #include "cpu/ops.h"
 #include "cpu/vcpu.h"
+#include "engine/engine.h"
 #include "engine/interp/interp.h"
 #include "host/host_cpu.h"
 #include "native.h"
@@ -42,6 +43,7 @@ struct guest {
     struct clock *clock;
     struct tally tally;
     struct vm_cpu_shared model;
+    const struct engine_ops *engine;
     struct vcpu *v;
 };
 
@@ -67,7 +69,7 @@ static void build_tables(struct guest *g)
     store64(g, PD + (DATA_BASE >> 21) * 8, PT_DATA | p | w | u);
     store64(g, PD + (KERNEL_BASE >> 21) * 8, PT_KERNEL | p | w);
     for (unsigned i = 0; i < CODE_SIZE; i += 0x1000)
-        map_page(g, PT_CODE, CODE_BASE + i, CODE_PA + i, p | u);
+        map_page(g, PT_CODE, CODE_BASE + i, CODE_PA + i, p | u | w);
     for (unsigned i = 0; i < DATA_SIZE; i += 0x1000)
         map_page(g, PT_DATA, DATA_BASE + i, DATA_PA + i, p | u | nx | (i < DATA_WRITABLE ? w : 0));
     for (unsigned i = 0; i < 0x10000; i += 0x1000)
@@ -120,19 +122,31 @@ static void drop(void *ctx, uint64_t first, uint64_t count, unsigned rights)
 {
     struct guest *g = ctx;
     mmu_drop_physical(&g->v->mmu, first, count, rights);
+    if (g->engine->drop_physical)
+        g->engine->drop_physical(g->v, first, count, rights);
 }
 
-struct guest *guest_create(void)
+static void code_changed(void *ctx, uint64_t page)
 {
+    struct guest *g = ctx;
+    if (g->engine->code_changed)
+        g->engine->code_changed(g->v, page);
+}
+
+struct guest *guest_create(const char *engine)
+{
+    static const struct engine_config translate_at_once = { .warm = 1, .verify_every = 1 };
     struct error e = { 0 };
     struct guest *g = calloc(1, sizeof(*g));
     struct host_cpu_facts facts;
     g->pmap = pmap_create(&e);
     g->bus = bus_create(&g->tally, &e);
     g->clock = clock_create(CLOCK_DETERMINISTIC, 1000, &e);
-    g->v = aligned_alloc(4096, (sizeof(*g->v) + 4095) & ~4095ul);
-    memset(g->v, 0, sizeof(*g->v));
-    if (!g->pmap || !g->bus || !g->clock || pmap_add(g->pmap, REGION_RAM, GPA(0), RAM_SIZE, &e) < 0)
+    g->engine = engine_find(engine ? engine : interp_engine.name, &e);
+    if (!g->engine)
+        goto fail;
+    g->v = vcpu_alloc(g->engine->vcpu_room);
+    if (!g->v || !g->pmap || !g->bus || !g->clock || pmap_add(g->pmap, REGION_RAM, GPA(0), RAM_SIZE, &e) < 0)
         goto fail;
     host_cpu_read(&facts);
     model_init_v2(&g->model, &facts, 1, 1000000);
@@ -143,9 +157,9 @@ struct guest *guest_create(void)
     v->tally = &g->tally;
     v->model = &g->model;
     v->cb = (struct vcpu_callbacks){ g, no_pic, no_eoi, no_ipi, no_vcpu, no_vcpu, no_vcpu, no_vcpu };
-    struct pmap_consumer consumer = { .revoke = drop, .ctx = g };
+    struct pmap_consumer consumer = { .revoke = drop, .ctx = g, .code_changed = code_changed };
     v->mmu.consumer = pmap_add_consumer(g->pmap, &consumer);
-    if (vcpu_init(v, 0, &e) < 0 || interp_engine.vcpu_create(v, NULL, &e) < 0)
+    if (vcpu_init(v, 0, &e) < 0 || g->engine->vcpu_create(v, &translate_at_once, &e) < 0)
         goto fail;
     build_tables(g);
     return g;
@@ -156,8 +170,8 @@ fail:
 
 void guest_destroy(struct guest *g)
 {
-    interp_engine.vcpu_destroy(g->v);
-    free(g->v);
+    g->engine->vcpu_destroy(g->v);
+    vcpu_free(g->v, g->engine->vcpu_room);
     clock_destroy(g->clock);
     bus_destroy(g->bus);
     pmap_destroy(g->pmap);
@@ -169,10 +183,10 @@ static struct segment flat(uint16_t sel, uint32_t attr)
     return (struct segment){ .sel = sel, .attr = attr, .limit = 0xffffffff, .base = 0 };
 }
 
-static void set_user_state(struct guest *g, const struct test_case *c)
+static void set_user_state(struct guest *g, const struct cpu_image *in, unsigned code_bytes)
 {
     struct vcpu_state *s = &g->v->s;
-    bool long64 = c->code_bytes == 8;
+    bool long64 = code_bytes == 8;
     s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     s->cr3 = PML4;
     s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_PGE;
@@ -187,18 +201,18 @@ static void set_user_state(struct guest *g, const struct test_case *c)
     s->idtr = (struct table_reg){ KERNEL_BASE + IDT, 0x1ff };
     s->activity = ACTIVITY_RUN;
     s->shadow = 0;
-    memcpy(s->gpr, c->in.gpr, sizeof(s->gpr));
-    s->rip = c->in.rip;
-    s->rflags = (c->in.rflags & ~(uint64_t)FL_STATUS) | FL_IF | 2;
-    s->cc = flags_to_cc(c->in.rflags);
+    memcpy(s->gpr, in->gpr, sizeof(s->gpr));
+    s->rip = in->rip;
+    s->rflags = (in->rflags & ~(uint64_t)FL_STATUS) | FL_IF | 2;
+    s->cc = flags_to_cc(in->rflags);
     struct fpu_state *f = &s->fpu;
-    f->fcw = c->in.fp.fcw;
-    f->fsw = c->in.fp.fsw;
-    f->ftw = c->in.fp.ftw;
-    f->mxcsr = c->in.fp.mxcsr;
+    f->fcw = in->fp.fcw;
+    f->fsw = in->fp.fsw;
+    f->ftw = in->fp.ftw;
+    f->mxcsr = in->fp.mxcsr;
     for (unsigned i = 0; i < 8; i++)
-        memcpy(f->st[i], c->in.fp.st[i], 10);
-    memcpy(f->xmm, c->in.fp.xmm, 256);
+        memcpy(f->st[i], in->fp.st[i], 10);
+    memcpy(f->xmm, in->fp.xmm, 256);
 }
 
 static void take_state(struct guest *g, struct test_result *r)
@@ -233,30 +247,74 @@ static void take_frame(struct guest *g, struct test_result *r)
     r->out.gpr[RSP] = frame[skip + 3];
 }
 
-void guest_run(struct guest *g, const struct test_case *c, struct test_result *r)
+/* From the state in the vcpu to the HLT of a handler; at most `limit` instructions. */
+static enum exit_cause run(struct guest *g, unsigned limit)
 {
     struct vcpu *v = g->v;
-    store(g, CODE_PA + (c->in.rip - CODE_BASE), c->code, c->code_len);
-    store(g, DATA_PA + c->window, c->memory, WINDOW_SIZE);
-    set_user_state(g, c);
-    vcpu_refresh(v);
-    interp_engine.state_changed(v);
     enum exit_cause cause = EXIT_COUNT;
-    uint64_t until = v->s.retired + 100;
+    uint64_t until = v->s.retired + limit;
+    vcpu_refresh(v);
+    if (g->engine->state_changed)
+        g->engine->state_changed(v);
     while (v->s.retired < until) {
-        cause = interp_engine.run(v, until);
+        cause = g->engine->run(v, until);
         if (cause != EXIT_REQUEST)
             break;
     }
-    interp_engine.sync(v, SYNC_ALL);
+    g->engine->sync(v, SYNC_ALL);
+    return cause;
+}
+
+static void take_end(struct guest *g, enum exit_cause cause, struct test_result *r)
+{
     take_state(g, r);
     take_frame(g, r);
     if (cause != EXIT_HLT)
         r->vector = 0x100u + cause;
-    r->cr2 = v->s.cr2;
+    r->cr2 = g->v->s.cr2;
+}
+
+void guest_run(struct guest *g, const struct test_case *c, struct test_result *r)
+{
+    store(g, CODE_PA + (c->in.rip - CODE_BASE), c->code, c->code_len);
+    store(g, DATA_PA + c->window, c->memory, WINDOW_SIZE);
+    set_user_state(g, &c->in, c->code_bytes);
+    take_end(g, run(g, 100), r);
     if (ram_read(g->pmap, GPA(DATA_PA + c->window), r->memory, WINDOW_SIZE) < 0)
         abort();
     uint8_t fill[16];
     memset(fill, 0xcc, sizeof(fill));
     store(g, CODE_PA + (c->in.rip - CODE_BASE), fill, c->code_len);
+}
+
+const char *guest_engine(const struct guest *g) { return g->engine->name; }
+
+static void put_program(struct guest *g, const struct program_case *c)
+{
+    static uint8_t code[CODE_SIZE], data[DATA_SIZE];
+    memset(code, 0xcc, sizeof(code));
+    memcpy(code + (c->in.rip - CODE_BASE), c->code, c->code_len);
+    for (unsigned i = 0; i < DATA_SIZE; i += PATTERN_SIZE)
+        memcpy(data + i, c->pattern, PATTERN_SIZE);
+    store(g, CODE_PA, code, sizeof(code));
+    store(g, DATA_PA, data, sizeof(data));
+}
+
+bool guest_run_program(struct guest *g, const struct program_case *c, struct program_result *r,
+                       guest_watch *watch, void *ctx)
+{
+    put_program(g, c);
+    set_user_state(g, &c->in, c->code_bytes);
+    if (g->engine == &interp_engine)
+        interp_set_trace(g->v, watch, ctx);
+    enum exit_cause cause = run(g, PROGRAM_LIMIT);
+    take_end(g, cause, &r->end);
+    for (unsigned i = 0; i < PROGRAM_PIECES; i++) {
+        uint8_t piece[PIECE];
+        uint64_t at = i < CODE_SIZE / PIECE ? CODE_PA + i * PIECE : DATA_PA + i * PIECE - CODE_SIZE;
+        if (ram_read(g->pmap, GPA(at), piece, PIECE) < 0)
+            abort();
+        r->piece[i] = piece_sum(piece);
+    }
+    return cause == EXIT_HLT;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One generated instruction with the state it starts from, and what became of it on a processor. */
+/* One generated instruction, or a program of several, with the state it starts from, and what became of it on a
+ * processor. */
 #ifndef SUNDOG_TESTS_CPU_NATIVE_H
 #define SUNDOG_TESTS_CPU_NATIVE_H
 
@@ -48,7 +49,28 @@ struct test_result {
     uint8_t memory[WINDOW_SIZE];
 };
 
+/* A program of several instructions, with what all of the code and data pages hold when it starts. */
+#define PROGRAM_BYTES 1024u
+#define PATTERN_SIZE 512u
+struct program_case {
+    uint8_t code[PROGRAM_BYTES]; /* at in.rip; INT3 all around */
+    uint16_t code_len;
+    uint8_t code_bytes;
+    struct cpu_image in;
+    uint8_t pattern[PATTERN_SIZE]; /* repeated through the data pages */
+};
+
+/* All of the code and data pages, as a checksum for each piece: the code's first. */
+#define PIECE 256u
+#define PROGRAM_PIECES ((CODE_SIZE + DATA_SIZE) / PIECE)
+struct program_result {
+    struct test_result end; /* without `memory` */
+    uint32_t piece[PROGRAM_PIECES];
+};
+uint32_t piece_sum(const uint8_t *p);
+
 #define BATCH 4096
+#define PROGRAM_BATCH 512
 
 /* A child process that runs batches of cases on the host processor. */
 struct native;
@@ -56,14 +78,27 @@ struct native *native_start(void);
 void native_stop(struct native *n);
 struct test_case *native_cases(struct native *n); /* BATCH of them, in shared memory */
 const struct test_result *native_results(struct native *n);
-/* Hands `count` cases over / waits for their results; false when the child died (case number in *at). */
+struct program_case *native_programs(struct native *n); /* PROGRAM_BATCH of them */
+const struct program_result *native_program_results(struct native *n);
+/* Hands `count` cases (programs) over / waits for their results; false when the child died (number in *at). */
 void native_submit(struct native *n, unsigned count);
+void native_submit_programs(struct native *n, unsigned count);
 bool native_wait(struct native *n, unsigned *at);
 
-/* The same on a vcpu under the interpreter. */
+/* The same on a vcpu under an engine. */
 struct guest;
-struct guest *guest_create(void);
+/* `engine`: by name, with everything translated at once; NULL: the interpreter. */
+struct guest *guest_create(const char *engine);
 void guest_destroy(struct guest *g);
+const char *guest_engine(const struct guest *g);
 void guest_run(struct guest *g, const struct test_case *c, struct test_result *r);
+/* Instructions that a program may take. */
+#define PROGRAM_LIMIT 4000u
+/* Called in front of each instruction of a program. */
+struct vcpu;
+typedef void guest_watch(void *ctx, const struct vcpu *v);
+/* False when the program does not end within its limit. `watch` (interpreter only) may be NULL. */
+bool guest_run_program(struct guest *g, const struct program_case *c, struct program_result *r,
+                       guest_watch *watch, void *ctx);
 
 #endif

@@ -8,8 +8,12 @@
 
 #include <asm/prctl.h>
 #include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +31,11 @@
 struct shared {
     struct test_case cases[BATCH];
     struct test_result results[BATCH];
+    struct program_case programs[PROGRAM_BATCH];
+    struct program_result program_results[PROGRAM_BATCH];
     sem_t go, done;
     unsigned count;
+    bool is_programs; /* the batch at hand */
     volatile unsigned at;
 };
 
@@ -49,7 +56,7 @@ static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, RE
 /* Bits of RFLAGS that a case may set. */
 #define CASE_FLAGS 0x40cd5ull
 
-static void take_result(const ucontext_t *uc, const struct test_case *c, struct test_result *r)
+static void take_state(const ucontext_t *uc, struct test_result *r)
 {
     const greg_t *g = uc->uc_mcontext.gregs;
     const struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
@@ -67,30 +74,85 @@ static void take_result(const ucontext_t *uc, const struct test_case *c, struct 
     for (unsigned i = 0; i < 8; i++)
         memcpy(r->out.fp.st[i], &fp->_st[i], 10);
     memcpy(r->out.fp.xmm, fp->_xmm, 256);
+}
+
+static void put_state(ucontext_t *uc, const struct cpu_image *in, unsigned code_bytes)
+{
+    greg_t *g = uc->uc_mcontext.gregs;
+    struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
+    for (unsigned i = 0; i < 16; i++)
+        g[greg_of[i]] = (greg_t)in->gpr[i];
+    g[REG_RIP] = (greg_t)in->rip;
+    g[REG_EFL] = (greg_t)((in->rflags & CASE_FLAGS) | 0x202);
+    g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll & ~(0xffffll << 48)) | (code_bytes == 8 ? 0x33 : 0x23) |
+                    0x2bll << 48;
+    fp->cwd = in->fp.fcw;
+    fp->swd = in->fp.fsw;
+    fp->ftw = in->fp.ftw;
+    fp->mxcsr = in->fp.mxcsr;
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(&fp->_st[i], in->fp.st[i], 10);
+    memcpy(fp->_xmm, in->fp.xmm, 256);
+    *(uint64_t *)(void *)((char *)fp + 512) |= 3; /* XSAVE header: x87 and SSE are in use */
+}
+
+static void take_result(const ucontext_t *uc, const struct test_case *c, struct test_result *r)
+{
+    take_state(uc, r);
     memcpy(r->memory, data_alias + c->window, WINDOW_SIZE);
     memset(code_alias + (c->in.rip - CODE_BASE), 0xcc, c->code_len);
 }
 
 static void put_case(ucontext_t *uc, const struct test_case *c)
 {
-    greg_t *g = uc->uc_mcontext.gregs;
-    struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
     memcpy(code_alias + (c->in.rip - CODE_BASE), c->code, c->code_len);
     memcpy(data_alias + c->window, c->memory, WINDOW_SIZE);
-    for (unsigned i = 0; i < 16; i++)
-        g[greg_of[i]] = (greg_t)c->in.gpr[i];
-    g[REG_RIP] = (greg_t)c->in.rip;
-    g[REG_EFL] = (greg_t)((c->in.rflags & CASE_FLAGS) | 0x202);
-    g[REG_CSGSFS] = (g[REG_CSGSFS] & ~0xffffll & ~(0xffffll << 48)) | (c->code_bytes == 8 ? 0x33 : 0x23) |
-                    0x2bll << 48;
-    fp->cwd = c->in.fp.fcw;
-    fp->swd = c->in.fp.fsw;
-    fp->ftw = c->in.fp.ftw;
-    fp->mxcsr = c->in.fp.mxcsr;
-    for (unsigned i = 0; i < 8; i++)
-        memcpy(&fp->_st[i], c->in.fp.st[i], 10);
-    memcpy(fp->_xmm, c->in.fp.xmm, 256);
-    *(uint64_t *)(void *)((char *)fp + 512) |= 3; /* XSAVE header: x87 and SSE are in use */
+    put_state(uc, &c->in, c->code_bytes);
+}
+
+uint32_t piece_sum(const uint8_t *p)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < PIECE; i += 8) {
+        uint64_t v;
+        memcpy(&v, p + i, 8);
+        sum = (sum ^ v) * 0x9e3779b97f4a7c15ull;
+        sum ^= sum >> 29;
+    }
+    return (uint32_t)sum;
+}
+
+static void take_program(const ucontext_t *uc, struct program_result *r)
+{
+    take_state(uc, &r->end);
+    for (unsigned i = 0; i < PROGRAM_PIECES; i++)
+        r->piece[i] = piece_sum(i < CODE_SIZE / PIECE ? code_alias + i * PIECE
+                                                      : data_alias + i * PIECE - CODE_SIZE);
+    memset(code_alias, 0xcc, CODE_SIZE);
+}
+
+static void put_program(ucontext_t *uc, const struct program_case *c)
+{
+    memcpy(code_alias + (c->in.rip - CODE_BASE), c->code, c->code_len);
+    for (unsigned i = 0; i < DATA_SIZE; i += PATTERN_SIZE)
+        memcpy(data_alias + i, c->pattern, PATTERN_SIZE);
+    put_state(uc, &c->in, c->code_bytes);
+}
+
+static void take(const ucontext_t *uc, unsigned i)
+{
+    if (sh->is_programs)
+        take_program(uc, &sh->program_results[i]);
+    else
+        take_result(uc, &sh->cases[i], &sh->results[i]);
+}
+
+static void put(ucontext_t *uc, unsigned i)
+{
+    if (sh->is_programs)
+        put_program(uc, &sh->programs[i]);
+    else
+        put_case(uc, &sh->cases[i]);
 }
 
 /* Linux enters a handler with the AC flag of the code it interrupted: clear it before C runs. */
@@ -107,7 +169,7 @@ __attribute__((used)) static void on_signal(int sig, siginfo_t *info, void *cont
     (void)info;
     ucontext_t *uc = context;
     if (started) {
-        take_result(uc, &sh->cases[current], &sh->results[current]);
+        take(uc, current);
         current++;
     }
     started = true;
@@ -118,7 +180,7 @@ __attribute__((used)) static void on_signal(int sig, siginfo_t *info, void *cont
         current = 0;
     }
     sh->at = current;
-    put_case(uc, &sh->cases[current]);
+    put(uc, current);
 }
 
 static void map_twice(const char *name, uint64_t at, uint32_t size, int prot, uint8_t **alias)
@@ -133,12 +195,30 @@ static void map_twice(const char *name, uint64_t at, uint32_t size, int prot, ui
     close(fd);
 }
 
+/* No case is meant to call the kernel; if one does all the same, the child is at an end, and nothing else. */
+static void allow_no_calls(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 4),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]), filter };
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        _exit(93);
+}
+
 static _Noreturn void child_main(void)
 {
     static uint8_t stack[1 << 16];
     static const int signals[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    map_twice("code", CODE_BASE, CODE_SIZE, PROT_READ | PROT_EXEC, &code_alias);
+    map_twice("code", CODE_BASE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, &code_alias);
     map_twice("data", DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE, &data_alias);
     mprotect((void *)(DATA_BASE + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ);
     for (uint64_t at = DATA_BASE; at < DATA_BASE + DATA_SIZE; at += 0x1000)
@@ -153,6 +233,7 @@ static _Noreturn void child_main(void)
     for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
         sigaction(signals[i], &sa, NULL);
     sh->count = 0;
+    allow_no_calls();
     __asm__ volatile("int3");
     _exit(92);
 }
@@ -189,11 +270,20 @@ struct test_case *native_cases(struct native *n) { return n->sh->cases; }
 
 const struct test_result *native_results(struct native *n) { return n->sh->results; }
 
-void native_submit(struct native *n, unsigned count)
+struct program_case *native_programs(struct native *n) { return n->sh->programs; }
+
+const struct program_result *native_program_results(struct native *n) { return n->sh->program_results; }
+
+static void submit(struct native *n, unsigned count, bool is_programs)
 {
     n->sh->count = count;
+    n->sh->is_programs = is_programs;
     sem_post(&n->sh->go);
 }
+
+void native_submit(struct native *n, unsigned count) { submit(n, count, false); }
+
+void native_submit_programs(struct native *n, unsigned count) { submit(n, count, true); }
 
 bool native_wait(struct native *n, unsigned *at)
 {

@@ -510,7 +510,7 @@ static void emit_stack(struct maker *m, unsigned now)
 static void emit_flags(struct maker *m, unsigned now)
 {
     (void)now;
-    uint32_t flags = (uint32_t)random_next(m->r) & (FL_STATUS | FL_DF | FL_ID);
+    uint32_t flags = (uint32_t)random_next(m->r) & (FL_STATUS | FL_DF | (m->p->native ? 0 : FL_ID));
     if (!below(m, 16))
         flags |= FL_AC;
     if (!m->p->native)
