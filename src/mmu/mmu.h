@@ -53,6 +53,7 @@ struct mmu_space {
     uint64_t cr3;  /* table base and PCID */
     uint64_t mode; /* paging-mode bits it was built under */
     uint16_t gen;  /* 0 = free */
+    uint32_t stamp; /* mmu.stamp while nothing was dropped; 0: another one is due */
 };
 
 struct mmu_stats {
@@ -67,6 +68,9 @@ struct mmu_stats {
 struct mmu {
     struct tlb_entry *tlb; /* the TLB for data at the current privilege: &tlbs[index][0] */
     uint64_t gen;          /* current generation */
+    /* Names the data translations in force, for copies that others keep of TLB entries: a copy made under a stamp holds
+     * while mmu.stamp is that stamp. Moves at every drop; the old one comes back with an unchanged address space. */
+    uint32_t stamp, next_stamp;
     struct tlb_entry tlbs[MMU_INDEX_COUNT][TLB_ENTRIES];
     enum mmu_index index;
     struct pmap *pmap;

@@ -63,9 +63,26 @@ static uint16_t fresh_gen(struct mmu *m)
     return (uint16_t)m->next_gen++;
 }
 
+static void take_stamp(struct mmu *m)
+{
+    uint32_t *stamp = &m->spaces[m->space].stamp;
+    if (m->bypass || !*stamp)
+        *stamp = ++m->next_stamp;
+    m->stamp = *stamp;
+}
+
+/* Something was dropped from the TLB: no copy of an entry holds any more, in any space. */
+static void void_stamps(struct mmu *m)
+{
+    for (unsigned i = 0; i < MMU_SPACES; i++)
+        m->spaces[i].stamp = 0;
+    take_stamp(m);
+}
+
 static void enter_space(struct mmu *m, unsigned i)
 {
     m->space = i;
+    take_stamp(m);
     m->gen = m->bypass ? TLB_GEN_NONE : m->spaces[i].gen;
     m->flush_epoch = (m->flush_epoch & ~TLB_GEN_MASK) | m->spaces[i].gen;
 }
@@ -133,6 +150,7 @@ void mmu_set_index(struct mmu *m, enum mmu_index index)
 void mmu_set_bypass(struct mmu *m, bool on)
 {
     m->bypass = on;
+    void_stamps(m);
     m->gen = on ? TLB_GEN_NONE : m->spaces[m->space].gen;
 }
 
@@ -212,6 +230,7 @@ void mmu_flush_page(struct mmu *m, gva addr)
     }
     unsigned shift = maybe_large(m, addr.v, large_shift(m)) ? large_shift(m) : PAGE_SHIFT;
     drop_slots(m, addr.v & (~0ull << shift), shift);
+    void_stamps(m);
     if (shift != PAGE_SHIFT || (*fetched & bit))
         m->flush_epoch += EPOCH_STEP;
 }
@@ -262,6 +281,7 @@ void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsig
     }
     if (rights & (RIGHT_READ | RIGHT_EXEC))
         m->flush_epoch += EPOCH_STEP;
+    void_stamps(m);
 }
 
 /* --- translating ---------------------------------------------------------------------------------------- */
