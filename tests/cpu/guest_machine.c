@@ -268,10 +268,15 @@ static enum exit_cause run(struct guest *g, unsigned limit)
 static void take_end(struct guest *g, enum exit_cause cause, struct test_result *r)
 {
     take_state(g, r);
-    take_frame(g, r);
-    if (cause != EXIT_HLT)
-        r->vector = 0x100u + cause;
     r->cr2 = g->v->s.cr2;
+    if (cause == EXIT_HLT) {
+        take_frame(g, r);
+        return;
+    }
+    r->vector = 0x100u + cause;
+    r->error = 0;
+    r->out.rip = g->v->s.rip;
+    r->out.rflags = state_rflags(&g->v->s);
 }
 
 void guest_run(struct guest *g, const struct test_case *c, struct test_result *r)
