@@ -18,6 +18,7 @@
 /* DS, ES, SS usable for reads and writes, base 0, limit 4 GiB: no segment checks needed. */
 #define MODE_FLAT 0x100u
 #define MODE_STEP 0x200u /* TF, code breakpoints or a shadow: one instruction a block, with checks */
+#define MODE_KEY_MASK 0xfffu /* all of it */
 
 static inline unsigned mode_code_bytes(uint32_t mode) { return 2u << (mode & MODE_CODE_MASK); }
 static inline unsigned mode_cpl(uint32_t mode) { return (mode & MODE_CPL_MASK) >> MODE_CPL_SHIFT; }

@@ -99,6 +99,7 @@ enum bt_exit_kind {
     BT_LOOK,  /* a request, or the count is near: at this instruction */
     BT_LOOK_FAR, /* at exit_lin: looked up before going on */
     BT_STALE,    /* the unit is no longer what memory holds: at exit_lin */
+    BT_LEFT,     /* behind a called operation: the state is complete, in struct vcpu */
     BT_EXITS
 };
 #define EXIT_INFO(kind, off, rest) ((uint32_t)(kind) | (uint32_t)(off) << 4 | (uint32_t)(rest) << 20)
@@ -145,6 +146,14 @@ struct bt_link {
     struct bt_unit *from;
 };
 
+/* An instruction that is done by a call of the interpreter's handler. Behind it lie a struct block with two operations: the
+ * instruction's and the one that ends it. */
+struct bt_call {
+    uint32_t unit;
+    uint16_t off;  /* of the instruction in its page */
+    uint16_t rest; /* instructions of the unit from this one on */
+};
+
 /* A place where the host itself may fault (SIGFPE, SIGSEGV): the instruction, and the exit to take. */
 struct bt_site {
     uint32_t at, exit;
@@ -154,7 +163,8 @@ struct bt_site {
     X(units) X(guest_bytes) X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) \
     X(lookup_misses) X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) \
     X(fills_failed) X(checks) X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) \
-    X(cache_flushes) X(contexts_recycled) X(translate_ns)
+    X(cache_flushes) X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) \
+    X(calls_left) X(faults_delivered)
 
 struct bt_counters {
 #define X(name) uint64_t name;
@@ -173,13 +183,15 @@ struct bt {
     struct host_code code;
     uint32_t used;      /* bytes of the cache */
     uint32_t gates_end; /* flushing keeps what is below */
-    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink;
+    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink, gate_call;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
     uint32_t nlinks, max_links;
     struct bt_site *sites;
     uint32_t nsites, max_sites;
+    uint8_t *calls; /* of CALL_STRIDE bytes each */
+    uint32_t ncalls, max_calls;
     struct bt_unit *hash[1u << HASH_BITS];
     struct bt_unit *pages[1u << HASH_BITS]; /* by host page */
     uint8_t heat[1u << HEAT_BITS];
@@ -215,6 +227,8 @@ struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key);
 /* The one of an instruction that goes on at host2. */
 struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key);
 void bt_cache_add(struct bt *b, struct bt_unit *u);
+/* Is it still what memory holds? */
+bool bt_unit_fresh(const struct bt_unit *u);
 /* Takes out the units of the page of these bytes: nothing enters them any more. */
 void bt_cache_drop_page(struct bt *b, const uint8_t *host);
 /* Makes a direct jump go to `to`. */
@@ -231,6 +245,20 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info);
 /* --- trace.c: --trace-blocks and --perf-map -------------------------------------------------------------------- */
 void bt_trace_open(struct bt *b);
 void bt_trace_close(struct bt *b);
+
+/* --- run.c ---------------------------------------------------------------------------------------------------- */
+/* Is the processor in a mode that is translated? */
+bool bt_mode_possible(const struct vcpu *v);
+/* The context of the present address space and mode; its jump table becomes the one that generated code uses. */
+struct bt_context *bt_context_now(struct bt *b);
+
+/* --- system.c: instructions done by calling out ----------------------------------------------------------------- */
+#define CALL_STRIDE (sizeof(struct bt_call) + sizeof(struct block) + 2 * sizeof(struct op))
+/* The instruction of call `index`, called by generated code with the guest's registers in v->s. Returns where generated
+ * code goes on: CALL_WENT_ON behind the call, CALL_LEAVE to the run loop, else the address of a unit for exit_lin. May
+ * raise. */
+uint64_t bt_call_out(struct vcpu *v, uint32_t index);
+enum { CALL_WENT_ON, CALL_LEAVE };
 
 /* --- translate.c --------------------------------------------------------------------------------------------- */
 /* Where code is: its first byte in host memory, guest-physical, and the page. */

@@ -16,6 +16,7 @@
 #define BYTES_PER_UNIT 256u
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 512u
+#define BYTES_PER_CALL 512u
 #define JUMP_MEMORY (CONTEXTS * JUMPS * sizeof(struct bt_jump))
 
 static unsigned hash_of(const uint8_t *host, uint32_t key)
@@ -49,11 +50,13 @@ int bt_cache_init(struct bt *b, struct error *e)
     b->max_units = (uint32_t)(size / BYTES_PER_UNIT);
     b->max_links = (uint32_t)(size / BYTES_PER_LINK);
     b->max_sites = (uint32_t)(size / BYTES_PER_SITE);
+    b->max_calls = (uint32_t)(size / BYTES_PER_CALL);
     b->units = host_pages_alloc(b->max_units * sizeof(*b->units));
     b->links = host_pages_alloc(b->max_links * sizeof(*b->links));
     b->sites = host_pages_alloc(b->max_sites * sizeof(*b->sites));
+    b->calls = host_pages_alloc(b->max_calls * CALL_STRIDE);
     b->jump_memory = host_pages_alloc(JUMP_MEMORY);
-    if (!b->units || !b->links || !b->sites || !b->jump_memory) {
+    if (!b->units || !b->links || !b->sites || !b->calls || !b->jump_memory) {
         bt_cache_free(b);
         return error_set(e, -ENOMEM, "no memory for translated code; try a smaller --code-cache");
     }
@@ -67,6 +70,7 @@ void bt_cache_free(struct bt *b)
     host_pages_free(b->units, b->max_units * sizeof(*b->units));
     host_pages_free(b->links, b->max_links * sizeof(*b->links));
     host_pages_free(b->sites, b->max_sites * sizeof(*b->sites));
+    host_pages_free(b->calls, b->max_calls * CALL_STRIDE);
     host_pages_free(b->jump_memory, JUMP_MEMORY);
     host_code_unmap(&b->code);
 }
@@ -75,7 +79,7 @@ void bt_cache_flush(struct bt *b)
 {
     memset(b->hash, 0, sizeof(b->hash));
     memset(b->pages, 0, sizeof(b->pages));
-    b->nunits = b->nlinks = b->nsites = 0;
+    b->nunits = b->nlinks = b->nsites = b->ncalls = 0;
     b->used = b->gates_end;
     clear_contexts(b);
     b->n.cache_flushes++;
@@ -84,10 +88,11 @@ void bt_cache_flush(struct bt *b)
 bool bt_cache_room(const struct bt *b, size_t code)
 {
     return b->used + code <= b->code.size && b->nunits + 2 <= b->max_units &&
-           b->nlinks + 4 * UNIT_INSNS <= b->max_links && b->nsites + 2 * UNIT_INSNS <= b->max_sites;
+           b->nlinks + 4 * UNIT_INSNS <= b->max_links && b->nsites + 2 * UNIT_INSNS <= b->max_sites &&
+           b->ncalls + 2 * UNIT_INSNS <= b->max_calls;
 }
 
-static bool fresh(const struct bt_unit *u)
+bool bt_unit_fresh(const struct bt_unit *u)
 {
     return likely(atomic_load_explicit(u->live, memory_order_acquire) == u->version) &&
            (!u->live2 || atomic_load_explicit(u->live2, memory_order_acquire) == u->version2);
@@ -97,7 +102,7 @@ struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key)
 {
     for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
         if (u->host == host && u->key == key) {
-            if (fresh(u))
+            if (bt_unit_fresh(u))
                 return u;
             bt_cache_drop_page(b, host);
             return NULL;
@@ -110,7 +115,7 @@ struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const 
     key |= (uint32_t)KEY_CROSSING;
     for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
         if (u->host == host && u->key == key && u->host2 == host2) {
-            if (fresh(u))
+            if (bt_unit_fresh(u))
                 return u;
             bt_cache_drop_page(b, host);
             bt_cache_drop_page(b, host2);

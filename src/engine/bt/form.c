@@ -75,7 +75,7 @@ static bool ends_unit(enum how how)
     return how == HOW_JMP || how == HOW_CALL || how == HOW_RET || how == HOW_JMP_IND || how == HOW_CALL_IND;
 }
 
-static enum how classify(const struct bt *b, const struct insn *in, const uint8_t *bytes, uint32_t key)
+static enum how classify_copied(const struct bt *b, const struct insn *in, const uint8_t *bytes, uint32_t key)
 {
     enum how how = how_by_id[in->id];
     bool vex = bytes[0] == 0x62 || bytes[0] == 0xc4 || bytes[0] == 0xc5;
@@ -109,12 +109,18 @@ static enum how classify(const struct bt *b, const struct insn *in, const uint8_
     }
 }
 
+static enum how classify(const struct bt *b, const struct insn *in, const uint8_t *bytes, uint32_t key)
+{
+    enum how how = classify_copied(b, in, bytes, key);
+    return how == HOW_BAIL && call_out_possible(b, in, key) ? HOW_CALL_OUT : how;
+}
+
 static unsigned stack_size(uint32_t key) { return key_code64(key) ? 8 : 4; }
 
 static void note_accesses(struct planned *p, uint32_t key)
 {
     const struct insn *in = &p->in;
-    bool mem = has_mem(in) && p->how != HOW_NOP && p->how != HOW_LEA;
+    bool mem = has_mem(in) && p->how != HOW_NOP && p->how != HOW_LEA && p->how != HOW_CALL_OUT;
     p->mem = (struct access){ .group = NO_GROUP };
     p->stack = (struct access){ .group = NO_GROUP };
     if (mem) {
@@ -197,7 +203,8 @@ bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr,
         if (i->how == HOW_BAIL)
             return p->count > 1;
         at = i->end;
-        if (ends_unit(i->how) || (i->how == HOW_JCC && !pass_on(b, ENGINE_PASS_SUPERBLOCK)))
+        if (ends_unit(i->how) || (i->how == HOW_CALL_OUT && call_out_ends(&i->in)) ||
+            (i->how == HOW_JCC && !pass_on(b, ENGINE_PASS_SUPERBLOCK)))
             break;
     }
     return p->count > 0;

@@ -5,6 +5,7 @@
  *   enter(v, code, lin): C's stack pointer is put away, the guest's registers are loaded, jump to `code` (T0 = lin)
  *   exit_e / exit_s:     the guest's registers are put away (flags too, in state E), back to C; T1 exit, T2 argument
  *   fill, unlink:        call C and return, 5 bytes further when C said false
+ *   call:                C does an instruction on the guest's registers in v->s; returns, jumps to another unit, or leaves
  *   simd:                loads the guest's XMM registers
  *
  * Each switches to C's stack: the stack pointer of generated code is the vcpu.
@@ -42,6 +43,39 @@ static uint8_t *skip_unless_simd(struct emitter *e, int32_t below)
     return emit_jcc(e, 4, emit_exec(e));
 }
 
+/* Back to C, whose stack pointer was put away. */
+static void emit_return(struct emitter *e)
+{
+    emit_load(e, H_RSP, AT_AREA(host_sp));
+    emit_alu_imm(e, 0, H_RSP, 8, true);
+    for (unsigned i = array_size(callee_saved); i-- > 0;)
+        pop(e, callee_saved[i]);
+    emit_byte(e, 0xc3);
+}
+
+static void move_gprs(struct emitter *e, bool store, int32_t below)
+{
+    for (unsigned i = 0; i <= array_size(kept); i++) {
+        bool sp = i == array_size(kept);
+        unsigned host = sp ? GUEST_RSP : kept[i];
+        struct amode at = shifted(at_gpr(sp ? RSP : kept[i]), below);
+        if (store)
+            emit_store(e, at, host);
+        else
+            emit_load(e, host, at);
+    }
+}
+
+/* The guest's XMM registers go to v->s.fpu, if they are in the host's. */
+static void put_simd_away(struct emitter *e, int32_t below)
+{
+    uint8_t *over = skip_unless_simd(e, below);
+    move_simd(e, 0x11, below);
+    emit_mem(e, 0, 0xc7, 0, shifted(AT_AREA(simd_live), below));
+    emit_imm(e, 0, 4);
+    emit_patch(e, over, emit_exec(e));
+}
+
 static void emit_enter(struct emitter *e)
 {
     for (unsigned i = 0; i < array_size(callee_saved); i++)
@@ -51,9 +85,7 @@ static void emit_enter(struct emitter *e)
     emit_mov(e, H_RSP, H_RDI);
     emit_mov(e, T0, H_RDX);
     emit_mov(e, T1, H_RSI);
-    for (unsigned i = 0; i < array_size(kept); i++)
-        emit_load(e, kept[i], at_gpr(kept[i]));
-    emit_load(e, GUEST_RSP, at_gpr(RSP));
+    move_gprs(e, false, 0);
     emit_reg(e, 0, 0xff, 4, T1);
 }
 
@@ -69,22 +101,41 @@ static void emit_exit_e(struct emitter *e)
 
 static void emit_exit_s(struct emitter *e)
 {
-    for (unsigned i = 0; i < array_size(kept); i++)
-        emit_store(e, at_gpr(kept[i]), kept[i]);
-    emit_store(e, at_gpr(RSP), GUEST_RSP);
+    move_gprs(e, true, 0);
     emit_store(e, AT_AREA(exit_lin), T0);
     emit_store32(e, AT_AREA(exit), T1);
     emit_store32(e, AT_AREA(exit_arg), T2);
-    uint8_t *over = skip_unless_simd(e, 0);
-    move_simd(e, 0x11, 0);
-    emit_mem(e, 0, 0xc7, 0, AT_AREA(simd_live));
-    emit_imm(e, 0, 4);
-    emit_patch(e, over, emit_exec(e));
-    emit_load(e, H_RSP, AT_AREA(host_sp));
-    emit_alu_imm(e, 0, H_RSP, 8, true);
-    for (unsigned i = array_size(callee_saved); i-- > 0;)
-        pop(e, callee_saved[i]);
+    put_simd_away(e, 0);
+    emit_return(e);
+}
+
+/* bt_call_out(v, T1), state S. */
+static void emit_call_insn(struct emitter *e)
+{
+    move_gprs(e, true, 8);
+    put_simd_away(e, 8);
+    emit_lea(e, H_RDI, amode_at(H_RSP, 8));
+    emit_mov32(e, H_RSI, T1);
+    emit_mov(e, T2, H_RSP);
+    emit_load(e, H_RSP, shifted(AT_AREA(host_sp), 8));
+    emit_mov_imm(e, H_RAX, (uint64_t)(uintptr_t)bt_call_out);
+    emit_reg(e, 0, 0xff, 2, H_RAX);
+    emit_mov(e, H_RSP, T2);
+    emit_mov(e, T1, H_RAX);
+    emit_alu_imm(e, 7, T1, CALL_LEAVE, true);
+    uint8_t *leave = emit_jcc(e, 4, emit_exec(e)), *jump = emit_jcc(e, 7, emit_exec(e));
+    move_gprs(e, false, 8);
     emit_byte(e, 0xc3);
+    emit_patch(e, jump, emit_exec(e));
+    emit_lea(e, H_RSP, amode_at(H_RSP, 8));
+    move_gprs(e, false, 0);
+    emit_load(e, T0, AT_AREA(exit_lin));
+    emit_reg(e, 0, 0xff, 4, T1);
+    emit_patch(e, leave, emit_exec(e));
+    emit_lea(e, H_RSP, amode_at(H_RSP, 8));
+    emit_mem(e, 0, 0xc7, 0, AT_AREA(exit));
+    emit_imm(e, EXIT_INFO(BT_LEFT, 0, 0), 4);
+    emit_return(e);
 }
 
 /* C function(v, T2, T1); a false result returns 5 bytes further. */
@@ -139,6 +190,8 @@ void bt_gates_emit(struct bt *b)
     emit_call_out(&e, bt_fill);
     b->gate_unlink = HERE;
     emit_call_out(&e, bt_unlink);
+    b->gate_call = HERE;
+    emit_call_insn(&e);
     b->gate_simd = HERE;
     emit_simd(&e);
     b->used = b->gates_end = (HERE + 63) & ~63u;

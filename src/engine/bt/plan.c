@@ -38,7 +38,7 @@ static void follow(struct tracker *k, const struct planned *p)
         moved = (struct symbol){ k->reg[dst->reg].id, k->reg[dst->reg].add + (in->id == INSN_INC ? 1 : -1) };
     else if (in->id == INSN_LEA && full && in->addrsize == k->bytes && in->mem.base < 16 && in->mem.index == MEM_NO_REG)
         moved = (struct symbol){ k->reg[in->mem.base].id, k->reg[in->mem.base].add + in->mem.disp };
-    unsigned written = p->fx.gpr_written;
+    unsigned written = p->how == HOW_CALL_OUT ? 0xffff : p->fx.gpr_written;
     bool push = p->stack.used && p->stack.write, pop = p->stack.used && p->stack.read;
     if (push || pop)
         written &= ~(1u << RSP);
@@ -89,7 +89,7 @@ static struct address address_of(const struct tracker *k, const struct planned *
 
 static bool joins(const struct group *g, const struct address *a, unsigned size)
 {
-    if (g->base != a->base || g->index != a->index || g->scale != a->scale || g->seg != a->seg)
+    if (g->closed || g->base != a->base || g->index != a->index || g->scale != a->scale || g->seg != a->seg)
         return false;
     int64_t low = a->at < g->low ? a->at : g->low, high = a->at + size > g->high ? a->at + size : g->high;
     return high - low <= GROUP_SPAN;
@@ -171,6 +171,9 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             struct address a = address_of(&k, x);
             place(p, &x->mem, &a, merge);
         }
+        if (x->how == HOW_CALL_OUT)
+            for (unsigned g = 0; g < p->ngroups; g++)
+                p->groups[g].closed = true;
         follow(&k, x);
     }
 }

@@ -25,7 +25,7 @@
 /* --- keys and contexts --------------------------------------------------------------------------------------- */
 
 /* The modes that are translated: 64-bit, and flat 32-bit. */
-static bool mode_is_translated(const struct vcpu *v)
+bool bt_mode_possible(const struct vcpu *v)
 {
     unsigned code = v->mode & MODE_CODE_MASK;
     if (v->mode & MODE_STEP)
@@ -60,8 +60,7 @@ static struct bt_context *recycle(struct bt *b, uint64_t epoch, uint32_t key)
     return x;
 }
 
-/* The context of the present address space and mode; its jump table is the one that generated code uses. */
-static struct bt_context *context_now(struct bt *b)
+struct bt_context *bt_context_now(struct bt *b)
 {
     struct vcpu *v = b->v;
     uint64_t epoch = v->mmu.flush_epoch;
@@ -101,7 +100,7 @@ static struct bt_unit *translate(struct bt *b, const struct bt_code *at, const s
         if (u || !full || !again)
             return u;
         bt_cache_flush(b);
-        context_now(b);
+        bt_context_now(b);
     }
 }
 
@@ -230,6 +229,10 @@ static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
     v->s.shadow = 0;
     ((enter_fn)(uintptr_t)bt_exec(b, b->gate_enter))(v, code, lin);
     enum bt_exit_kind kind = EXIT_KIND(a->exit);
+    if (kind == BT_LEFT) {
+        b->n.calls_left++;
+        return kind;
+    }
     bool elsewhere = kind == BT_STALE || kind == BT_LOOK_FAR;
     v->s.rip = (elsewhere ? a->exit_lin : a->page + EXIT_OFF(a->exit)) & v->lin_mask;
     if (counting)
@@ -278,12 +281,12 @@ static enum exit_cause run_loop(struct vcpu *v, struct bt *b)
     struct interp *c = &b->interp;
     enum exit_cause cause;
     while (interp_ready(v, &cause)) {
-        if (c->alone || c->trace || !mode_is_translated(v) || c->until - v->s.retired < BLOCK_OPS_MAX) {
+        if (c->alone || c->trace || !bt_mode_possible(v) || c->until - v->s.retired < BLOCK_OPS_MAX) {
             if (c->trace)
                 c->trace(c->trace_ctx, v);
             interp_run_one(v);
         } else {
-            context_now(b);
+            bt_context_now(b);
             run_unit(b, fetch_linear(v));
         }
     }
@@ -397,6 +400,14 @@ static void bt_code_changed(struct vcpu *v, uint64_t page)
         bt_cache_drop_page(bt_of(v), pg->host);
 }
 
+static void bt_stats(const struct vcpu *v, void (*put)(void *ctx, const char *name, uint64_t value), void *ctx)
+{
+    const struct bt_counters *n = &bt_of((struct vcpu *)(uintptr_t)v)->n;
+#define X(name) put(ctx, #name, n->name);
+    BT_COUNTERS(X)
+#undef X
+}
+
 static void bt_probe(struct engine_report *report)
 {
     struct error e = { 0 };
@@ -423,4 +434,5 @@ const struct engine_ops bt_engine = {
     .state_changed = bt_state_changed,
     .drop_physical = bt_drop_physical,
     .code_changed = bt_code_changed,
+    .stats = bt_stats,
 };

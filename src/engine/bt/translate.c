@@ -28,7 +28,8 @@ static enum first_event first_event(const struct unit_plan *p)
         const struct planned *x = &p->insns[i];
         if (x->how == HOW_BAIL || x->how == HOW_JCC)
             return FIRST_NEEDED;
-        if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_CLD || x->how == HOW_JMP_IND)
+        if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_CLD || x->how == HOW_JMP_IND ||
+            x->how == HOW_CALL_OUT)
             return FIRST_LOST;
         if (x->how == HOW_JMP)
             return on_page(x->end + (int64_t)x->in.imm) ? FIRST_NEEDED : FIRST_LOST;
@@ -154,6 +155,7 @@ static void insn_emit(struct translation *t, const struct planned *p)
         emit_mem(&t->e, 0, 0x81, 4, AT_VCPU(s.rflags));
         emit_imm(&t->e, ~FL_DF, 4);
         break;
+    case HOW_CALL_OUT: call_out_emit(t, p); break;
     default: branch_emit(t, p); break;
     }
 }
@@ -210,6 +212,8 @@ static void count_insns(struct bt *b, const struct unit_plan *p)
     for (unsigned i = 0; i < p->count; i++)
         if (p->insns[i].how == HOW_BAIL)
             b->n.bailed_insns++;
+        else if (p->insns[i].how == HOW_CALL_OUT)
+            b->n.called_insns++;
         else
             b->n.copied_insns++;
 }
@@ -268,6 +272,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
         u->insns = (uint16_t)(t.plan.count - (last->how == HOW_BAIL));
         u->guest_bytes = (uint16_t)(last->end - t.plan.start);
     }
+    uint32_t calls = b->ncalls;
     enum first_event first = first_event(&t.plan);
     t.host_start = here(&t);
     entries_emit(&t, first);
@@ -280,6 +285,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     if (t.e.full || t.failed) {
         b->nlinks = u->first_link;
         b->nsites = sites;
+        b->ncalls = calls;
         *full = t.e.full;
         return NULL;
     }

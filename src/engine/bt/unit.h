@@ -25,6 +25,7 @@ enum how {
     HOW_JMP_IND,
     HOW_JCC,
     HOW_CLD,
+    HOW_CALL_OUT, /* the interpreter's handler is called: system.c */
 };
 
 /* Symbolic value of a register: what it was when last unknown, plus a constant. */
@@ -52,6 +53,7 @@ struct group {
     int64_t low, high; /* bytes from the symbols, [low, high) */
     uint8_t count;
     bool slot; /* kept in memory for later accesses */
+    bool closed; /* no later access may join: translations may have changed */
 };
 #define GROUP_SPAN 256
 
@@ -220,5 +222,12 @@ void fall_through_emit(struct translation *t, unsigned to);
 /* Jumps to the page offset `to`, on another page, adding to the guest's RSP; in state S. `miss`: the exit when the target is
  * not in the jump table; BT_LOOK_FAR goes on there, BT_BAIL is for the branch itself. */
 void far_jump_emit(struct translation *t, int64_t to, int32_t adjust_rsp, uint32_t miss);
+
+/* --- system.c ----------------------------------------------------------------------------------------------------- */
+/* Can an instruction that is not copied be done by a call? `key` as of the unit. */
+bool call_out_possible(const struct bt *b, const struct insn *in, uint32_t key);
+/* Does one that is always go somewhere else? */
+bool call_out_ends(const struct insn *in);
+void call_out_emit(struct translation *t, const struct planned *p);
 
 #endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Instructions that are done by calling the interpreter's handler from generated code, system instructions above all.
+ *
+ *   unit ──► gate_call: registers to v->s, C's stack ──► bt_call_out: rip and count exact, handler
+ *     ▲                                                      │
+ *     ├── went on: mode, address space and code are as before ◄─┤
+ *     │   jumped: into the unit at the new rip, in its context ◄─┤
+ *   run loop ◄── left: a request, a shadow, no unit yet        ◄─┘   exceptions unwind to the run loop
+ *
+ * The operation itself stands in cpu/ alone; the handler is the one that the interpreter runs, with the same operands.
+ */
+#include "engine/bt/unit.h"
+#include "engine/interp/block.h"
+
+/* Operations that the handlers leave to a block of their own, or that move rip in ways known to blocks only. */
+static bool is_near_branch(const struct insn *in)
+{
+    switch (in->id) {
+    case INSN_JCC:
+    case INSN_JMP:
+    case INSN_JMP_IND:
+    case INSN_CALL:
+    case INSN_CALL_IND:
+    case INSN_RET:
+    case INSN_LOOP:
+    case INSN_LOOPE:
+    case INSN_LOOPNE:
+    case INSN_JCXZ: return true;
+    default: return false;
+    }
+}
+
+bool call_out_ends(const struct insn *in)
+{
+    switch (in->id) {
+    case INSN_SYSCALL:
+    case INSN_SYSRET:
+    case INSN_SYSENTER:
+    case INSN_SYSEXIT:
+    case INSN_IRET:
+    case INSN_INT:
+    case INSN_INT1:
+    case INSN_INT3:
+    case INSN_RET_FAR:
+    case INSN_JMP_FAR:
+    case INSN_JMP_FAR_IND:
+    case INSN_CALL_FAR:
+    case INSN_CALL_FAR_IND:
+    case INSN_HLT: return true;
+    default: return false;
+    }
+}
+
+bool call_out_possible(const struct bt *b, const struct insn *in, uint32_t key)
+{
+    struct op op;
+    if (!pass_on(b, in->row->flags & IF_STR ? ENGINE_PASS_STRING : ENGINE_PASS_SYSTEM))
+        return false;
+    return in->id != INSN_UD && !is_near_branch(in) && lower(&op, in, in->len, key & MODE_KEY_MASK);
+}
+
+static struct bt_call *call_at(const struct bt *b, uint32_t index)
+{
+    return (struct bt_call *)(void *)(b->calls + index * CALL_STRIDE);
+}
+
+static struct block *block_of(struct bt_call *c) { return (struct block *)(void *)(c + 1); }
+
+/* Ends the block of one instruction: rip is made exact, and nothing follows. */
+static const struct op *call_end(struct vcpu *v, const struct op *op)
+{
+    v->s.rip = op_next_rip(v, op);
+    return NULL;
+}
+
+void call_out_emit(struct translation *t, const struct planned *p)
+{
+    struct bt *b = t->b;
+    uint32_t index = b->ncalls++;
+    struct bt_call *c = call_at(b, index);
+    struct block *blk = block_of(c);
+    *c = (struct bt_call){
+        .unit = (uint32_t)(t->unit - b->units),
+        .off = p->off,
+        .rest = (uint16_t)(t->unit->insns - t->index),
+    };
+    *blk = (struct block){ .count = 1, .bytes = p->in.len, .mode = t->key & MODE_KEY_MASK };
+    lower(&blk->ops[0], &p->in, p->in.len, blk->mode);
+    blk->ops[1] = (struct op){ .run = call_end, .id = INSN_INVALID, .off = p->in.len };
+    flags_to_s(t);
+    emit_mov_imm32(&t->e, T1, index);
+    emit_call(&t->e, bt_exec_addr(b, b->gate_call));
+    t->delta_group = NO_GROUP;
+    t->simd_ready = false;
+}
+
+/* --- the call ------------------------------------------------------------------------------------------------ */
+
+static void run_handler(struct vcpu *v, struct interp *c, const struct op *op)
+{
+    c->limit = 0; /* no block is entered from here */
+    while (op) {
+        v->engine_op = op;
+        op = op->run(v, op);
+    }
+    v->engine_op = NULL;
+}
+
+/* May guest code run on without a look by the run loop? */
+static bool undisturbed(const struct vcpu *v, const struct interp *c)
+{
+    return !atomic_load_explicit(&v->requests, memory_order_relaxed) && v->s.activity == ACTIVITY_RUN &&
+           !c->alone && !c->trace && !v->s.debug_pending && bt_mode_possible(v);
+}
+
+/* The unit at rip in the present context, if it was looked up before. */
+static uint64_t jump_in_context(struct bt *b)
+{
+    struct vcpu *v = b->v;
+    struct bt_area *a = bt_area(v);
+    if (b->interp.until - v->s.retired < BLOCK_OPS_MAX)
+        return CALL_LEAVE;
+    uint64_t lin = fetch_linear(v);
+    const struct bt_jump *j = &bt_context_now(b)->jumps[jump_slot(lin)];
+    if (j->lin != lin)
+        return CALL_LEAVE;
+    if (b->context->key & KEY_COUNT)
+        a->left = (int64_t)(b->interp.until - v->s.retired);
+    a->exit_lin = lin;
+    b->n.calls_jumped++;
+    return (uint64_t)(uintptr_t)j->code;
+}
+
+/* The unit is the right one still: same mode and address space, code not changed, the count fits. */
+static bool can_go_on(struct bt *b, const struct bt_context *before, const struct bt_call *call,
+                      uint64_t flushes)
+{
+    struct vcpu *v = b->v;
+    const struct bt_unit *u = &b->units[call->unit];
+    if (b->n.cache_flushes != flushes || !bt_unit_fresh(u) ||
+        bt_context_now(b) != before)
+        return false;
+    if (before->key & KEY_COUNT) {
+        int64_t left = (int64_t)(b->interp.until - v->s.retired) - (call->rest - 1);
+        if (left < 0)
+            return false;
+        bt_area(v)->left = left;
+    }
+    return true;
+}
+
+uint64_t bt_call_out(struct vcpu *v, uint32_t index)
+{
+    struct bt *b = bt_of(v);
+    struct interp *c = &b->interp;
+    struct bt_area *a = bt_area(v);
+    struct bt_call *call = call_at(b, index);
+    const struct bt_context *before = b->context;
+    uint64_t flushes = b->n.cache_flushes, next;
+    b->n.calls++;
+    c->block = block_of(call);
+    c->rip0 = (a->page + call->off) & v->lin_mask;
+    c->retired0 = before->key & KEY_COUNT ? c->until - (uint64_t)(a->left + call->rest) : v->s.retired;
+    next = (c->rip0 + c->block->bytes) & v->lin_mask;
+    v->s.rip = c->rip0;
+    v->s.retired = c->retired0 + 1;
+    run_handler(v, c, c->block->ops);
+    c->repeating = false;
+    if (undisturbed(v, c)) {
+        if (v->s.rip == next && can_go_on(b, before, call, flushes)) {
+            b->n.calls_went_on++;
+            return CALL_WENT_ON;
+        }
+        return jump_in_context(b);
+    }
+    return CALL_LEAVE;
+}
