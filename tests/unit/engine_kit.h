@@ -6,6 +6,7 @@
 
 #include "seg_kit.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 #include "engine/interp/interp.h"
@@ -19,6 +20,17 @@
 #define CODE_AT START_AT
 #define DATA_AT 0x50000u
 
+/* An engine catches host traps by handlers that it sets once a process; cmocka sets its own before each test. */
+static inline void keep_handlers(void)
+{
+    static const int signals[] = { SIGFPE, SIGSEGV, SIGBUS };
+    static struct sigaction engines[array_size(signals)];
+    static bool known;
+    for (unsigned i = 0; i < array_size(signals); i++)
+        sigaction(signals[i], known ? &engines[i] : NULL, known ? NULL : &engines[i]);
+    known = true;
+}
+
 /* From now on this engine runs the processor; it may keep what `cfg` (or NULL) points to. */
 static inline void kit_engine(struct kit *k, const struct engine_ops *engine, const struct engine_config *cfg)
 {
@@ -26,6 +38,7 @@ static inline void kit_engine(struct kit *k, const struct engine_ops *engine, co
     if (engine->vcpu_create(k->v, cfg, &e))
         fail_msg("%s: %s", engine->name, e.text);
     k->engine = engine;
+    keep_handlers();
 }
 
 static const struct engine_config translate_at_once = { .warm = 1, .verify_every = 1 };

@@ -266,7 +266,8 @@ static void code_that_patches_the_next_instruction(void **state)
     run_to_hlt(k);
     assert_int_equal(gpr(k)[RBX], 3 + 2 + 1);
     assert_int_equal(k->v->s.retired, 2 + 3 * 4 + 1);
-    assert_true(k->v->counters.code_write_aborts >= 1);
+    if (k->engine == &interp_engine) /* others may do without */
+        assert_true(k->v->counters.code_write_aborts >= 1);
 }
 
 /* A counter in the line of the code that counts. */
