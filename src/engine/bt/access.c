@@ -139,12 +139,20 @@ static int32_t tlb_offset(const struct translation *t, size_t field)
     return VCPU_OFF(mmu.tlbs) + (int32_t)(index * sizeof(struct tlb_entry) * TLB_ENTRIES + field);
 }
 
-static void check(struct translation *t, struct amode low, unsigned span, bool write, bool read_first)
+static struct stub *fill_at(struct translation *t, enum stub_kind kind, uint8_t *from, uint64_t retry, struct amode low)
+{
+    struct stub *s = stub_new(t, kind, from);
+    s->retry = retry;
+    s->base = low.base;
+    s->disp = low.disp;
+    s->info = exit_at(t, BT_BAIL, t->index);
+    return s;
+}
+
+/* The general form: by the TLB. */
+static void check_tlb(struct translation *t, struct amode low, unsigned span, uint32_t fill)
 {
     struct emitter *e = &t->e;
-    flags_away(t);
-    if (!t->polled)
-        poll_emit(t);
     uint64_t retry = emit_exec(e);
     struct amode last = low;
     last.disp += (int32_t)span - 1;
@@ -155,21 +163,85 @@ static void check(struct translation *t, struct amode low, unsigned span, bool w
     emit_lea(e, T2, last);
     emit_alu_imm(e, 4, T2, -(int32_t)PAGE_SIZE, true);
     emit_mem(e, ENC_W, 0x0b, T2, AT_VCPU(mmu.gen));
-    size_t tag = offsetof(struct tlb_entry, tag) + (write ? sizeof(uint64_t) : 0);
+    size_t tag = offsetof(struct tlb_entry, tag) + (fill & FILL_WRITE ? sizeof(uint64_t) : 0);
     emit_mem(e, ENC_W, 0x3b, T2, (struct amode){ H_RSP, T1, 0, tlb_offset(t, tag) });
-    struct stub *s = stub_new(t, STUB_FILL, emit_jcc(e, 5, emit_exec(e)));
-    s->retry = retry;
-    s->base = low.base;
-    s->disp = low.disp;
-    s->fill = span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0);
-    s->info = exit_at(t, BT_BAIL, t->index);
+    fill_at(t, STUB_FILL, emit_jcc(e, 5, emit_exec(e)), retry, low)->fill = fill;
     emit_load(e, T1, (struct amode){ H_RSP, T1, 0, tlb_offset(t, offsetof(struct tlb_entry, addend)) });
+}
+
+/* --- spots --- */
+
+static struct amode spot_at(unsigned spot, size_t field)
+{
+    return amode_at(H_RSP, AREA_OFF(spots) + (int32_t)(spot * sizeof(struct bt_spot) + field));
+}
+
+static const uint8_t *guest_code(const struct translation *t)
+{
+    return t->unit->host + (t->plan.insns[t->index].off - t->plan.start);
+}
+
+static bool spot_wanted(struct translation *t, struct access *a)
+{
+    struct bt *b = t->b;
+    if (a->spot)
+        return true;
+    if (mode_cpl(t->key) != 3 || !pass_on(b, ENGINE_PASS_ADAPT) || b->nspots + 2 > SPOTS ||
+        b->guilt[guilt_slot(guest_code(t))] >= GUILTY)
+        return false;
+    if (!t->unit->spots) {
+        t->unit->first_spot = b->nspots++;
+        t->unit->spots = 1;
+        bt_area(b->v)->spots[t->unit->first_spot].page = 0; /* no stamp is 0 */
+    }
+    a->spot = (uint16_t)b->nspots++;
+    b->spot_code[a->spot] = guest_code(t);
+    t->unit->spots++;
+    return true;
+}
+
+/* mov T1d, [stamp]; cmp T1d, [the spots' stamp]; jne reset */
+static void spots_fresh(struct translation *t)
+{
+    if (t->spots_fresh)
+        return;
+    emit_load32(&t->e, T1, AT_VCPU(mmu.stamp));
+    emit_mem(&t->e, 0, 0x3b, T1, spot_at(t->unit->first_spot, 0));
+    struct stub *s = stub_new(t, STUB_SPOTS, emit_jcc(&t->e, 5, emit_exec(&t->e)));
+    s->retry = emit_exec(&t->e);
+    s->info = exit_at(t, BT_BAIL, t->index);
+    t->spots_fresh = true;
+}
+
+/* T2 = address ^ page is the offset, if it is that page; it must leave room for the whole span. */
+static void check_spot(struct translation *t, unsigned spot, struct amode low, unsigned span, uint32_t fill)
+{
+    struct emitter *e = &t->e;
+    spots_fresh(t);
+    uint64_t retry = emit_exec(e);
+    emit_lea(e, T2, low);
+    emit_mem(e, ENC_W, 0x33, T2, spot_at(spot, offsetof(struct bt_spot, page)));
+    emit_alu_imm(e, 7, T2, (int32_t)(PAGE_SIZE - span), true);
+    fill_at(t, STUB_SPOT, emit_jcc(e, 7, emit_exec(e)), retry, low)->fill = fill | spot << FILL_SPOT_SHIFT;
+    emit_load(e, T1, spot_at(spot, offsetof(struct bt_spot, delta)));
+    t->b->n.spot_checks++;
+}
+
+static void check(struct translation *t, struct access *a, struct amode low, unsigned span, uint32_t fill)
+{
+    flags_away(t);
+    if (!t->polled)
+        poll_emit(t);
+    if (spot_wanted(t, a))
+        check_spot(t, a->spot, low, span, fill);
+    else
+        check_tlb(t, low, span, fill);
     t->b->n.checks++;
 }
 
 static struct amode group_slot(int group) { return amode_at(H_RSP, AREA_OFF(group) + 8 * group); }
 
-struct amode access_emit(struct translation *t, const struct access *a, struct amode ea)
+struct amode access_emit(struct translation *t, struct access *a, struct amode ea)
 {
     struct amode host = { ea.base, T1, 0, ea.disp };
     if (!a->first) {
@@ -190,7 +262,7 @@ struct amode access_emit(struct translation *t, const struct access *a, struct a
         read_first = g->read_first;
         slot = g->slot;
     }
-    check(t, low, span, write, read_first);
+    check(t, a, low, span, span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0));
     if (slot)
         emit_store(&t->e, group_slot(a->group), T1);
     t->delta_group = a->group;
@@ -212,11 +284,22 @@ static void exit_emit(struct translation *t, const struct stub *s, uint32_t info
     emit_jmp(&t->e, bt_exec_addr(t->b, t->state == FLAGS_E ? t->b->gate_exit_e : t->b->gate_exit_s));
 }
 
-static void fill_stub(struct translation *t, const struct stub *s)
+static void fill_from(struct translation *t, const struct stub *s, uint32_t gate)
 {
     emit_lea(&t->e, T2, amode_at(s->base, s->disp));
     emit_mov_imm32(&t->e, T1, s->fill);
-    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_fill));
+    emit_call(&t->e, bt_exec_addr(t->b, gate));
+    emit_jmp(&t->e, s->retry);
+    exit_emit(t, s, s->info, unit_index(t));
+}
+
+static void fill_stub(struct translation *t, const struct stub *s) { fill_from(t, s, t->b->gate_fill); }
+static void spot_stub(struct translation *t, const struct stub *s) { fill_from(t, s, t->b->gate_spot); }
+
+static void spots_stub(struct translation *t, const struct stub *s)
+{
+    emit_mov_imm32(&t->e, T1, unit_index(t));
+    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_spots));
     emit_jmp(&t->e, s->retry);
     exit_emit(t, s, s->info, unit_index(t));
 }
@@ -303,7 +386,7 @@ void stubs_emit(struct translation *t)
     static void (*const emit[])(struct translation *t, const struct stub *s) = {
         [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,     [STUB_LINK] = link_stub, [STUB_FAR] = far_stub,
         [STUB_COUNT] = count_stub, [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub,
-        [STUB_LOOP] = loop_stub,
+        [STUB_LOOP] = loop_stub,   [STUB_SPOT] = spot_stub,     [STUB_SPOTS] = spots_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
         const struct stub *s = &t->stubs[i];

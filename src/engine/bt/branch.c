@@ -130,7 +130,7 @@ void fall_through_emit(struct translation *t, unsigned to)
 }
 
 /* A jump to the unit's own start whose flags a recipe gives: to the body's second copy. */
-static bool loop_back(struct translation *t, const struct planned *p)
+static bool loop_back(struct translation *t, struct planned *p)
 {
     if (!pass_on(t->b, ENGINE_PASS_CHAIN) || (t->has_loop && !recipe_equal(&t->recipe, &t->loop_recipe)))
         return false;
@@ -153,7 +153,7 @@ static bool loop_back(struct translation *t, const struct planned *p)
     return true;
 }
 
-static void jcc_emit(struct translation *t, const struct planned *p)
+static void jcc_emit(struct translation *t, struct planned *p)
 {
     int64_t to = target_of(p);
     flags_to_e(t);
@@ -182,7 +182,7 @@ static void return_address(struct translation *t, unsigned dst, const struct pla
     lea_word(t, dst, amode_at(dst, p->end));
 }
 
-static void call_emit(struct translation *t, const struct planned *p)
+static void call_emit(struct translation *t, struct planned *p)
 {
     struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
     return_address(t, T2, p);
@@ -191,7 +191,7 @@ static void call_emit(struct translation *t, const struct planned *p)
 }
 
 /* The target of an indirect jump to T0. */
-static void indirect_target(struct translation *t, const struct planned *p)
+static void indirect_target(struct translation *t, struct planned *p)
 {
     if (p->mem.used)
         load_word(t, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
@@ -202,14 +202,14 @@ static void indirect_target(struct translation *t, const struct planned *p)
 }
 
 /* T1 = distance of the stack's group again. */
-static void reload_stack_group(struct translation *t, const struct planned *p)
+static void reload_stack_group(struct translation *t, struct planned *p)
 {
     struct access again = p->stack;
     again.first = false;
     access_emit(t, &again, amode_at(GUEST_RSP, 0));
 }
 
-static void call_ind_emit(struct translation *t, const struct planned *p)
+static void call_ind_emit(struct translation *t, struct planned *p)
 {
     access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
     indirect_target(t, p);
@@ -224,7 +224,7 @@ static void call_ind_emit(struct translation *t, const struct planned *p)
     jump_table_emit(t, -word(t), exit_at(t, BT_BAIL, t->index));
 }
 
-static void ret_emit(struct translation *t, const struct planned *p)
+static void ret_emit(struct translation *t, struct planned *p)
 {
     struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, 0));
     load_word(t, T0, host);
@@ -233,7 +233,7 @@ static void ret_emit(struct translation *t, const struct planned *p)
     jump_table_emit(t, word(t) + drop, exit_at(t, BT_BAIL, t->index));
 }
 
-static void jmp_ind_emit(struct translation *t, const struct planned *p)
+static void jmp_ind_emit(struct translation *t, struct planned *p)
 {
     indirect_target(t, p);
     flags_to_s(t);
@@ -242,7 +242,7 @@ static void jmp_ind_emit(struct translation *t, const struct planned *p)
 
 /* --- PUSH, POP, LEAVE ---------------------------------------------------------------------------------------------- */
 
-static void push_mem(struct translation *t, const struct planned *p)
+static void push_mem(struct translation *t, struct planned *p)
 {
     access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
     load_word(t, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
@@ -253,7 +253,7 @@ static void push_mem(struct translation *t, const struct planned *p)
     adjust_rsp(t, -word(t));
 }
 
-static void push_emit(struct translation *t, const struct planned *p)
+static void push_emit(struct translation *t, struct planned *p)
 {
     const struct operand *o = &p->in.op[0];
     if (p->mem.used) {
@@ -270,7 +270,7 @@ static void push_emit(struct translation *t, const struct planned *p)
     adjust_rsp(t, -word(t));
 }
 
-static void pop_emit(struct translation *t, const struct planned *p)
+static void pop_emit(struct translation *t, struct planned *p)
 {
     unsigned reg = p->in.op[0].reg, h = host_of(reg);
     struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, 0));
@@ -281,7 +281,7 @@ static void pop_emit(struct translation *t, const struct planned *p)
         adjust_rsp(t, word(t));
 }
 
-static void leave_emit(struct translation *t, const struct planned *p)
+static void leave_emit(struct translation *t, struct planned *p)
 {
     struct amode host = access_emit(t, &p->stack, stack_ea(t, H_RBP, 0));
     load_word(t, T2, host);
@@ -289,7 +289,7 @@ static void leave_emit(struct translation *t, const struct planned *p)
     emit_mov(&t->e, H_RBP, T2);
 }
 
-void branch_emit(struct translation *t, const struct planned *p)
+void branch_emit(struct translation *t, struct planned *p)
 {
     switch (p->how) {
     case HOW_PUSH: push_emit(t, p); break;

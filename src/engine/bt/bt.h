@@ -66,6 +66,17 @@ struct bt_context {
 
 /* --- what generated code reaches by its stack pointer: directly behind struct vcpu ------------------------- */
 
+/*
+ * A spot is where an access of user code went last: while it stays on that page, comparing with it is all the check there is.
+ * A unit's first spot holds the stamp (mmu.stamp) under which the others were filled; they hold real translations from the
+ * beginning, so there is no empty value that an address could match.
+ */
+struct bt_spot {
+    uint64_t page, delta; /* linear address of the page; host minus guest address */
+};
+#define SPOTS 32768u
+#define SPOT_SAMPLE 64u /* every so many misses one is looked at */
+
 #define GROUP_SLOTS 16u
 struct bt_area {
     void *host_sp;          /* C's stack pointer while generated code runs */
@@ -76,8 +87,11 @@ struct bt_area {
     uint32_t exit, exit_arg;
     uint32_t simd_live; /* XMM registers of the guest are in the host's */
     uint32_t pad;
+    uint32_t spot_credit; /* misses until the next sample */
+    uint32_t pad2;
     uint64_t group[GROUP_SLOTS]; /* host minus guest address of a group of accesses */
     struct bt *bt;
+    struct bt_spot spots[SPOTS];
 };
 
 #define VCPU_OFF(field) ((int32_t)offsetof(struct vcpu, field))
@@ -111,6 +125,7 @@ enum bt_exit_kind {
 #define FILL_WRITE 0x1000u
 #define FILL_READ_FIRST 0x2000u /* with FILL_WRITE: the first access reads, so nothing may be marked written yet */
 #define FILL_SIZE 0xfffu
+#define FILL_SPOT_SHIFT 14 /* index of the spot to be filled, too */
 
 /* --- units ------------------------------------------------------------------------------------------------- */
 
@@ -125,6 +140,8 @@ struct bt_unit {
     uint32_t entry_s, entry_e, entry_jump; /* offsets in the cache; entry_jump: state S, T0 = linear address */
     uint32_t code_bytes;
     uint32_t first_link;
+    uint32_t first_spot;
+    uint16_t spots; /* with the first, which holds the stamp; 0: none */
     uint16_t links;
     /* None: the instruction at its address goes on on the next page, and this jumps to that one's unit. */
     uint16_t insns;
@@ -162,9 +179,9 @@ struct bt_site {
 #define BT_COUNTERS(X) \
     X(units) X(guest_bytes) X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) \
     X(lookup_misses) X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) \
-    X(fills_failed) X(checks) X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) \
-    X(cache_flushes) X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) \
-    X(calls_left) X(faults_delivered)
+    X(fills_failed) X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) \
+    X(cache_flushes) X(contexts_recycled) X(translate_ns) \
+    X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) X(calls_left) X(faults_delivered)
 
 struct bt_counters {
 #define X(name) uint64_t name;
@@ -172,6 +189,8 @@ struct bt_counters {
 #undef X
 };
 
+/* Samples after which an access is checked by the TLB from then on. */
+#define GUILTY 4u
 #define HASH_BITS 15
 #define HEAT_BITS 14
 
@@ -183,11 +202,17 @@ struct bt {
     struct host_code code;
     uint32_t used;      /* bytes of the cache */
     uint32_t gates_end; /* flushing keeps what is below */
-    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink, gate_call;
+    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink, gate_spot, gate_spots, gate_call;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
     uint32_t nlinks, max_links;
+    uint32_t nspots;
+    const void *spot_code[SPOTS]; /* guest instruction of each, on the host */
+    uint8_t guilt[1u << HEAT_BITS]; /* by guest instruction: its accesses hop from page to page */
+    uint64_t sampled;             /* time stamp counter at the last sample */
+    uint32_t any_stamp;           /* the stamp under which `any` was found */
+    struct bt_spot any[2];        /* some page that may be read, written */
     struct bt_site *sites;
     uint32_t nsites, max_sites;
     uint8_t *calls; /* of CALL_STRIDE bytes each */
@@ -204,6 +229,11 @@ struct bt {
     FILE *perf_map;
     struct bt_bails *bails; /* NULL: not counted */
 };
+
+static inline unsigned guilt_slot(const uint8_t *code)
+{
+    return (unsigned)((uint64_t)(uintptr_t)code * 0x9e3779b97f4a7c15ull >> (64 - HEAT_BITS));
+}
 
 static inline struct bt *bt_of(struct vcpu *v) { return bt_area(v)->bt; }
 
@@ -280,6 +310,10 @@ void bt_bails_open(struct bt *b);
 void bt_bails_note(struct bt *b, uint32_t exit);
 void bt_bails_close(struct bt *b);
 
+/* The same for a spot: fills it. */
+bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info);
+/* The unit's spots are from another stamp: fills them with some translation that holds now. */
+bool bt_spots_reset(struct vcpu *v, uint64_t unused, uint32_t unit);
 /* A request came while a loop of this unit runs that only links hold together: its links go to their stubs again. */
 bool bt_unlink(struct vcpu *v, uint64_t unused, uint32_t unit);
 

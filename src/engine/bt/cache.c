@@ -79,7 +79,7 @@ void bt_cache_flush(struct bt *b)
 {
     memset(b->hash, 0, sizeof(b->hash));
     memset(b->pages, 0, sizeof(b->pages));
-    b->nunits = b->nlinks = b->nsites = b->ncalls = 0;
+    b->nunits = b->nlinks = b->nsites = b->nspots = b->ncalls = 0;
     b->used = b->gates_end;
     clear_contexts(b);
     b->n.cache_flushes++;

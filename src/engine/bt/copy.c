@@ -99,7 +99,7 @@ static bool is_written(const struct insn *in, const struct operand *o)
     return o == &in->op[1] && (in->id == INSN_XCHG || in->id == INSN_XADD);
 }
 
-static struct placed place(struct translation *t, const struct planned *p, const struct operand *o, unsigned temp)
+static struct placed place(struct translation *t, struct planned *p, const struct operand *o, unsigned temp)
 {
     if (o->kind == OPND_XMM)
         return (struct placed){ o->reg, -1 };
@@ -157,7 +157,7 @@ static bool may_fault_on_host(const struct insn *in, bool mem)
     return mem && (in->row->flags & IF_AL16 || (in->id == INSN_CMPXCHG8B && in->rex & 8));
 }
 
-static void encode(struct translation *t, const struct planned *p, struct amode host)
+static void encode(struct translation *t, struct planned *p, struct amode host)
 {
     const struct insn *in = &p->in;
     struct emitter *e = &t->e;
@@ -218,7 +218,7 @@ static void simd_ready(struct translation *t)
     t->simd_ready = true;
 }
 
-void copy_emit(struct translation *t, const struct planned *p)
+void copy_emit(struct translation *t, struct planned *p)
 {
     struct amode host = { 0 };
     enum flag_use use = flag_use(p);
@@ -236,7 +236,7 @@ void copy_emit(struct translation *t, const struct planned *p)
         flags_defined(t, p);
 }
 
-void lea_emit(struct translation *t, const struct planned *p)
+void lea_emit(struct translation *t, struct planned *p)
 {
     const struct insn *in = &p->in;
     struct mem_operand m = in->mem;
@@ -256,7 +256,7 @@ void lea_emit(struct translation *t, const struct planned *p)
 }
 
 /* MOV between the accumulator and an absolute 64-bit address. */
-void moffs_emit(struct translation *t, const struct planned *p)
+void moffs_emit(struct translation *t, struct planned *p)
 {
     const struct insn *in = &p->in;
     struct amode host = access_emit(t, &p->mem, moffs_ea(t, in));

@@ -188,6 +188,10 @@ void bt_gates_emit(struct bt *b)
     emit_exit_s(&e);
     b->gate_fill = HERE;
     emit_call_out(&e, bt_fill);
+    b->gate_spot = HERE;
+    emit_call_out(&e, bt_spot_fill);
+    b->gate_spots = HERE;
+    emit_call_out(&e, bt_spots_reset);
     b->gate_unlink = HERE;
     emit_call_out(&e, bt_unlink);
     b->gate_call = HERE;

@@ -161,9 +161,8 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     struct mmu *m = &v->mmu;
     unsigned size = info & FILL_SIZE;
     enum mmu_access access = info & FILL_WRITE ? ACCESS_WRITE : ACCESS_READ;
-    lin &= v->lin_mask;
     b->n.fills++;
-    if (((lin + size - 1) ^ lin) < PAGE_SIZE && !m->bypass) {
+    if (!(lin & ~v->lin_mask) && ((lin + size - 1) ^ lin) < PAGE_SIZE && !m->bypass) {
         if (info & FILL_READ_FIRST) { /* no write is certain yet, so it must not be noted as one */
             if (!mmu_write_settled(m, GVA(lin), m->index))
                 access = ACCESS_READ;
@@ -176,6 +175,80 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     }
     b->n.fills_failed++;
     return false;
+}
+
+/* --- spots --- */
+
+/* Misses so close together cost more than checking by the TLB each time. */
+#define DENSE_CYCLES 150u
+
+/* A sample of the misses: an access that is met here again and again while they are dense is guilty. */
+static void judge(struct bt *b, unsigned spot)
+{
+    uint64_t now = __builtin_ia32_rdtsc(), since = now - b->sampled;
+    uint8_t *guilt = &b->guilt[guilt_slot(b->spot_code[spot])];
+    b->sampled = now;
+    if (since > (uint64_t)SPOT_SAMPLE * DENSE_CYCLES || ++*guilt != GUILTY)
+        return;
+    bt_cache_drop_page(b, b->spot_code[spot]); /* translated anew, each guilty access in its other form */
+    b->n.spots_guilty++;
+}
+
+bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info)
+{
+    struct bt_area *a = bt_area(v);
+    struct bt *b = a->bt;
+    unsigned spot = info >> FILL_SPOT_SHIFT, size = info & FILL_SIZE;
+    enum mmu_access access = info & FILL_WRITE ? ACCESS_WRITE : ACCESS_READ;
+    b->n.spot_fills++;
+    if (--a->spot_credit == 0) {
+        a->spot_credit = SPOT_SAMPLE;
+        judge(b, spot);
+    }
+    const uint8_t *host = tlb_find(&v->mmu, lin, size, access);
+    if (!host) {
+        if (!bt_fill(v, lin, info & ((1u << FILL_SPOT_SHIFT) - 1)))
+            return false;
+        host = tlb_find(&v->mmu, lin, size, access);
+        if (!host)
+            return false;
+    }
+    a->spots[spot] = (struct bt_spot){ lin & ~(uint64_t)PAGE_OFFSET_MASK, (uint64_t)(uintptr_t)host - lin };
+    return true;
+}
+
+/* Some page that may be read, one that may be written now: straight from the TLB. */
+static bool find_any(struct bt *b)
+{
+    const struct mmu *m = &b->v->mmu;
+    if (b->any_stamp == m->stamp)
+        return true;
+    const struct tlb_entry *found[2] = { NULL, NULL };
+    for (const struct tlb_entry *e = m->tlb; e < m->tlb + TLB_ENTRIES && !(found[0] && found[1]); e++)
+        for (unsigned access = 0; access < 2; access++)
+            if (e->tag[access] && (e->tag[access] & TLB_GEN_MASK) == m->gen)
+                found[access] = e;
+    if (!found[0] || !found[1])
+        return false;
+    for (unsigned access = 0; access < 2; access++)
+        b->any[access] = (struct bt_spot){ found[access]->tag[access] & ~TLB_GEN_MASK, found[access]->addend };
+    b->any_stamp = m->stamp;
+    return true;
+}
+
+bool bt_spots_reset(struct vcpu *v, uint64_t unused, uint32_t unit)
+{
+    struct bt_area *a = bt_area(v);
+    struct bt *b = a->bt;
+    const struct bt_unit *u = &b->units[unit];
+    (void)unused;
+    b->n.spot_resets++;
+    if (v->mmu.bypass || !find_any(b))
+        return false;
+    for (unsigned i = 1; i < u->spots; i++)
+        a->spots[u->first_spot + i] = b->any[1]; /* what may be written may be read */
+    a->spots[u->first_spot].page = v->mmu.stamp;
+    return true;
 }
 
 bool bt_unlink(struct vcpu *v, uint64_t unused, uint32_t unit)
@@ -364,6 +437,7 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
     bt_bails_open(b);
     v->engine_data = &b->interp;
     bt_area(v)->bt = b;
+    bt_area(v)->spot_credit = SPOT_SAMPLE;
     return 0;
 }
 

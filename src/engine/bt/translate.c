@@ -126,7 +126,7 @@ static void entries_emit(struct translation *t, enum first_event first)
 /* --- body ---------------------------------------------------------------------------------------------------- */
 
 /* In front of an instruction that defines all flags, a loop without any check can look for requests for free. */
-static void poll_before_definition(struct translation *t, const struct planned *p)
+static void poll_before_definition(struct translation *t, struct planned *p)
 {
     if (t->polled || p->how != HOW_COPY || p->mem.used || flag_use(p) != FLAGS_DEFINED || can_fault_unchecked(p))
         return;
@@ -137,7 +137,7 @@ static void poll_before_definition(struct translation *t, const struct planned *
     t->polled = true;
 }
 
-static void insn_emit(struct translation *t, const struct planned *p)
+static void insn_emit(struct translation *t, struct planned *p)
 {
     switch (p->how) {
     case HOW_BAIL: {
@@ -175,7 +175,7 @@ static bool goes_on(const struct planned *last)
 
 static void body_emit(struct translation *t)
 {
-    const struct unit_plan *p = &t->plan;
+    struct unit_plan *p = &t->plan;
     if (p->crossing) { /* its unit is another one in each address space */
         far_jump_emit(t, p->start, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
         return;

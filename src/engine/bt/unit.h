@@ -42,6 +42,7 @@ struct access {
     uint8_t size;
     int8_t group;
     bool first; /* of its group: makes the check */
+    uint16_t spot; /* its own, 0: none yet */
     int64_t at; /* offset from the group's symbols */
 };
 
@@ -107,6 +108,8 @@ struct stub {
         STUB_COUNT,  /* too few instructions left */
         STUB_UNLINK, /* a request is seen where there is no leaving: the unit's links are undone */
         STUB_SIMD,   /* loads XMM registers */
+        STUB_SPOT,   /* the same for a spot */
+        STUB_SPOTS,  /* the unit's spots are out of date */
         STUB_LOOP,   /* to the body's second copy */
     } kind;
     uint8_t *from;  /* rel32 of the jump that comes here, or NULL */
@@ -135,7 +138,7 @@ struct translation {
     struct recipe recipe; /* of the flags, when in state E or R */
     bool simd_ready; /* XMM registers are known to be loaded */
     bool polled;     /* a request would have been seen on the way here */
-    bool checks_events; /* polls are wanted: code may come back here without passing an entry in state S */
+    bool spots_fresh; /* the stamp of the unit's spots was compared on the way here */
     int delta_group; /* group whose distance T1 holds, or NO_GROUP */
     unsigned index;  /* of the instruction being emitted */
     bool failed; /* out of room */
@@ -176,7 +179,7 @@ struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsig
 /* The absolute 64-bit address of MOV moffs. */
 struct amode moffs_ea(struct translation *t, const struct insn *in);
 /* From a guest address to the host's operand: checks unless its group was checked. Leaves T0 alone; destroys T1, T2. */
-struct amode access_emit(struct translation *t, const struct access *a, struct amode ea);
+struct amode access_emit(struct translation *t, struct access *a, struct amode ea);
 /* Sees a pending request in state S and leaves at the current instruction. */
 void poll_emit(struct translation *t);
 struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from);
@@ -206,9 +209,9 @@ bool flags_observed_after(const struct unit_plan *p, unsigned i);
 /* --- copy.c ------------------------------------------------------------------------------------------------------ */
 /* Can it be re-encoded at all? */
 bool copy_possible(const struct insn *in, uint32_t key);
-void copy_emit(struct translation *t, const struct planned *p);
-void lea_emit(struct translation *t, const struct planned *p);
-void moffs_emit(struct translation *t, const struct planned *p);
+void copy_emit(struct translation *t, struct planned *p);
+void lea_emit(struct translation *t, struct planned *p);
+void moffs_emit(struct translation *t, struct planned *p);
 /* A guest register's value in a host register: its own, or `temp` after a load. */
 unsigned value_of(struct translation *t, unsigned guest, unsigned temp);
 
@@ -216,7 +219,7 @@ unsigned value_of(struct translation *t, unsigned guest, unsigned temp);
 void bt_trace_unit(const struct translation *t);
 
 /* --- branch.c ---------------------------------------------------------------------------------------------------- */
-void branch_emit(struct translation *t, const struct planned *p);
+void branch_emit(struct translation *t, struct planned *p);
 /* At the unit's end, where it goes on at page offset `to`. */
 void fall_through_emit(struct translation *t, unsigned to);
 /* Jumps to the page offset `to`, on another page, adding to the guest's RSP; in state S. `miss`: the exit when the target is
