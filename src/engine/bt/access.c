@@ -66,6 +66,14 @@ unsigned value_of(struct translation *t, unsigned guest, unsigned temp)
 
 static struct amode segment_base(unsigned seg) { return amode_at(H_RSP, VCPU_OFF(sf) + (int32_t)(seg * sizeof(struct seg_fast)) + (int32_t)offsetof(struct seg_fast, base)); }
 
+/* A check names the first and the last byte of a group of accesses by displacements from the same register: none of them may
+ * leave 32 bits. */
+static bool disp_is_far(int64_t disp)
+{
+    const int64_t room = INT32_MAX - (int64_t)PAGE_SIZE;
+    return disp > room || disp < -room;
+}
+
 /* Base, index and displacement as a host operand, without a segment's base. */
 static struct amode plain_ea(struct translation *t, const struct mem_operand *m, unsigned end)
 {
@@ -73,7 +81,10 @@ static struct amode plain_ea(struct translation *t, const struct mem_operand *m,
     if (m->base == MEM_RIP) {
         emit_load(&t->e, T0, AT_AREA(page));
         a.base = T0;
-        a.disp += (int32_t)end;
+        if (disp_is_far(m->disp))
+            emit_lea(&t->e, T0, amode_at(T0, (int32_t)end));
+        else
+            a.disp += (int32_t)end;
     } else if (m->base < 16) {
         a.base = (uint8_t)value_of(t, m->base, T0);
     }
@@ -88,6 +99,10 @@ static struct amode plain_ea(struct translation *t, const struct mem_operand *m,
         a.base = T0;
         a.disp = 0;
     }
+    if (disp_is_far(a.disp)) {
+        emit_lea(&t->e, T0, a);
+        return amode_at(T0, 0);
+    }
     return a;
 }
 
@@ -98,6 +113,7 @@ struct amode moffs_ea(struct translation *t, const struct insn *in)
     emit_mov_imm(&t->e, T0, (uint64_t)in->mem.disp);
     if (in->mem.seg >= SEG_FS) {
         emit_load(&t->e, T1, segment_base(in->mem.seg));
+        t->delta_group = NO_GROUP;
         emit_lea(&t->e, T0, (struct amode){ T0, T1, 0, 0 });
     }
     return amode_at(T0, 0);

@@ -59,7 +59,9 @@ static bool mem_possible(const struct insn *in, uint32_t key)
     const struct mem_operand *m = &in->mem;
     if (in->addrsize < 4 || m->disp != (int32_t)m->disp)
         return false;
-    return key_code64(key) || m->seg < SEG_FS;
+    if (key_code64(key))
+        return true;
+    return m->seg < SEG_FS && m->seg != SEG_CS; /* a code segment may be unreadable, and is never writable */
 }
 
 static bool is_moffs(const struct insn *in)
