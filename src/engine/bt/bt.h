@@ -210,6 +210,7 @@ struct bt {
     uint32_t nspots;
     const void *spot_code[SPOTS]; /* guest instruction of each, on the host */
     uint8_t guilt[1u << HEAT_BITS]; /* by guest instruction: its accesses hop from page to page */
+    uint32_t samples;
     uint64_t sampled;             /* time stamp counter at the last sample */
     uint32_t any_stamp;           /* the stamp under which `any` was found */
     struct bt_spot any[2];        /* some page that may be read, written */

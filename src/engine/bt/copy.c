@@ -157,6 +157,16 @@ static bool may_fault_on_host(const struct insn *in, bool mem)
     return mem && (in->row->flags & IF_AL16 || (in->id == INSN_CMPXCHG8B && in->rex & 8));
 }
 
+/* op E, G with G in memory and E in a host register: the same as op G, E the other way round. */
+static bool reversible(const struct planned *p)
+{
+    const struct insn *in = &p->in;
+    const struct operand *e = &in->op[0], *g = &in->op[1];
+    bool form = in->row->map == MAP_1 && (in->opcode & ~1u) == 0x88;
+    form |= in->row->map == MAP_1 && in->opcode < 0x40 && (in->opcode & 6) == 0;
+    return form && e->kind == OPND_REG && g->kind == OPND_REG && host_of(e->reg) != H_NONE && host_of(g->reg) == H_NONE;
+}
+
 static void encode(struct translation *t, struct planned *p, struct amode host)
 {
     const struct insn *in = &p->in;
@@ -165,6 +175,10 @@ static void encode(struct translation *t, struct planned *p, struct amode host)
     struct placed reg = { in->row->reg >= 0 ? (unsigned)in->row->reg : in->modrm >> 3 & 7u, -1 };
     struct placed rm = { in->modrm & 7u, -1 }, opc = { 0, -1 };
     bool is_mem = p->mem.used, plus = false;
+    if (reversible(p)) {
+        emit_mem(e, enc, in->opcode | 2u, host_of(in->op[0].reg), at_gpr(in->op[1].reg));
+        return;
+    }
     for (unsigned i = 0; i < 3; i++) {
         const struct operand *o = &in->op[i];
         switch (roles[in->row->op[i]]) {

@@ -181,6 +181,8 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
 
 /* Misses so close together cost more than checking by the TLB each time. */
 #define DENSE_CYCLES 150u
+/* After so many samples whoever is not guilty yet is innocent again. */
+#define FORGIVE 32u
 
 /* A sample of the misses: an access that is met here again and again while they are dense is guilty. */
 static void judge(struct bt *b, unsigned spot)
@@ -188,6 +190,9 @@ static void judge(struct bt *b, unsigned spot)
     uint64_t now = __builtin_ia32_rdtsc(), since = now - b->sampled;
     uint8_t *guilt = &b->guilt[guilt_slot(b->spot_code[spot])];
     b->sampled = now;
+    if (++b->samples % FORGIVE == 0)
+        for (unsigned i = 0; i < array_size(b->guilt); i++)
+            b->guilt[i] = b->guilt[i] >= GUILTY ? GUILTY : 0;
     if (since > (uint64_t)SPOT_SAMPLE * DENSE_CYCLES || ++*guilt != GUILTY)
         return;
     bt_cache_drop_page(b, b->spot_code[spot]); /* translated anew, each guilty access in its other form */
