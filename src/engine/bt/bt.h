@@ -143,9 +143,9 @@ struct bt_unit {
     uint32_t first_spot;
     uint16_t spots; /* with the first, which holds the stamp; 0: none */
     uint16_t links;
-    /* None: the instruction at its address goes on on the next page, and this jumps to that one's unit. */
-    uint16_t insns;
+    uint16_t insns; /* that it executes: none when the first is left to the interpreter */
     uint16_t guest_bytes;
+    bool crossing; /* the instruction at its address goes on on the next page: this jumps to that one's unit */
     /* KEY_CROSSING: what it has of the second page. */
     const uint8_t *host2;
     const _Atomic uint32_t *live2; /* NULL: nothing */
@@ -298,8 +298,7 @@ struct bt_code {
     gpa addr;
     struct page *page;
 };
-/* Translates at CS:rip; NULL when the first instruction is one for the interpreter or the
- * cache is full (`*full`). */
+/* Translates at CS:rip; NULL when the cache is full (`*full`), or the unit would be too long. */
 struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key, bool *full);
 /* The one instruction that begins at `at` and goes on at `second`; `key` without KEY_CROSSING. */
 struct bt_unit *bt_translate_crossing(struct bt *b, const struct bt_code *at, const struct bt_code *second,

@@ -183,10 +183,10 @@ bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t b
                         uint32_t key)
 {
     begin(p, addr, key);
-    return append(p, b, bytes, INSN_MAX, p->start, key) == DECODE_OK && p->insns[0].how != HOW_BAIL;
+    return append(p, b, bytes, INSN_MAX, p->start, key) != DECODE_MORE;
 }
 
-bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key)
+void unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key)
 {
     unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at;
     begin(p, addr, key);
@@ -199,15 +199,12 @@ bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr,
         }
         if (append(p, b, host + (at - p->start), avail, at, key) == DECODE_MORE) {
             p->crossing = p->count == 0;
-            return true;
+            return;
         }
         const struct planned *i = &p->insns[p->count - 1];
-        if (i->how == HOW_BAIL)
-            return p->count > 1;
         at = i->end;
-        if (ends_unit(i->how) || (i->how == HOW_CALL_OUT && call_out_ends(&i->in)) ||
+        if (i->how == HOW_BAIL || ends_unit(i->how) || (i->how == HOW_CALL_OUT && call_out_ends(&i->in)) ||
             (i->how == HOW_JCC && !pass_on(b, ENGINE_PASS_SUPERBLOCK)))
-            break;
+            return;
     }
-    return p->count > 0;
 }

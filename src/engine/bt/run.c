@@ -150,7 +150,7 @@ static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
         struct bt_code at = fetch(b, lin);
         u = at.host ? translate(b, &at, NULL, key) : NULL;
     }
-    return u && u->insns == 0 ? find_crossing(b, host, lin, key) : u;
+    return u && u->crossing ? find_crossing(b, host, lin, key) : u;
 }
 
 /* --- slow paths called by generated code ----------------------------------------------------------------------- */

@@ -22,7 +22,7 @@ static bool can_fault_unchecked(const struct planned *p) { return p->in.id == IN
 
 static enum first_event first_event(const struct unit_plan *p)
 {
-    if (p->crossing)
+    if (p->crossing || p->insns[0].how == HOW_BAIL)
         return FIRST_LOST;
     for (unsigned i = 0; i < p->count; i++) {
         const struct planned *x = &p->insns[i];
@@ -225,8 +225,11 @@ static bool plan_unit(struct translation *t, const struct bt_code *at, const str
     struct pmap *pm = t->b->v->pmap;
     u->version = pmap_claim_code(pm, at->addr, 1);
     u->live = &at->page->code_version;
-    if (!second)
-        return unit_form(&t->plan, t->b, at->host, at->addr, t->key);
+    if (!second) {
+        unit_form(&t->plan, t->b, at->host, at->addr, t->key);
+        u->crossing = t->plan.crossing;
+        return true;
+    }
     uint8_t bytes[INSN_MAX];
     unsigned part = PAGE_SIZE - (at->addr.v & PAGE_OFFSET_MASK);
     u->key |= (uint32_t)KEY_CROSSING;

@@ -162,9 +162,8 @@ static inline unsigned host_of(unsigned guest)
 }
 
 /* --- form.c: decodes a unit ---------------------------------------------------------------------------------- */
-/* False: the first instruction is one for the interpreter. */
-bool unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key);
-/* One instruction of these bytes, from two pages. */
+void unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key);
+/* One instruction of these bytes, from two pages; false: none. */
 bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,
                         uint32_t key);
 
