@@ -225,7 +225,7 @@ static void *cached(const struct vcpu *v, uint64_t lin, unsigned size, enum mmu_
                     enum mmu_index index)
 {
     const struct tlb_entry *e = &v->mmu.tlbs[index][(lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
-    if (e->tag[access] != (((lin + size - 1) & ~(uint64_t)PAGE_OFFSET_MASK) | v->mmu.gen))
+    if (e->tag[access] != (((lin + size - 1) & ~(uint64_t)PAGE_OFFSET_MASK) | mmu_gen(&v->mmu, index)))
         return NULL;
     return (void *)(uintptr_t)(lin + e->addend);
 }

@@ -2,10 +2,11 @@
 /*
  * Guest paging: the page-table walk (walk.c) and the software TLB filled from it (tlb.c).
  *
- * A TLB entry's tag is  page address | generation.  The generation (12 bits, 1..4095) names an address space:
- * CR3/PCID, paging mode. Loading another address space is picking another generation, so nothing is swept; a
- * recent one found again keeps its entries. There are three TLBs a vcpu, picked by who asks: user, supervisor
- * under SMAP, supervisor allowed to touch user pages.
+ * A TLB entry's tag is  page address | generation.  There are three TLBs a vcpu, picked by who asks: user, supervisor
+ * under SMAP, supervisor allowed to touch user pages. The generation (12 bits, 1..4095) of the user's names an address
+ * space: CR3/PCID, paging mode. Loading another address space is picking another generation, so nothing is swept; a
+ * recent one found again keeps its entries. The supervisor's two have one generation for all spaces, so that a kernel's
+ * global pages stay.
  *
  * Only pages whose accesses need no notice get a tag: a write tag needs the dirty bit set and
  * pmap_claim_write(); a page with a data breakpoint or MMIO gets none. Everything else is a miss and takes
@@ -22,6 +23,13 @@ enum mmu_access { ACCESS_READ = 0, ACCESS_WRITE = 1, ACCESS_FETCH = 2 };
 /* Who asks. MMU_SUPER: supervisor with SMAP in force; MMU_SUPER_AC: supervisor with SMAP off or EFLAGS.AC
  * set. */
 enum mmu_index { MMU_USER = 0, MMU_SUPER = 1, MMU_SUPER_AC = 2, MMU_INDEX_COUNT };
+
+/* Which generation a TLB's entries carry. */
+enum mmu_gen_kind { GEN_SPACE, GEN_SHARED, GEN_KINDS };
+static inline enum mmu_gen_kind gen_kind(enum mmu_index index)
+{
+    return index == MMU_USER ? GEN_SPACE : GEN_SHARED;
+}
 
 #define TLB_ENTRIES 1024u
 #define TLB_GEN_MASK 0xfffull
@@ -50,9 +58,9 @@ enum { MMU_OK = 0, MMU_FAULT_PAGE = 1, MMU_FAULT_CANONICAL = 2 };
 /* Recent address spaces kept by generation. */
 #define MMU_SPACES 8
 struct mmu_space {
-    uint64_t cr3;  /* table base and PCID */
-    uint64_t mode; /* paging-mode bits it was built under */
-    uint16_t gen;  /* 0 = free */
+    uint64_t cr3;   /* table base and PCID */
+    uint64_t mode;  /* paging-mode bits it was built under */
+    uint16_t gen;   /* 0 = free */
     uint32_t stamp; /* mmu.stamp while nothing was dropped; 0: another one is due */
 };
 
@@ -67,7 +75,8 @@ struct mmu_stats {
 /* One vcpu's MMU. All functions run on the vcpu's thread, or with it parked. */
 struct mmu {
     struct tlb_entry *tlb; /* the TLB for data at the current privilege: &tlbs[index][0] */
-    uint64_t gen;          /* current generation */
+    uint64_t gen;          /* generation of that TLB's entries: gens[gen_kind(index)] */
+    uint64_t gens[GEN_KINDS];
     /* Names the data translations in force, for copies that others keep of TLB entries: a copy made under a stamp holds
      * while mmu.stamp is that stamp. Moves at every drop; the old one comes back with an unchanged address space. */
     uint32_t stamp, next_stamp;
@@ -79,6 +88,10 @@ struct mmu {
     struct mmu_space spaces[MMU_SPACES];
     uint32_t space; /* the current one */
     uint32_t next_space, next_gen;
+    uint16_t shared_gen; /* the supervisor's, 0 = to be given */
+    bool local_fetch;    /* code was fetched by the supervisor from a page that is not global */
+    /* Slots of the supervisor's TLBs that hold pages that are not global. */
+    uint64_t local[MMU_INDEX_COUNT - MMU_SUPER][TLB_ENTRIES / 64];
     bool bypass; /* every access takes the slow path: `gen` is TLB_GEN_NONE (alignment checking) */
     /* Which large pages may be in the TLB, hashed: INVLPG of a small fragment drops all. */
     uint64_t large_2m[16], large_1g[4];
@@ -87,9 +100,10 @@ struct mmu {
     uint32_t pdpte_valid;
     uint64_t pdpte[4]; /* PAE: loaded at CR3 load (SDM 3A 4.4.1); saved with the processor */
     /* Names the fetch translations in force: another value whenever they may have changed, the old one
-     * when a recent address space comes back unchanged. Block lookup caches key on it. Generation in the
-     * low 12 bits. */
+     * when a recent address space comes back unchanged. Block lookup caches key on it, with the privilege. Generation
+     * in the low 12 bits. epochs[gen_kind(index)]. */
     uint64_t flush_epoch;
+    uint64_t epochs[GEN_KINDS];
     /* Data breakpoints: pages in this list get no tag, so every access to them comes to the slow path. */
     uint64_t watch_page[8];
     unsigned watch_count;
@@ -127,6 +141,8 @@ struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum
 
 /* True when a write there is allowed and would change no accessed or dirty bit. */
 bool mmu_write_settled(struct mmu *m, gva addr, enum mmu_index index);
+
+static inline uint64_t mmu_gen(const struct mmu *m, enum mmu_index index) { return m->gens[gen_kind(index)]; }
 
 static inline struct tlb_entry *tlb_slot(struct tlb_entry *tlb, uint64_t lin)
 {

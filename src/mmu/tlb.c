@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The software TLB: three direct-mapped tables of 1024 entries a vcpu, filled by the walk.
+ * The software TLB: three direct-mapped tables a vcpu, filled by the walk.
  *
  * Invariants:
  * - All non-zero tags of an entry are equal, and `addend` belongs to them: filling with another page,
@@ -10,8 +10,9 @@
  *   generation.
  * - A write tag exists only after pmap_claim_write() said yes; a watched page has no data tags.
  *
- * Global pages are not kept across address spaces: they are cached in each space like any other page, and
- * flushes that must reach them (INVLPG, CR4.PGE) reach every space.
+ * The user's table carries the generation of the address space. The supervisor's two carry one of their own, which
+ * address spaces share: there global pages stay when another space comes, as on the processor (SDM 3A 4.10.2.4), and
+ * all others, which `local` lists, are dropped then.
  */
 #include <string.h>
 
@@ -43,14 +44,25 @@ static unsigned pcid_of(const struct mmu_space *s) { return s->mode & PG_CR4_PCI
 
 /* --- address spaces ------------------------------------------------------------------------------------- */
 
+/* Fetch translations may have changed. */
+static void move_epochs(struct mmu *m)
+{
+    m->epochs[GEN_SPACE] += EPOCH_STEP;
+    m->epochs[GEN_SHARED] += EPOCH_STEP;
+    m->flush_epoch = m->epochs[gen_kind(m->index)];
+}
+
 static void forget_spaces(struct mmu *m)
 {
     for (unsigned i = 0; i < MMU_SPACES; i++)
         m->spaces[i].gen = 0;
+    m->shared_gen = 0;
+    memset(m->local, 0, sizeof(m->local));
+    m->local_fetch = false;
     memset(m->large_2m, 0, sizeof(m->large_2m));
     memset(m->large_1g, 0, sizeof(m->large_1g));
     memset(m->fetched, 0, sizeof(m->fetched));
-    m->flush_epoch += EPOCH_STEP;
+    move_epochs(m);
 }
 
 static uint16_t fresh_gen(struct mmu *m)
@@ -79,18 +91,47 @@ static void void_stamps(struct mmu *m)
     take_stamp(m);
 }
 
-static void enter_space(struct mmu *m, unsigned i)
+/* What the supervisor's tables have of the address space that is left. */
+static void drop_local(struct mmu *m)
 {
-    m->space = i;
-    take_stamp(m);
-    m->gen = m->bypass ? TLB_GEN_NONE : m->spaces[i].gen;
-    m->flush_epoch = (m->flush_epoch & ~TLB_GEN_MASK) | m->spaces[i].gen;
+    for (unsigned t = 0; t < array_size(m->local); t++)
+        for (unsigned w = 0; w < array_size(m->local[t]); w++)
+            for (; m->local[t][w]; m->local[t][w] &= m->local[t][w] - 1)
+                m->tlbs[MMU_SUPER + t][w * 64 + (unsigned)__builtin_ctzll(m->local[t][w])] =
+                    (struct tlb_entry){ 0 };
+    if (m->local_fetch)
+        m->epochs[GEN_SHARED] += EPOCH_STEP;
+    m->local_fetch = false;
 }
 
-/* Gives the current registers an empty space in slot i. */
+/* The generation and the epoch of who asks. */
+static void take_gen(struct mmu *m)
+{
+    m->gens[GEN_SPACE] = m->bypass ? TLB_GEN_NONE : m->spaces[m->space].gen;
+    m->gens[GEN_SHARED] = m->bypass ? TLB_GEN_NONE : m->shared_gen;
+    m->gen = m->gens[gen_kind(m->index)];
+    m->flush_epoch = m->epochs[gen_kind(m->index)];
+}
+
+static void enter_space(struct mmu *m, unsigned i)
+{
+    drop_local(m);
+    m->space = i;
+    take_stamp(m);
+    m->epochs[GEN_SPACE] = (m->epochs[GEN_SPACE] & ~TLB_GEN_MASK) | m->spaces[i].gen;
+    m->epochs[GEN_SHARED] = (m->epochs[GEN_SHARED] & ~TLB_GEN_MASK) | m->shared_gen;
+    take_gen(m);
+}
+
+/* Gives the current registers an empty space in slot i. A generation may cost all others, the shared one too. */
 static void fresh_space(struct mmu *m, unsigned i)
 {
-    uint16_t gen = fresh_gen(m);
+    uint16_t gen;
+    do {
+        if (!m->shared_gen)
+            m->shared_gen = fresh_gen(m);
+        gen = fresh_gen(m);
+    } while (!m->shared_gen);
     m->spaces[i] = (struct mmu_space){ .cr3 = key_of(&m->regs), .mode = mode_of(&m->regs), .gen = gen };
     enter_space(m, i);
 }
@@ -145,13 +186,15 @@ void mmu_set_index(struct mmu *m, enum mmu_index index)
 {
     m->index = index;
     m->tlb = m->tlbs[index];
+    m->gen = m->gens[gen_kind(index)];
+    m->flush_epoch = m->epochs[gen_kind(index)];
 }
 
 void mmu_set_bypass(struct mmu *m, bool on)
 {
     m->bypass = on;
     void_stamps(m);
-    m->gen = on ? TLB_GEN_NONE : m->spaces[m->space].gen;
+    take_gen(m);
 }
 
 void mmu_set_watch(struct mmu *m, const uint64_t *pages, unsigned count)
@@ -232,7 +275,7 @@ void mmu_flush_page(struct mmu *m, gva addr)
     drop_slots(m, addr.v & (~0ull << shift), shift);
     void_stamps(m);
     if (shift != PAGE_SHIFT || (*fetched & bit))
-        m->flush_epoch += EPOCH_STEP;
+        move_epochs(m);
 }
 
 void mmu_flush_pcid(struct mmu *m, unsigned pcid)
@@ -280,7 +323,7 @@ void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsig
         }
     }
     if (rights & (RIGHT_READ | RIGHT_EXEC))
-        m->flush_epoch += EPOCH_STEP;
+        move_epochs(m);
     void_stamps(m);
 }
 
@@ -301,6 +344,13 @@ static void set_tags(struct mmu *m, struct tlb_entry *e, uint64_t tag, uint64_t 
     m->stats.hidden_faults++;
 }
 
+/* Whether a slot of a supervisor's table is to be dropped with the address space. */
+static void note_local(struct mmu *m, ptrdiff_t slot, enum mmu_index index, bool local)
+{
+    uint64_t *word = &m->local[index - MMU_SUPER][slot / 64], bit = BIT(slot % 64);
+    *word = local ? *word | bit : *word & ~bit;
+}
+
 static void fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index,
                  const struct walk_result *walk, struct page *pg)
 {
@@ -309,7 +359,7 @@ static void fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_i
     uint64_t page = lin & PAGE_MASK;
     unsigned rights = page_rights(pg);
     struct tlb_entry *e = tlb_slot(m->tlbs[index], lin);
-    uint64_t tag = page | m->gen, addend = (uint64_t)(uintptr_t)pg->host - page;
+    uint64_t tag = page | mmu_gen(m, index), addend = (uint64_t)(uintptr_t)pg->host - page;
     if (access == ACCESS_FETCH) {
         if (!(rights & RIGHT_EXEC))
             return;
@@ -326,6 +376,8 @@ static void fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_i
     }
     if (walk->page_shift != PAGE_SHIFT)
         note_large(m, lin, walk->page_shift);
+    if (index != MMU_USER)
+        note_local(m, e - m->tlbs[index], index, !walk->global);
 }
 
 static struct mmu_result to_result(struct mmu *m, const struct walk_result *walk)
@@ -346,6 +398,7 @@ struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access,
     if (access == ACCESS_FETCH) {
         uint64_t bit, *fetched = fetched_word(m, addr.v, &bit);
         *fetched |= bit;
+        m->local_fetch |= index != MMU_USER && !walk.global;
     }
     if (res.fault == MMU_OK)
         fill(m, addr.v, access, index, &walk, res.page);
@@ -356,12 +409,12 @@ struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access,
 
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)
 {
-    struct walk_result walk = mmu_walk(m, addr, access, index, false);
+    struct walk_result walk = mmu_walk(m, addr, access, index, !walk->global);
     return to_result(m, &walk);
 }
 
 bool mmu_write_settled(struct mmu *m, gva addr, enum mmu_index index)
 {
-    struct walk_result walk = mmu_walk(m, addr, ACCESS_WRITE, index, false);
+    struct walk_result walk = mmu_walk(m, addr, ACCESS_WRITE, index, !walk->global);
     return walk.fault == MMU_OK && walk.settled;
 }

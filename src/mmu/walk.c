@@ -25,6 +25,7 @@
 #define PTE_A BIT(5)
 #define PTE_D BIT(6)
 #define PTE_PS BIT(7)
+#define PTE_G BIT(8)
 #define PTE_NX BIT(63)
 
 #define BITS(high, low) ((~0ull >> (63 - (high))) & (~0ull << (low)))
@@ -222,6 +223,7 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
     out->fault = MMU_OK;
     out->error_code = 0;
     out->page_shift = shift;
+    out->global = (path[depth].value & PTE_G) && (r->cr4 & PG_CR4_PGE);
     out->addr = GPA(table | (lin & (BIT(shift) - 1)));
     return STEP_DONE;
 }

@@ -31,6 +31,7 @@ struct walk_result {
     unsigned page_shift; /* of the translation: 12, 21, 22 or 30; 12 with paging off */
     uint32_t fault;      /* MMU_OK or MMU_FAULT_* */
     uint32_t error_code;
+    bool global;  /* not of one address space alone (SDM 3A 4.10.2.4) */
     bool settled; /* accessed and dirty bits are as they should be: the translation may be cached */
 };
 

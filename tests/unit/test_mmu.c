@@ -465,6 +465,7 @@ static void pcid_keeps_spaces(void **state)
     struct paging_regs one = { PG_ON, ROOT | 1, CR4_PAE | CR4_PCIDE, LONG_EFER }, two = one;
     two.cr3 = ROOT | 2;
     mmu_set_paging(m, &one, true);
+    mmu_set_index(m, MMU_USER);
     go(k, LIN, ACCESS_READ, MMU_USER);
     uint64_t epoch = m->flush_epoch;
     mmu_set_paging(m, &two, false);
@@ -490,6 +491,62 @@ static void pcid_keeps_spaces(void **state)
     assert_false(hit(k, LIN, ACCESS_READ));
 }
 
+/* The supervisor's global pages stay when the address space changes, and no others; INVLPG and CR4.PGE reach them
+ * (SDM 3A 4.10.2.4, 4.10.4.1). */
+static void supervisor_keeps_global_pages(void **state)
+{
+    struct kit *k = *state;
+    struct mmu *m = &k->v->mmu;
+    build_chain(k);
+    const uint64_t local = LIN + 0x1000;
+    kit_put64(k, chain[3].entry, PAGE | P | W | G);
+    kit_put64(k, chain[3].entry + 8, (PAGE + 0x1000) | P | W);
+    struct paging_regs one = { PG_ON, ROOT | 1, CR4_PAE | CR4_PCIDE | CR4_PGE, LONG_EFER }, two = one;
+    two.cr3 = ROOT | 2;
+    mmu_set_paging(m, &one, true);
+    for (enum mmu_index i = MMU_SUPER; i <= MMU_SUPER_AC; i++) {
+        mmu_set_index(m, i);
+        go(k, LIN, ACCESS_WRITE, i);
+        go(k, local, ACCESS_WRITE, i);
+        assert_non_null(tlb_find(m, LIN, 1, ACCESS_WRITE));
+        assert_non_null(tlb_find(m, local, 1, ACCESS_WRITE));
+    }
+    go(k, LIN, ACCESS_FETCH, MMU_SUPER);
+    uint64_t epoch = m->flush_epoch;
+    mmu_set_paging(m, &two, false);
+    for (enum mmu_index i = MMU_SUPER; i <= MMU_SUPER_AC; i++) {
+        mmu_set_index(m, i);
+        assert_non_null(tlb_find(m, LIN, 1, ACCESS_WRITE));
+        assert_null(tlb_find(m, local, 1, ACCESS_WRITE));
+    }
+    assert_int_equal(m->flush_epoch, epoch);
+    assert_false(hit(k, LIN, ACCESS_READ)); /* not the user's */
+    mmu_set_index(m, MMU_SUPER);
+    go(k, local, ACCESS_READ, MMU_SUPER);
+    mmu_set_paging(m, &two, true); /* the same again, flushed */
+    assert_non_null(tlb_find(m, LIN, 1, ACCESS_WRITE));
+    assert_null(tlb_find(m, local, 1, ACCESS_READ));
+    go(k, local, ACCESS_READ, MMU_SUPER);
+    mmu_flush_pcid(m, 2);
+    assert_null(tlb_find(m, local, 1, ACCESS_READ));
+    assert_int_equal(m->flush_epoch, epoch);
+    go(k, local, ACCESS_FETCH, MMU_SUPER); /* code of one space alone */
+    mmu_set_paging(m, &one, false);
+    assert_int_not_equal(m->flush_epoch, epoch);
+    epoch = m->flush_epoch;
+    mmu_flush_page(m, GVA(LIN));
+    assert_null(tlb_find(m, LIN, 1, ACCESS_WRITE));
+    assert_int_not_equal(m->flush_epoch, epoch);
+    go(k, LIN, ACCESS_WRITE, MMU_SUPER);
+    one.cr4 &= ~CR4_PGE;
+    mmu_set_paging(m, &one, false);
+    assert_null(tlb_find(m, LIN, 1, ACCESS_READ));
+    go(k, LIN, ACCESS_WRITE, MMU_SUPER); /* the bit means nothing now */
+    two.cr4 &= ~CR4_PGE;
+    mmu_set_paging(m, &two, false);
+    assert_null(tlb_find(m, LIN, 1, ACCESS_READ));
+}
+
 /* More spaces than are kept, more generations than there are: never a stale hit. */
 static void generations_wrap(void **state)
 {
@@ -504,6 +561,11 @@ static void generations_wrap(void **state)
         assert_false(hit(k, LIN, ACCESS_READ));
         go(k, LIN, ACCESS_READ, MMU_USER);
         assert_true(hit(k, LIN, ACCESS_READ));
+        mmu_set_index(m, MMU_SUPER_AC);
+        assert_true(m->gen >= 1 && m->gen < TLB_GEN_NONE);
+        assert_null(tlb_find(m, LIN, 1, ACCESS_READ));
+        go(k, LIN, ACCESS_READ, MMU_SUPER_AC);
+        assert_non_null(tlb_find(m, LIN, 1, ACCESS_READ));
     }
 }
 
@@ -538,6 +600,7 @@ static void revocation(void **state)
     set_regs(k, PG_ON, ROOT, CR4_PAE, LONG_EFER);
     go(k, LIN, ACCESS_WRITE, MMU_USER);
     go(k, LIN, ACCESS_FETCH, MMU_USER);
+    mmu_set_index(&k->v->mmu, MMU_USER);
     uint64_t epoch = k->v->mmu.flush_epoch;
     pmap_claim_code(k->pmap, GPA(PAGE + 0x100), 4);
     assert_true(hit(k, LIN, ACCESS_READ) && !hit(k, LIN, ACCESS_WRITE) && hit_fetch(k, LIN));
@@ -608,6 +671,7 @@ int main(void)
         TEST(invlpg_large),
         TEST(cr3_without_pcid_flushes),
         TEST(pcid_keeps_spaces),
+        TEST(supervisor_keeps_global_pages),
         TEST(generations_wrap),
         TEST(mode_change_flushes),
         TEST(revocation),
