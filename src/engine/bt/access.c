@@ -74,6 +74,16 @@ static bool disp_is_far(int64_t disp)
     return disp > room || disp < -room;
 }
 
+/* T0 = a without index, plus the segment's base. */
+static void add_segment(struct translation *t, struct amode a, unsigned seg)
+{
+    emit_load(&t->e, T1, segment_base(seg));
+    t->delta_group = NO_GROUP;
+    a.index = T1;
+    a.scale = 0;
+    (t->plan.code64 ? emit_lea : emit_lea32)(&t->e, T0, a);
+}
+
 /* Base, index and displacement as a host operand, without a segment's base. */
 static struct amode plain_ea(struct translation *t, const struct mem_operand *m, unsigned end)
 {
@@ -110,12 +120,10 @@ struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsig
 
 struct amode moffs_ea(struct translation *t, const struct insn *in)
 {
-    emit_mov_imm(&t->e, T0, (uint64_t)in->mem.disp);
-    if (in->mem.seg >= SEG_FS) {
-        emit_load(&t->e, T1, segment_base(in->mem.seg));
-        t->delta_group = NO_GROUP;
-        emit_lea(&t->e, T0, (struct amode){ T0, T1, 0, 0 });
-    }
+    bool wide = t->plan.code64;
+    emit_mov_imm(&t->e, T0, wide ? (uint64_t)in->mem.disp : (uint32_t)in->mem.disp);
+    if (in->mem.seg >= SEG_FS)
+        add_segment(t, amode_at(T0, 0), in->mem.seg);
     return amode_at(T0, 0);
 }
 
@@ -133,11 +141,7 @@ struct amode ea_emit(struct translation *t, const struct insn *in, const struct 
             emit_lea(e, T0, a);
             a = amode_at(T0, 0);
         }
-        emit_load(e, T1, segment_base(m->seg));
-        t->delta_group = NO_GROUP;
-        a.index = T1;
-        a.scale = 0;
-        emit_lea(e, T0, a);
+        add_segment(t, a, m->seg);
         return amode_at(T0, 0);
     }
     if (a.index != H_NONE) {
@@ -255,6 +259,17 @@ static void check(struct translation *t, struct access *a, struct amode low, uns
     t->b->n.checks++;
 }
 
+/* Outside 64-bit mode: may the segment be used at any offset, without a look at limit and type? */
+static void flat_check(struct translation *t, unsigned seg, bool write)
+{
+    struct amode flat = segment_base(seg);
+    flat.disp += (int32_t)(offsetof(struct seg_fast, flat) + write - offsetof(struct seg_fast, base));
+    flags_away(t);
+    emit_mem(&t->e, 0, 0x80, 7, flat); /* cmp byte [flat], 0 */
+    emit_byte(&t->e, 0);
+    stub_new(t, STUB_EXIT, emit_jcc(&t->e, 4, emit_exec(&t->e)))->info = exit_at(t, BT_BAIL, t->index);
+}
+
 static struct amode group_slot(int group) { return amode_at(H_RSP, AREA_OFF(group) + 8 * group); }
 
 struct amode access_emit(struct translation *t, struct access *a, struct amode ea)
@@ -278,6 +293,8 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
         read_first = g->read_first;
         slot = g->slot;
     }
+    if (a->seg && !t->plan.code64)
+        flat_check(t, a->seg, write);
     check(t, a, low, span, span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0));
     if (slot)
         emit_store(&t->e, group_slot(a->group), T1);

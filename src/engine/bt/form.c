@@ -53,15 +53,15 @@ static bool has_mem(const struct insn *in)
     return in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM || in->op[2].kind == OPND_MEM;
 }
 
-/* Memory operands that are not (segment base +) effective address of the mode's own size. */
-static bool mem_possible(const struct insn *in, uint32_t key)
+static bool mem_possible(const struct insn *in)
 {
-    const struct mem_operand *m = &in->mem;
-    if (in->addrsize < 4 || m->disp != (int32_t)m->disp)
-        return false;
-    if (key_code64(key))
-        return true;
-    return m->seg < SEG_FS && m->seg != SEG_CS; /* a code segment may be unreadable, and is never writable */
+    return in->addrsize >= 4 && in->mem.disp == (int32_t)in->mem.disp;
+}
+
+/* The segment as far as it matters: its base, and outside 64-bit mode its limit and type. */
+static uint8_t segment_that_matters(unsigned seg, uint32_t key)
+{
+    return seg >= SEG_FS || (seg == SEG_CS && !key_code64(key)) ? (uint8_t)seg : 0;
 }
 
 static bool is_moffs(const struct insn *in)
@@ -90,8 +90,8 @@ static enum how classify_copied(const struct bt *b, const struct insn *in, const
     if (how == HOW_BAIL)
         return HOW_BAIL;
     if (is_moffs(in))
-        return key_code64(key) && in->addrsize == 8 ? HOW_MOFFS : HOW_BAIL;
-    if (how != HOW_NOP && has_mem(in) && !mem_possible(in, key))
+        return in->addrsize == mode_code_bytes(key & 0xfff) ? HOW_MOFFS : HOW_BAIL;
+    if (how != HOW_NOP && has_mem(in) && !mem_possible(in))
         return HOW_BAIL;
     switch (how) {
     case HOW_COPY: return copy_possible(in, key) ? HOW_COPY : HOW_BAIL;
@@ -134,6 +134,7 @@ static void note_accesses(struct planned *p, uint32_t key)
         }
         p->mem.used = true;
         p->mem.size = size;
+        p->mem.seg = segment_that_matters(in->mem.seg, key);
         p->mem.write = p->fx.mem_write;
         p->mem.read = p->fx.mem_read;
     }
@@ -173,6 +174,8 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
     }
     if (i->how != HOW_BAIL) {
         i->end = (uint16_t)(at + i->in.len);
+        if (!p->code64)
+            i->in.mem.disp = (int32_t)i->in.mem.disp; /* of MOV moffs, so that it compares with others */
         note_accesses(i, key);
     }
     p->count++;

@@ -69,7 +69,7 @@ struct address {
 static struct address address_of(const struct tracker *k, const struct planned *p)
 {
     const struct mem_operand *m = &p->in.mem;
-    struct address a = { .seg = m->seg >= SEG_FS ? m->seg : 0, .at = m->disp };
+    struct address a = { .seg = p->mem.seg, .at = m->disp };
     if (p->in.addrsize != k->bytes)
         return (struct address){ .base = 0xffff }; /* wraps elsewhere: never grouped */
     if (m->base < 16) {

@@ -40,6 +40,7 @@ struct symbol {
 struct access {
     bool used, write, read;
     uint8_t size;
+    uint8_t seg; /* FS, GS; outside 64-bit mode also CS; else 0: no segment checks, base 0 */
     int8_t group;
     bool first; /* of its group: makes the check */
     uint16_t spot; /* its own, 0: none yet */
