@@ -409,12 +409,12 @@ struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access,
 
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)
 {
-    struct walk_result walk = mmu_walk(m, addr, access, index, !walk->global);
+    struct walk_result walk = mmu_walk(m, addr, access, index, false);
     return to_result(m, &walk);
 }
 
 bool mmu_write_settled(struct mmu *m, gva addr, enum mmu_index index)
 {
-    struct walk_result walk = mmu_walk(m, addr, ACCESS_WRITE, index, !walk->global);
+    struct walk_result walk = mmu_walk(m, addr, ACCESS_WRITE, index, false);
     return walk.fault == MMU_OK && walk.settled;
 }
