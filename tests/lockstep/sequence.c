@@ -522,6 +522,45 @@ static void emit_flags(struct maker *m, unsigned now)
     byte(m, 0x9d);
 }
 
+static void emit_alu(struct maker *m)
+{
+    static const uint8_t base[] = { RBX, RSI, RDI }, rm16[] = { 7, 4, 5 };
+    unsigned op = (unsigned)below(m, 3) ? 7 : (unsigned)below(m, 8), form = (unsigned)below(m, 4);
+    unsigned reg = (unsigned)below(m, 8), i = (unsigned)below(m, 3), rex = 0x48 | (unsigned)below(m, 2) << 2;
+    bool memory = below(m, 2), test = !below(m, 4), wide = m->p->code_bytes == 8 && below(m, 2);
+    if (memory)
+        mov_imm(m, base[i], place_pointer(m->p, m->r));
+    if (reg == RSP && (form & 2 || !memory))
+        reg = RAX;
+    if (wide)
+        byte(m, rex);
+    byte(m, test ? 0x84 | (form & 1) : op << 3 | form);
+    if (memory)
+        byte(m, reg << 3 | (m->p->code_bytes == 2 ? rm16[i] : base[i]));
+    else
+        byte(m, 0xc0 | reg << 3 | (reg + 1 == RSP ? RAX : (reg + 1) & 7));
+}
+
+/* An operation whose flags are looked at soon after it. */
+static void emit_flags_used(struct maker *m, unsigned now)
+{
+    unsigned cond = (unsigned)below(m, 16), reg = some_register(m) & 7;
+    emit_alu(m);
+    if (!below(m, 4))
+        mov_imm(m, RDX, random_edge(m->r));
+    reg = reg == RSP ? RAX : reg;
+    switch (below(m, 8)) {
+    case 0: /* setcc */ bytes(m, 0xc0900f | cond << 8 | reg << 16, 3); return;
+    case 1: /* cmovcc */ bytes(m, 0xc0400f | cond << 8 | reg << 19 | (reg ^ 1) << 16, 3); return;
+    case 2: /* adc, sbb */ bytes(m, 0xc011 | (cond & 1) << 3 | reg << 8, 2); return;
+    case 3: byte(m, cond & 1 ? 0x9f : 0xf5); return; /* lahf, cmc */
+    default:
+        byte(m, 0x0f);
+        byte(m, 0x80 | cond);
+        name_item(m, jump_target(m, now), native_size(m), FIX_RELATIVE, 0);
+    }
+}
+
 /* MXCSR from the stack: rounding, and exceptions unmasked now and then. */
 static void emit_mxcsr(struct maker *m, unsigned now)
 {
@@ -685,13 +724,14 @@ static const struct {
     bool native;     /* also there */
     void (*emit)(struct maker *m, unsigned now);
 } emitters[] = {
-    { 60, false, true, emit_row },       { 14, false, true, emit_jump },
-    { 5, false, true, emit_indirect },   { 5, false, true, emit_call },
-    { 5, false, true, emit_loop },       { 6, false, true, emit_stack },
-    { 3, false, true, emit_flags },      { 1, false, true, emit_mxcsr },
-    { 4, false, true, emit_store_code }, { 3, true, false, emit_control },
-    { 3, true, false, emit_table },      { 2, true, false, emit_msr },
-    { 1, true, false, emit_breakpoint }, { 3, false, false, emit_transfer },
+    { 60, false, true, emit_row },      { 14, false, true, emit_jump },
+    { 5, false, true, emit_indirect },  { 5, false, true, emit_call },
+    { 5, false, true, emit_loop },      { 6, false, true, emit_stack },
+    { 3, false, true, emit_flags },     { 14, false, true, emit_flags_used },
+    { 1, false, true, emit_mxcsr },     { 4, false, true, emit_store_code },
+    { 3, true, false, emit_control },   { 3, true, false, emit_table },
+    { 2, true, false, emit_msr },       { 1, true, false, emit_breakpoint },
+    { 3, false, false, emit_transfer },
 };
 
 static void emit_item(struct maker *m, unsigned now)

@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/interp/interp.h"
 
@@ -20,25 +21,43 @@
 #define CODE_AT START_AT
 #define DATA_AT 0x50000u
 
-/* An engine catches host traps by handlers that it sets once a process; cmocka sets its own before each test. */
-static inline void keep_handlers(void)
+/* Engines catch host traps by handlers that they set once a process; cmocka sets its own before each test. What an
+ * engine has set is remembered, and set again when a later one finds nothing left to do. */
+#define TRAPS 3u
+static inline void trap_handlers(struct sigaction out[TRAPS], const struct sigaction *set)
 {
-    static const int signals[] = { SIGFPE, SIGSEGV, SIGBUS };
-    static struct sigaction engines[array_size(signals)];
+    static const int signals[TRAPS] = { SIGFPE, SIGSEGV, SIGBUS };
+    for (unsigned i = 0; i < TRAPS; i++)
+        sigaction(signals[i], set ? &set[i] : NULL, out ? &out[i] : NULL);
+}
+
+static inline void keep_handlers(const struct sigaction before[TRAPS])
+{
+    static struct sigaction engines[TRAPS];
     static bool known;
-    for (unsigned i = 0; i < array_size(signals); i++)
-        sigaction(signals[i], known ? &engines[i] : NULL, known ? NULL : &engines[i]);
-    known = true;
+    struct sigaction after[TRAPS];
+    bool changed = false;
+    trap_handlers(after, NULL);
+    for (unsigned i = 0; i < TRAPS; i++)
+        changed |= after[i].sa_handler != before[i].sa_handler;
+    if (changed) {
+        memcpy(engines, after, sizeof(engines));
+        known = true;
+    } else if (known) {
+        trap_handlers(NULL, engines);
+    }
 }
 
 /* From now on this engine runs the processor; it may keep what `cfg` (or NULL) points to. */
 static inline void kit_engine(struct kit *k, const struct engine_ops *engine, const struct engine_config *cfg)
 {
     struct error e = { 0 };
+    struct sigaction before[TRAPS];
+    trap_handlers(before, NULL);
     if (engine->vcpu_create(k->v, cfg, &e))
         fail_msg("%s: %s", engine->name, e.text);
     k->engine = engine;
-    keep_handlers();
+    keep_handlers(before);
 }
 
 static const struct engine_config translate_at_once = { .warm = 1, .verify_every = 1 };
