@@ -45,6 +45,8 @@ static const struct option table[] = {
     { "seed", "N", "of the random cuts between comparisons; 0: none (1)", SIZE, AT(seed) },
     { "whole", NULL, "compare all of RAM each time, without a dirty log that empties the TLBs", SWITCH,
       AT(pair.whole) },
+    { "single", NULL, "A runs one instruction at a time: the most exact reference, and a slow one", SWITCH,
+      AT(pair.single) },
     { "strict", NULL, "accessed and dirty bits that differ end the run, too", SWITCH, AT(pair.strict) },
     { "checkpoint", "N", "instructions between checkpoints for the search (64M)", SIZE, AT(checkpoint) },
     { "load", "FILE", "start from a saved machine of the same configuration", TEXT, AT(load) },

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/bits.h"
+#include "engine/interp/interp.h"
 #include "memory/pmap_internal.h"
 #include "vm/vm_internal.h"
 
@@ -74,6 +75,17 @@ static int create_side(struct pair *p, unsigned i, struct error *e)
     return s->vm ? 0 : -EINVAL;
 }
 
+static void ignore(void *ctx, const struct vcpu *v) { (void)ctx, (void)v; }
+
+static int run_singly(struct vm *vm, struct error *e)
+{
+    if (vm->engine != &interp_engine)
+        return error_set(e, -EINVAL, "only the interpreter runs single instructions");
+    for (unsigned i = 0; i < vm->ncpus; i++)
+        interp_set_trace(vm->cpus[i].v, ignore, NULL);
+    return 0;
+}
+
 static void find_last_page(void *ctx, const struct region_info *r)
 {
     size_t end = (size_t)((r->base.v + r->len) >> PAGE_SHIFT), *pages = ctx;
@@ -105,6 +117,8 @@ struct pair *pair_create(const struct pair_config *cfg, const struct checkpoint 
         if (!err && from && from->data)
             err = vm_load(p->side[i].vm, from->data, from->len, e);
     }
+    if (!err && cfg->single)
+        err = run_singly(p->side[SIDE_A].vm, e);
     if (!err && !cfg->whole)
         err = watch_writes(p, e);
     if (err) {

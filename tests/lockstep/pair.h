@@ -23,6 +23,7 @@ struct pair_config {
     bool whole;     /* compare all of RAM each time: no dirty log, so the TLBs are left alone */
     bool strict;    /* accessed and dirty bits alone are a difference, too */
     bool echo;      /* A's console goes to stdout */
+    bool single;    /* A, an interpreter, runs one instruction at a time */
     uint64_t plant; /* a bit of B's DR0 is turned over at this count, to see the proof fail; 0: never */
 };
 

@@ -4,7 +4,8 @@
 
 run.py [--lockstep build/lockstep] [--filter NAME] [--long] [--passes] [--list] [-- LOCKSTEP OPTIONS]
 
-Each machine is one test, and passes when both engines agree to its end. --long adds the kernels by way of
+Each machine is one test, and passes when both engines agree to its end. The guests of tests/guest are compared with
+single instructions of the interpreter, the kernels with its blocks. --long adds the kernels by way of
 their own unpacker and on two processors, --passes each of the others with each pass of the translator left out.
 The first test plants a difference, which must be found to the instruction.
 """
@@ -30,7 +31,7 @@ import build  # noqa: E402
 
 APPEND = "console=ttyS0 panic=-1"
 # What the guests of tests/guest may take; those that never end are as good a test up to here.
-GUEST_LIMIT = "100M"
+GUEST_LIMIT = "40M"
 # Nanoseconds a thousand instructions: time flies for them, since they wait for timers.
 GUEST_PACE = "10000"
 # Lines of a failed machine that are shown.
@@ -50,7 +51,7 @@ def guest_cases(out):
         if guest.get("status") == 126:
             continue  # refused before it runs
         options = ["--kernel", str(out / guest.get("image", guest["name"])), "--cpus", str(guest.get("cpus", 1)),
-                   "--memory", guest.get("memory", "64M"), "--debug-exit", "--slice", "16K", "--pace", GUEST_PACE,
+                   "--memory", guest.get("memory", "64M"), "--debug-exit", "--whole", "--single", "--slice", "32K", "--pace", GUEST_PACE,
                    "--limit", GUEST_LIMIT]
         if "append" in guest:
             options += ["--append", guest["append"]]
