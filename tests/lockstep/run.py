@@ -31,7 +31,7 @@ import build  # noqa: E402
 
 APPEND = "console=ttyS0 panic=-1"
 # What the guests of tests/guest may take; those that never end are as good a test up to here.
-GUEST_LIMIT = "40M"
+GUEST_LIMIT = "60M"
 # Nanoseconds a thousand instructions: time flies for them, since they wait for timers.
 GUEST_PACE = "10000"
 # Lines of a failed machine that are shown.
@@ -51,8 +51,8 @@ def guest_cases(out):
         if guest.get("status") == 126:
             continue  # refused before it runs
         options = ["--kernel", str(out / guest.get("image", guest["name"])), "--cpus", str(guest.get("cpus", 1)),
-                   "--memory", guest.get("memory", "64M"), "--debug-exit", "--whole", "--single", "--slice", "32K", "--pace", GUEST_PACE,
-                   "--limit", GUEST_LIMIT]
+                   "--memory", guest.get("memory", "64M"), "--debug-exit", "--whole", "--single", "--slice", "32K",
+                   "--pace", GUEST_PACE, "--limit", GUEST_LIMIT]
         if "append" in guest:
             options += ["--append", guest["append"]]
         if "initrd" in guest:
