@@ -3,7 +3,6 @@
 and the pair of processor models that show the same to both guests."""
 
 import json
-import statistics
 
 import machines
 import rows
@@ -14,20 +13,24 @@ SAMPLE = "sort,parse,bytecode,stencil,simd,recurse,indirect,syscall,fresh_page,f
 DEFAULT = {"work": ("pc", "max"), "programs": ("pc", "max"), "boot": ("pc", "max")}
 # Processor model of QEMU: what Sundog calls the same level.
 EQUAL_MODELS = {"Nehalem": "v2", "qemu64": "v1"}
-# Features, in the kernel's words, that programs or kernels choose their ways by, and that both sides can show.
-TELLING = set("""pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave xsaveopt xsavec avx f16c rdrand rdseed
-    lahf_lm abm sse4a 3dnowprefetch bmi1 bmi2 avx2 erms fsrm adx sha_ni fsgsbase rdtscp smep smap umip pdpe1gb nx
-    clflushopt clwb clzero svm x2apic tsc_deadline_timer misalignsse 3dnow 3dnowext vme ss ht mmxext fxsr_opt
-    hypervisor syscall de pse pge pat mtrr""".split())
+# Features, in the kernel's words, that programs or kernels choose their ways by, and that both sides can show. XSAVE
+# is not among them: with it and without AVX, Linux hangs under TCG.
+TELLING = set("""pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes avx f16c rdrand rdseed lahf_lm abm sse4a
+    3dnowprefetch bmi1 bmi2 avx2 erms fsrm adx sha_ni fsgsbase rdtscp smep smap umip pdpe1gb nx clflushopt clwb clzero
+    svm misalignsse 3dnow 3dnowext ss ht mmxext fxsr_opt syscall pge""".split())
+
+
+# Each is tried so often, by turns, and its best counts: what others do on the host shall not choose.
+TRIES = 2
 
 
 def total_ns(results):
-    return rows.geomean([statistics.median(r["ns"] for r in found) for found in results.values()])
+    return rows.geomean([min(r["ns"] for r in found) for found in results.values()])
 
 
 def try_one(tcg, setup, purpose):
     """A figure to be small: geometric mean of durations, or seconds from decompressor to init."""
-    words = {"bench_ms": "60", "bench_repeat": "1", "bench_only": SAMPLE}
+    words = {"bench_ms": "40", "bench_repeat": "3", "bench_only": SAMPLE}
     job = machines.Job(words=words)
     if purpose == "programs":
         job = machines.Job(initrd="programs", memory="1G", words={**words, "bench_only": "prog"})
@@ -81,8 +84,8 @@ def equal_pair(sundog, setup):
         # Without the option there is one model; QEMU's follows it.
         qemu, mine = "Nehalem", machines.Sundog(sundog.program, sundog.engine, sundog.more)
     info = shown_by(mine, setup)
-    # Leaf 0xd has to be there for XSAVE; the vendor decides which flaws a kernel sees.
-    cpu = f"{qemu},min-level=13,vendor={info.get('vendor', 'AuthenticAMD')}"
+    # The vendor decides which flaws a kernel sees.
+    cpu = plain = f"{qemu},vendor={info.get('vendor', 'AuthenticAMD')}"
     theirs = shown_by(machines.Tcg("pc", cpu), setup)
     want, have = ({f for f in i.get("flags", "").split() if f in TELLING} for i in (info, theirs))
     cpu += "".join(f",+{qemu_name(f)}" for f in sorted(want - have))
@@ -90,7 +93,7 @@ def equal_pair(sundog, setup):
     tcg = machines.Tcg("pc", cpu)
     flags = shown_by(tcg, setup).get("flags", "").split()
     if not flags:
-        return None, mine, ["TCG does not start with the same features"]
+        return machines.Tcg("pc", plain), mine, [f"a TCG guest does not start with {cpu}; it got {plain}"]
     here = set(info.get("flags", "").split())
     return tcg, mine, [f"only {who}: {' '.join(sorted(f))}" for who, f in
                        (("TCG", set(flags) - here), (mine.label, here - set(flags))) if f]
@@ -98,5 +101,5 @@ def equal_pair(sundog, setup):
 
 def qemu_name(flag):
     """QEMU's name of a feature that the kernel names otherwise."""
-    return {"lahf_lm": "lahf-lm", "sha_ni": "sha-ni", "tsc_deadline_timer": "tsc-deadline",
-            "sse4_1": "sse4.1", "sse4_2": "sse4.2", "fxsr_opt": "fxsr-opt"}.get(flag, flag)
+    dotted = {"sse4_1": "sse4.1", "sse4_2": "sse4.2"}
+    return dotted.get(flag, flag.replace("_", "-"))

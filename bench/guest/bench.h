@@ -6,13 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One measured activity. The hot loop of user code uses no library call, so that the very same instructions run
- * everywhere. */
+/* One measured activity. The hot loop of user code uses no library call, so that the very same instructions
+ * run everywhere. */
 struct workload {
     const char *name;
-    const char
-        *group; /* a row of the table, or a part of one: int, ram, fp, vector, call, string: user code only;
-                        * sys, time: the kernel at work; prog: Debian's programs */
+    /* int, ram, fp, vector, call, string: user code only; sys, time: the kernel at work; prog: Debian's
+     * programs. A row of the table takes groups, or single workloads, by name. */
+    const char *group;
     const char *unit;             /* what the reported nanoseconds are for */
     uint64_t per;                 /* units in one iteration */
     uint64_t idle_ns;             /* time an iteration asks to sleep, taken off the result */
@@ -20,8 +20,8 @@ struct workload {
     void (*setup)(void);
     /* Does `n` iterations; the result depends on the work alone, so that machines can be compared. */
     uint64_t (*run)(uint64_t n);
-    /* Nanoseconds of one iteration in the last run, where the workload measures itself; NULL: the clock around
-     * it counts. */
+    /* Nanoseconds of one iteration in the last run, where the workload measures itself; NULL: the clock
+     * around it counts. */
     double (*own_ns)(void);
 };
 
@@ -57,8 +57,8 @@ uint64_t now_ns(void);
 
 /* Makes a guest's init of this process: /proc, /sys, /dev, /tmp. */
 void place_init(void);
-/* Makes `root` the root folder of this process, with an empty /tmp and the host's /dev: what init has, natively.
- * Ends the program when the host does not let us. */
+/* Makes `root` the root folder of this process, with an empty /tmp and the host's /dev: natively what init
+ * has. Ends the program when the host does not let us. */
 void place_enter(const char *root);
 /* Prints what the machine shows of itself: processor flags, clock source, mitigations. */
 void place_describe(void);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Floating point: a scalar stencil with division and root, a matrix product, bodies under gravity, packed floats;
- * SIMD: integer vectors as codecs use them; x87. */
+/* Floating point: a scalar stencil with division and root, a matrix product, bodies under gravity, packed
+ * floats; SIMD: integer vectors as codecs use them; x87. */
 #include "bench.h"
 
 #include <emmintrin.h>

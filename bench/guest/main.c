@@ -8,8 +8,8 @@
  * As process 1 it takes the same from the kernel's command line (bench_only=, bench_ms=, bench_repeat=), and
  * powers off; with bench_idle it says "bench-init" and then sleeps.
  *
- * Around each measurement stand two lines, "bench-start NAME" and "bench-clock NAME SECONDS" by this machine's
- * clock, so that whoever reads them can hold his own clock against it. */
+ * Around each measurement stand two lines, "bench-start NAME" and "bench-clock NAME SECONDS" by this
+ * machine's clock, so that whoever reads them can hold his own clock against it. */
 #include "bench.h"
 
 #include <errno.h>

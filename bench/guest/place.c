@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where the workloads run: a guest's first process, or a folder on the host that looks like the guest's root. */
+/* Where the workloads run: a guest's first process, or a folder on the host that looks like its root. */
 #define _GNU_SOURCE
 #include "bench.h"
 

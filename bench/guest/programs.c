@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Debian's own programs at work, run from files in /tmp: they need the root folder that bench/programs.py makes. */
+/* Debian's own programs at work on files in /tmp; they need the root folder that bench/programs.py makes. */
 #define _GNU_SOURCE
 #include "bench.h"
 
