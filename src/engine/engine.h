@@ -28,6 +28,7 @@ enum engine_sync {
     X(MERGE, "merge", "one check of an address for several accesses") \
     X(CHAIN, "chain", "jumps from block to block without a look-up") \
     X(INDIRECT, "indirect", "indirect jumps and returns looked up in the code itself") \
+    X(STRIP, "strip", "loops whose addresses are checked once for many rounds") \
     X(SUPERBLOCK, "superblock", "blocks that go on behind a branch not taken") \
     X(SIMD, "simd", "MMX and SSE instructions copied") \
     X(STRING, "string", "string instructions done a page at a time") \

@@ -18,7 +18,7 @@ from pexpect import fdpexpect
 OPTIONS = ["--kernel", "--initrd", "--append", "--kernel-entry", "--cpus", "--memory", "--engine", "--code-cache", "--engine-off",
            "--warm", "--verify-code", "--trace-blocks", "--perf-map", "--serial", "--device", "--no-reboot", "--timeout", "--stats",
            "--verbose", "--dry-run"]
-PASSES = ["merge", "chain", "indirect", "superblock", "simd", "string", "system", "adapt"]
+PASSES = ["merge", "chain", "indirect", "strip", "superblock", "simd", "string", "system", "adapt"]
 
 
 def guest_run(kernel, word, *more):

@@ -169,11 +169,9 @@ static struct stub *fill_at(struct translation *t, enum stub_kind kind, uint8_t 
     return s;
 }
 
-/* The general form: by the TLB. */
-static void check_tlb(struct translation *t, struct amode low, unsigned span, uint32_t fill)
+uint8_t *probe_emit(struct translation *t, struct amode low, unsigned span, bool write)
 {
     struct emitter *e = &t->e;
-    uint64_t retry = emit_exec(e);
     struct amode last = low;
     last.disp += (int32_t)span - 1;
     emit_lea32(e, T1, low);
@@ -183,10 +181,19 @@ static void check_tlb(struct translation *t, struct amode low, unsigned span, ui
     emit_lea(e, T2, last);
     emit_alu_imm(e, 4, T2, -(int32_t)PAGE_SIZE, true);
     emit_mem(e, ENC_W, 0x0b, T2, AT_VCPU(mmu.gen));
-    size_t tag = offsetof(struct tlb_entry, tag) + (fill & FILL_WRITE ? sizeof(uint64_t) : 0);
+    size_t tag = offsetof(struct tlb_entry, tag) + (write ? sizeof(uint64_t) : 0);
     emit_mem(e, ENC_W, 0x3b, T2, (struct amode){ H_RSP, T1, 0, tlb_offset(t, tag) });
-    fill_at(t, STUB_FILL, emit_jcc(e, 5, emit_exec(e)), retry, low)->fill = fill;
+    uint8_t *miss = emit_jcc(e, 5, emit_exec(e));
     emit_load(e, T1, (struct amode){ H_RSP, T1, 0, tlb_offset(t, offsetof(struct tlb_entry, addend)) });
+    return miss;
+}
+
+/* The general form: by the TLB. */
+static void check_tlb(struct translation *t, struct amode low, unsigned span, uint32_t fill)
+{
+    uint64_t retry = emit_exec(&t->e);
+    uint8_t *miss = probe_emit(t, low, span, fill & FILL_WRITE);
+    fill_at(t, STUB_FILL, miss, retry, low)->fill = fill;
 }
 
 /* --- spots --- */
@@ -270,12 +277,12 @@ static void flat_check(struct translation *t, unsigned seg, bool write)
     stub_new(t, STUB_EXIT, emit_jcc(&t->e, 4, emit_exec(&t->e)))->info = exit_at(t, BT_BAIL, t->index);
 }
 
-static struct amode group_slot(int group) { return amode_at(H_RSP, AREA_OFF(group) + 8 * group); }
+struct amode group_slot(int group) { return amode_at(H_RSP, AREA_OFF(group) + 8 * group); }
 
 struct amode access_emit(struct translation *t, struct access *a, struct amode ea)
 {
     struct amode host = { ea.base, T1, 0, ea.disp };
-    if (!a->first) {
+    if (!a->first || (t->strip && a->group != NO_GROUP && t->plan.groups[a->group].hoisted)) {
         if (t->delta_group != a->group)
             emit_load(&t->e, T1, group_slot(a->group));
         t->delta_group = a->group;
@@ -404,14 +411,21 @@ static void simd_stub(struct translation *t, const struct stub *s)
     emit_jmp(&t->e, s->retry);
 }
 
+static void strip_failed(struct translation *t, const struct stub *s)
+{
+    (void)s;
+    strip_stub(t);
+}
+
 static void loop_stub(struct translation *t, const struct stub *s)
 {
+    uint64_t to = s->retry ? s->retry : bt_exec_addr(t->b, t->loop_at);
     if (!counting(t) || !s->rest) {
-        emit_patch(&t->e, s->from, bt_exec_addr(t->b, t->loop_at));
+        emit_patch(&t->e, s->from, to);
         return;
     }
     uncount(t, s->rest);
-    emit_jmp(&t->e, bt_exec_addr(t->b, t->loop_at));
+    emit_jmp(&t->e, to);
 }
 
 void stubs_emit(struct translation *t)
@@ -419,7 +433,7 @@ void stubs_emit(struct translation *t)
     static void (*const emit[])(struct translation *t, const struct stub *s) = {
         [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,     [STUB_LINK] = link_stub, [STUB_FAR] = far_stub,
         [STUB_COUNT] = count_stub, [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub,
-        [STUB_LOOP] = loop_stub,   [STUB_SPOT] = spot_stub,     [STUB_SPOTS] = spots_stub,
+        [STUB_STRIP] = strip_failed, [STUB_LOOP] = loop_stub,   [STUB_SPOT] = spot_stub,     [STUB_SPOTS] = spots_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
         const struct stub *s = &t->stubs[i];

@@ -119,45 +119,21 @@ static void jump_to(struct translation *t, int64_t to, int32_t adjust)
     }
 }
 
-void fall_through_emit(struct translation *t, unsigned to)
+void fall_through_emit(struct translation *t, unsigned to, unsigned rest)
 {
     if (on_page(to)) {
         if (t->state == FLAGS_R)
             flags_to_e(t);
-        link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, 0);
+        link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, rest);
     } else
         far_jump_emit(t, to, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
-}
-
-/* A jump to the unit's own start whose flags a recipe gives: to the body's second copy. */
-static bool loop_back(struct translation *t, struct planned *p)
-{
-    if (!pass_on(t->b, ENGINE_PASS_CHAIN) || (t->has_loop && !recipe_equal(&t->recipe, &t->loop_recipe)))
-        return false;
-    if (t->loop_at) {
-        uint8_t *from = emit_jcc(&t->e, p->in.cond, bt_exec_addr(t->b, t->loop_at));
-        if (counting(t) && rest_after(t)) {
-            emit_patch(&t->e, from, emit_exec(&t->e));
-            struct stub *s = stub_new(t, STUB_LOOP, from);
-            s->rest = (uint16_t)rest_after(t);
-        }
-        return true;
-    }
-    if (t->has_loop || !t->loops || !recipe_holds_from(&t->plan, &t->recipe, 0))
-        return false;
-    t->has_loop = true;
-    t->loop_recipe = t->recipe;
-    t->loop_simd = t->simd_ready;
-    struct stub *s = stub_new(t, STUB_LOOP, emit_jcc(&t->e, p->in.cond, emit_exec(&t->e)));
-    s->rest = (uint16_t)rest_after(t);
-    return true;
 }
 
 static void jcc_emit(struct translation *t, struct planned *p)
 {
     int64_t to = target_of(p);
     flags_to_e(t);
-    if (to == t->plan.start && loop_back(t, p))
+    if (to == t->plan.start && t->loops && loop_back(t, p))
         return;
     if (on_page(to)) {
         poll_for(t, to);

@@ -88,6 +88,8 @@ struct bt_area {
     uint32_t simd_live; /* XMM registers of the guest are in the host's */
     uint32_t pad;
     uint32_t spot_credit; /* misses until the next sample */
+    int32_t strip_skip; /* rounds of a loop until its strip is tried again */
+    uint32_t strip;     /* rounds left in the strip */
     uint32_t pad2;
     uint64_t group[GROUP_SLOTS]; /* host minus guest address of a group of accesses */
     struct bt *bt;

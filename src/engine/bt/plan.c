@@ -7,9 +7,6 @@
  */
 #include "engine/bt/unit.h"
 
-#define SYMBOL_RIP 17u /* the page's address */
-#define SYMBOL_NEXT 32u
-
 struct tracker {
     struct symbol reg[16];
     uint16_t next;
@@ -146,13 +143,29 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
     };
 }
 
+/* A jump back to the start: what moved by how much. */
+static void note_back(struct unit_plan *p, const struct tracker *k, unsigned i)
+{
+    const struct planned *x = &p->insns[i];
+    if (p->back >= 0 || x->how != HOW_JCC || x->end + (int64_t)x->in.imm != p->start)
+        return;
+    p->back = (int)i;
+    p->steady = 0;
+    for (unsigned r = 0; r < 16; r++)
+        if (k->reg[r].id == r + 1 && k->reg[r].add == (int32_t)k->reg[r].add) {
+            p->steady |= (uint16_t)(1u << r);
+            p->stride[r] = k->reg[r].add;
+        }
+}
+
 void unit_plan(struct unit_plan *p, const struct bt *b)
 {
-    struct tracker k = { .next = SYMBOL_NEXT, .bytes = p->addr_bytes };
+    struct tracker k = { .next = SYMBOLS_FIXED, .bytes = p->addr_bytes };
     bool merge = pass_on(b, ENGINE_PASS_MERGE);
     for (unsigned r = 0; r < 16; r++)
         k.reg[r] = (struct symbol){ (uint16_t)(r + 1), 0 };
     p->ngroups = 0;
+    p->back = -1;
     for (unsigned i = 0; i < p->count && p->insns[i].how != HOW_BAIL; i++) {
         struct planned *x = &p->insns[i];
         /* Two accesses: the stack's check comes first (call [mem], push [mem]). */
@@ -175,5 +188,6 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             for (unsigned g = 0; g < p->ngroups; g++)
                 p->groups[g].closed = true;
         follow(&k, x);
+        note_back(p, &k, i);
     }
 }

@@ -68,7 +68,7 @@ static void set_page(struct translation *t)
     emit_store(&t->e, AT_AREA(page), T0);
 }
 
-static void count_emit(struct translation *t)
+void count_emit(struct translation *t)
 {
     if (!counting(t))
         return;
@@ -173,38 +173,21 @@ static bool goes_on(const struct planned *last)
     }
 }
 
-static void body_emit(struct translation *t)
+void body_emit(struct translation *t, unsigned last)
 {
     struct unit_plan *p = &t->plan;
     if (p->crossing) { /* its unit is another one in each address space */
         far_jump_emit(t, p->start, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
         return;
     }
-    for (t->index = 0; t->index < p->count; t->index++) {
+    for (t->index = 0; t->index <= last; t->index++) {
         t->plan.insns[t->index].host_at = here(t);
         insn_emit(t, &p->insns[t->index]);
         flags_follow(t, &p->insns[t->index]);
     }
-    t->index = p->count - 1;
-    if (goes_on(&p->insns[p->count - 1]))
-        fall_through_emit(t, p->insns[p->count - 1].end);
-}
-
-/* The body once more, for jumps back to the unit's start. */
-static void loop_emit(struct translation *t)
-{
-    if (!t->has_loop)
-        return;
-    t->state = FLAGS_R;
-    t->recipe = t->loop_recipe;
-    t->simd_ready = t->loop_simd;
-    t->delta_group = NO_GROUP;
-    t->index = 0;
-    t->loop_at = here(t);
-    poll_emit(t);
-    t->stubs[t->nstubs - 1].info = EXIT_INFO(BT_LOOK, t->plan.start, 0);
-    count_emit(t);
-    body_emit(t);
+    t->index = last;
+    if (goes_on(&p->insns[last]))
+        fall_through_emit(t, p->insns[last].end, t->unit->insns - 1u - last);
 }
 
 static void count_insns(struct bt *b, const struct unit_plan *p)
@@ -279,8 +262,8 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     enum first_event first = first_event(&t.plan);
     t.host_start = here(&t);
     entries_emit(&t, first);
-    t.loops = first == FIRST_LOST;
-    body_emit(&t);
+    t.loops = first != FIRST_NEEDED;
+    body_emit(&t, t.plan.count - 1);
     loop_emit(&t);
     late_entry(&t, first);
     t.host_stubs = here(&t);

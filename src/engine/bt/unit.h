@@ -55,9 +55,14 @@ struct group {
     int64_t low, high; /* bytes from the symbols, [low, high) */
     uint8_t count;
     bool slot; /* kept in memory for later accesses */
+    bool hoisted;   /* checked once for a strip of a loop */
+    int64_t stride; /* bytes it moves each time round */
     bool closed; /* no later access may join: translations may have changed */
 };
 #define GROUP_SPAN 256
+/* Symbols: 0 none, 1..16 the registers at the unit's start, then the page's address; above SYMBOLS_FIXED made on the way. */
+#define SYMBOL_RIP 17u
+#define SYMBOLS_FIXED 32u
 
 struct planned {
     struct insn in;
@@ -74,6 +79,10 @@ struct unit_plan {
     struct group groups[GROUP_SLOTS];
     unsigned ngroups;
     uint16_t start; /* offset in the page */
+    /* The first jump back to the start, or -1; there, registers that moved by a constant since the start, and by how much. */
+    int back;
+    uint16_t steady;
+    int64_t stride[16];
     bool code64;
     uint8_t addr_bytes; /* of stack pointer and rip: 4 or 8 */
     bool crossing;      /* the first instruction goes on on the next page; none is in the plan */
@@ -111,6 +120,7 @@ struct stub {
         STUB_SIMD,   /* loads XMM registers */
         STUB_SPOT,   /* the same for a spot */
         STUB_SPOTS,  /* the unit's spots are out of date */
+        STUB_STRIP,  /* a strip's set-up failed */
         STUB_LOOP,   /* to the body's second copy */
     } kind;
     uint8_t *from;  /* rel32 of the jump that comes here, or NULL */
@@ -148,7 +158,10 @@ struct translation {
     struct recipe loop_recipe;
     bool loop_simd;
     bool loops; /* a second copy is wanted */
-    uint32_t loop_at;   /* offset in the cache, 0: not made yet */
+    uint32_t loop_at; /* offset in the cache, 0: not made yet */
+    bool strip;       /* the copy being made has no checks for hoisted groups */
+    uint32_t strip_next, checked_at;
+    uint8_t *to_checked;
     uint32_t host_start, host_stubs; /* offsets in the cache */
     unsigned nstubs;
     struct stub stubs[STUBS]; /* last: not cleared for each unit */
@@ -176,6 +189,9 @@ void unit_plan(struct unit_plan *p, const struct bt *b);
 struct amode ea_emit(struct translation *t, const struct insn *in, const struct mem_operand *m, unsigned end);
 /* What LEA computes: base, index and displacement as a host operand. */
 struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsigned end);
+/* Looks a translation up: T1 = distance. Returns the rel32 of the jump taken when it is not there; destroys T2 and EFLAGS. */
+uint8_t *probe_emit(struct translation *t, struct amode low, unsigned span, bool write);
+struct amode group_slot(int group);
 /* The absolute 64-bit address of MOV moffs. */
 struct amode moffs_ea(struct translation *t, const struct insn *in);
 /* From a guest address to the host's operand: checks unless its group was checked. Leaves T0 alone; destroys T1, T2. */
@@ -206,6 +222,19 @@ bool recipe_holds_from(const struct unit_plan *p, const struct recipe *r, unsign
 /* Can anybody see the flags that instruction i leaves? */
 bool flags_observed_after(const struct unit_plan *p, unsigned i);
 
+/* --- loop.c ------------------------------------------------------------------------------------------------------- */
+/* A taken jump to the unit's start, in state E: true when it goes to a copy of the body. */
+bool loop_back(struct translation *t, const struct planned *p);
+/* Writes the copies that loop_back() asked for. */
+void loop_emit(struct translation *t);
+/* The set-up of a strip failed. */
+void strip_stub(struct translation *t);
+
+/* --- translate.c -------------------------------------------------------------------------------------------------- */
+/* Emits instructions 0..last and the way on behind them. */
+void body_emit(struct translation *t, unsigned last);
+void count_emit(struct translation *t);
+
 /* --- copy.c ------------------------------------------------------------------------------------------------------ */
 /* Can it be re-encoded at all? */
 bool copy_possible(const struct insn *in, uint32_t key);
@@ -221,7 +250,7 @@ void bt_trace_unit(const struct translation *t);
 /* --- branch.c ---------------------------------------------------------------------------------------------------- */
 void branch_emit(struct translation *t, struct planned *p);
 /* At the unit's end, where it goes on at page offset `to`. */
-void fall_through_emit(struct translation *t, unsigned to);
+void fall_through_emit(struct translation *t, unsigned to, unsigned rest);
 /* Jumps to the page offset `to`, on another page, adding to the guest's RSP; in state S. `miss`: the exit when the target is
  * not in the jump table; BT_LOOK_FAR goes on there, BT_BAIL is for the branch itself. */
 void far_jump_emit(struct translation *t, int64_t to, int32_t adjust_rsp, uint32_t miss);
