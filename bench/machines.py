@@ -6,6 +6,7 @@ A machine prints lines that begin with "bench" (guest/main.c). Every measurement
 and "bench-clock"; the time between their arrivals here is held against what the guest's clock said.
 """
 
+import ctypes
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 APPEND = "console=ttyS0 panic=-1"
 # Both sides get the same kernel, but show it different processors: without this it would defend itself differently.
 NO_MITIGATIONS = "mitigations=off"
@@ -149,6 +151,11 @@ class Ended:
     came_up: bool     # to init
 
 
+def die_with_parent():
+    """In the child, before the program: nothing goes on when the ruler itself is killed."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 class Process:
     """A machine in a process group of its own, that is gone when this is left, however it is left."""
 
@@ -156,7 +163,8 @@ class Process:
         self.errors = tempfile.TemporaryFile()
         self.start = time.monotonic()
         self.popen = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                      stderr=self.errors, start_new_session=True)
+                                      stderr=self.errors, start_new_session=True,
+                                      preexec_fn=die_with_parent)
         self.timer = None
         self.limit(limit)
 
