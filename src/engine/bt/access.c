@@ -320,7 +320,8 @@ static void exit_emit(struct translation *t, const struct stub *s, uint32_t info
     if (t->state == FLAGS_R)
         flags_to_e(t);
     emit_mov_imm32(&t->e, T1, info);
-    emit_mov_imm32(&t->e, T2, arg);
+    if (EXIT_KIND(info) == BT_LINK)
+        emit_mov_imm32(&t->e, T2, arg);
     emit_jmp(&t->e, bt_exec_addr(t->b, t->state == FLAGS_E ? t->b->gate_exit_e : t->b->gate_exit_s));
 }
 

@@ -21,6 +21,7 @@
 #include "host/memory.h"
 
 #define DEFAULT_WARM 4
+#define COLD_ARENA (4u << 20) /* decoded code that is not translated yet */
 
 /* --- keys and contexts --------------------------------------------------------------------------------------- */
 
@@ -427,7 +428,7 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
     if (cfg)
         b->cfg = *cfg;
     b->warm = (uint8_t)(b->cfg.warm ? b->cfg.warm - 1 : DEFAULT_WARM);
-    int err = block_cache_init(&b->interp, e);
+    int err = block_cache_init(&b->interp, COLD_ARENA, e);
     if (!err)
         err = bt_cache_init(b, e);
     if (!err) {

@@ -18,7 +18,6 @@
 
 #include <errno.h>
 
-#define ARENA_SIZE (32u << 20)
 #define HASH_BUCKETS (1u << 15)
 #define INSN_MAX 15u
 #define OPS_SIZE(n) (sizeof(struct block) + (n) * sizeof(struct op))
@@ -30,9 +29,10 @@
 
 static const _Atomic uint32_t constant_version;
 
-int block_cache_init(struct interp *c, struct error *e)
+int block_cache_init(struct interp *c, size_t arena, struct error *e)
 {
-    c->arena = host_pages_alloc(ARENA_SIZE);
+    c->arena_size = arena;
+    c->arena = host_pages_alloc(c->arena_size);
     c->hash = host_pages_alloc(HASH_BUCKETS * sizeof(*c->hash));
     if (!c->arena || !c->hash) {
         block_cache_free(c);
@@ -45,7 +45,7 @@ int block_cache_init(struct interp *c, struct error *e)
 void block_cache_free(struct interp *c)
 {
     if (c->arena)
-        host_pages_free(c->arena, ARENA_SIZE);
+        host_pages_free(c->arena, c->arena_size);
     if (c->hash)
         host_pages_free(c->hash, HASH_BUCKETS * sizeof(*c->hash));
     c->arena = NULL;
@@ -193,7 +193,7 @@ struct builder {
 
 static struct block *arena_begin(struct interp *c)
 {
-    if (c->arena_used + BLOCK_SIZE_MAX > ARENA_SIZE)
+    if (c->arena_used + BLOCK_SIZE_MAX > c->arena_size)
         block_cache_flush(c);
     return (struct block *)(void *)(c->arena + c->arena_used);
 }

@@ -6,7 +6,8 @@
 
 #include "engine/interp/op.h"
 
-int block_cache_init(struct interp *c, struct error *e);
+/* Decoded code lives in an arena of this many bytes. */
+int block_cache_init(struct interp *c, size_t arena, struct error *e);
 void block_cache_free(struct interp *c);
 /* Forgets every block. */
 void block_cache_flush(struct interp *c);

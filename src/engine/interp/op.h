@@ -87,7 +87,7 @@ struct interp {
     void (*trace)(void *ctx, const struct vcpu *v); /* called before each instruction */
     void *trace_ctx;
     uint8_t *arena;
-    size_t arena_used;
+    size_t arena_size, arena_used;
     struct block **hash;
     struct lookup_entry lookup[LOOKUP_ENTRIES];
 };

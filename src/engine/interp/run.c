@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define ARENA (32u << 20)
 /* Stack that handlers may use before the run loop takes over; one block more fits behind it. */
 #define STACK_ROOM (64u << 10)
 
@@ -216,7 +217,7 @@ static int interp_vcpu_create(struct vcpu *v, const struct engine_config *cfg, s
     struct interp *c = calloc(1, sizeof(*c));
     if (!c)
         return error_set(e, -ENOMEM, "no memory for the interpreter");
-    int err = block_cache_init(c, e);
+    int err = block_cache_init(c, ARENA, e);
     if (err) {
         free(c);
         return err;
