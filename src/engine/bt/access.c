@@ -345,6 +345,14 @@ static void spots_stub(struct translation *t, const struct stub *s)
     exit_emit(t, s, s->info, unit_index(t));
 }
 
+static void lookup_stub(struct translation *t, const struct stub *s)
+{
+    emit_mov(&t->e, T2, T0);
+    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_lookup));
+    emit_jmp(&t->e, s->retry);
+    exit_emit(t, s, s->info, unit_index(t));
+}
+
 static void exit_stub(struct translation *t, const struct stub *s)
 {
     if (s->site >= 0)
@@ -432,6 +440,7 @@ static void loop_stub(struct translation *t, const struct stub *s)
 void stubs_emit(struct translation *t)
 {
     static void (*const emit[])(struct translation *t, const struct stub *s) = {
+        [STUB_LOOKUP] = lookup_stub,
         [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,     [STUB_LINK] = link_stub, [STUB_FAR] = far_stub,
         [STUB_COUNT] = count_stub, [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub,
         [STUB_STRIP] = strip_failed, [STUB_LOOP] = loop_stub,   [STUB_SPOT] = spot_stub,     [STUB_SPOTS] = spots_stub,

@@ -51,8 +51,11 @@ static struct amode stack_ea(struct translation *t, unsigned base, int32_t disp)
 static void jump_table_emit(struct translation *t, int32_t adjust, uint32_t miss)
 {
     struct emitter *e = &t->e;
+    uint64_t again = emit_exec(e);
+    enum stub_kind kind = STUB_EXIT;
     uint8_t *from;
     if (pass_on(t->b, ENGINE_PASS_INDIRECT)) {
+        kind = STUB_LOOKUP;
         emit_reg(e, 0, 0x69, T1, T0); /* imul r32, r/m32, imm32 */
         emit_imm(e, JUMP_HASH, 4);
         emit_reg(e, 0, 0xc1, 5, T1);
@@ -67,7 +70,8 @@ static void jump_table_emit(struct translation *t, int32_t adjust, uint32_t miss
     } else {
         from = emit_jmp(e, emit_exec(e));
     }
-    struct stub *s = stub_new(t, STUB_EXIT, from);
+    struct stub *s = stub_new(t, kind, from);
+    s->retry = again;
     s->info = miss;
 }
 

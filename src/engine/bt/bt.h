@@ -183,7 +183,8 @@ struct bt_site {
     X(lookup_misses) X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) \
     X(fills_failed) X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) \
     X(cache_flushes) X(contexts_recycled) X(translate_ns) \
-    X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) X(calls_left) X(faults_delivered)
+    X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) X(calls_left) X(faults_delivered) \
+    X(jumps_found)
 
 struct bt_counters {
 #define X(name) uint64_t name;
@@ -204,7 +205,7 @@ struct bt {
     struct host_code code;
     uint32_t used;      /* bytes of the cache */
     uint32_t gates_end; /* flushing keeps what is below */
-    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink, gate_spot, gate_spots, gate_call;
+    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
@@ -291,6 +292,9 @@ struct bt_context *bt_context_now(struct bt *b);
  * code goes on: CALL_WENT_ON behind the call, CALL_LEAVE to the run loop, else the address of a unit for exit_lin. May
  * raise. */
 uint64_t bt_call_out(struct vcpu *v, uint32_t index);
+/* Puts the unit at linear address `lin` into the jump table of the present context. False: there is none yet. Raises
+ * nothing. Called by generated code. */
+bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused);
 enum { CALL_WENT_ON, CALL_LEAVE };
 
 /* --- translate.c --------------------------------------------------------------------------------------------- */

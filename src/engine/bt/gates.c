@@ -4,7 +4,7 @@
  *
  *   enter(v, code, lin): C's stack pointer is put away, the guest's registers are loaded, jump to `code` (T0 = lin)
  *   exit_e / exit_s:     the guest's registers are put away (flags too, in state E), back to C; T1 exit, T2 argument
- *   fill, unlink:        call C and return, 5 bytes further when C said false
+ *   fill, unlink, lookup: call C and return, 5 bytes further when C said false
  *   call:                C does an instruction on the guest's registers in v->s; returns, jumps to another unit, or leaves
  *   simd:                loads the guest's XMM registers
  *
@@ -194,6 +194,8 @@ void bt_gates_emit(struct bt *b)
     emit_call_out(&e, bt_spots_reset);
     b->gate_unlink = HERE;
     emit_call_out(&e, bt_unlink);
+    b->gate_lookup = HERE;
+    emit_call_out(&e, bt_lookup);
     b->gate_call = HERE;
     emit_call_insn(&e);
     b->gate_simd = HERE;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Instructions that are done by calling the interpreter's handler from generated code, system instructions above all.
+ * Calls from generated code: instructions that are done by the interpreter's handler, system instructions above all; and
+ * targets of jumps that the jump table lacks.
  *
  *   unit ──► gate_call: registers to v->s, C's stack ──► bt_call_out: rip and count exact, handler
  *     ▲                                                      │
@@ -12,6 +13,7 @@
  */
 #include "engine/bt/unit.h"
 #include "engine/interp/block.h"
+#include "engine/interp/operand.h"
 
 /* Operations that the handlers leave to a block of their own, or that move rip in ways known to blocks only. */
 static bool is_near_branch(const struct insn *in)
@@ -138,10 +140,12 @@ static bool can_go_on(struct bt *b, const struct bt_context *before, const struc
 {
     struct vcpu *v = b->v;
     const struct bt_unit *u = &b->units[call->unit];
-    if (b->n.cache_flushes != flushes || !bt_unit_fresh(u) ||
-        bt_context_now(b) != before)
+    if (b->n.cache_flushes != flushes || !bt_unit_fresh(u))
         return false;
-    if (before->key & KEY_COUNT) {
+    const struct bt_context *now = bt_context_now(b);
+    if (now->epoch != before->epoch || now->key != before->key)
+        return false;
+    if (now->key & KEY_COUNT) {
         int64_t left = (int64_t)(b->interp.until - v->s.retired) - (call->rest - 1);
         if (left < 0)
             return false;
@@ -156,23 +160,51 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     struct interp *c = &b->interp;
     struct bt_area *a = bt_area(v);
     struct bt_call *call = call_at(b, index);
-    const struct bt_context *before = b->context;
+    const struct bt_context before = *b->context; /* its place may be given to another one */
     uint64_t flushes = b->n.cache_flushes, next;
     b->n.calls++;
     c->block = block_of(call);
     c->rip0 = (a->page + call->off) & v->lin_mask;
-    c->retired0 = before->key & KEY_COUNT ? c->until - (uint64_t)(a->left + call->rest) : v->s.retired;
+    c->retired0 = before.key & KEY_COUNT ? c->until - (uint64_t)(a->left + call->rest) : v->s.retired;
     next = (c->rip0 + c->block->bytes) & v->lin_mask;
     v->s.rip = c->rip0;
     v->s.retired = c->retired0 + 1;
     run_handler(v, c, c->block->ops);
     c->repeating = false;
     if (undisturbed(v, c)) {
-        if (v->s.rip == next && can_go_on(b, before, call, flushes)) {
+        if (v->s.rip == next && can_go_on(b, &before, call, flushes)) {
             b->n.calls_went_on++;
             return CALL_WENT_ON;
         }
         return jump_in_context(b);
     }
     return CALL_LEAVE;
+}
+
+/* --- targets --------------------------------------------------------------------------------------------------- */
+
+/* Host address of the code at `lin`, NULL where fetching it would fault. */
+static const uint8_t *code_at(struct mmu *m, uint64_t lin)
+{
+    const struct tlb_entry *e = tlb_slot(m->tlb, lin);
+    if (likely(e->tag_x == ((lin & ~(uint64_t)PAGE_OFFSET_MASK) | m->gen)))
+        return (const uint8_t *)(uintptr_t)(lin + e->addend);
+    if (mmu_peek(m, GVA(lin), ACCESS_FETCH, m->index).fault)
+        return NULL;
+    struct mmu_result r = mmu_translate(m, GVA(lin), ACCESS_FETCH, m->index);
+    return r.page && r.page->host ? r.page->host + (r.addr.v & PAGE_OFFSET_MASK) : NULL;
+}
+
+bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
+{
+    struct bt *b = bt_of(v);
+    (void)unused;
+    b->n.lookups++;
+    const uint8_t *host = vcpu_long64(v) && !is_canonical48(lin) ? NULL : code_at(&v->mmu, lin);
+    struct bt_unit *u = host ? bt_cache_find(b, host, b->context->key) : NULL;
+    if (!u || u->crossing) /* one of several, by the page that follows */
+        return false;
+    b->context->jumps[jump_slot(lin)] = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
+    b->n.jumps_found++;
+    return true;
 }

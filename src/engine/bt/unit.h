@@ -113,6 +113,7 @@ struct stub {
     enum stub_kind {
         STUB_FILL,   /* a check failed */
         STUB_EXIT,   /* leaves */
+        STUB_LOOKUP, /* a target is not in the jump table: looks it up, or leaves */
         STUB_LINK,   /* leaves for another place on this page, until it is linked */
         STUB_FAR,    /* a branch to another page */
         STUB_COUNT,  /* too few instructions left */
