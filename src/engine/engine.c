@@ -9,8 +9,8 @@
 #include "engine/interp/interp.h"
 
 const struct engine_ops *const engine_table[] = {
-    &interp_engine,
     &bt_engine,
+    &interp_engine,
     NULL,
 };
 

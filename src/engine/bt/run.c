@@ -20,7 +20,7 @@
 #include "host/faults.h"
 #include "host/memory.h"
 
-#define DEFAULT_WARM 4
+#define DEFAULT_WARM 16
 #define COLD_ARENA (4u << 20) /* decoded code that is not translated yet */
 
 /* --- keys and contexts --------------------------------------------------------------------------------------- */
