@@ -429,11 +429,25 @@ static void strip_failed(struct translation *t, const struct stub *s)
 static void loop_stub(struct translation *t, const struct stub *s)
 {
     uint64_t to = s->retry ? s->retry : bt_exec_addr(t->b, t->loop_at);
-    if (!counting(t) || !s->rest) {
+    bool from_first = !s->retry, save = t->loop_state == FLAGS_S || (t->loop_state == FLAGS_E && from_first);
+    if (!save && !(counting(t) && s->rest)) {
         emit_patch(&t->e, s->from, to);
         return;
     }
-    uncount(t, s->rest);
+    t->state = s->state;
+    t->recipe = s->recipe;
+    if (save)
+        flags_to_s(t);
+    if (counting(t) && s->rest)
+        uncount(t, s->rest);
+    if (t->loop_state == FLAGS_E) { /* a request leaves here */
+        emit_mem(&t->e, 0, 0x83, 7, AT_VCPU(requests));
+        emit_byte(&t->e, 0);
+        emit_jcc(&t->e, 4, to);
+        struct stub leave = { .state = FLAGS_S };
+        exit_emit(t, &leave, EXIT_INFO(BT_LOOK, t->plan.start, 0), 0);
+        return;
+    }
     emit_jmp(&t->e, to);
 }
 

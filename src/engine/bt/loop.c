@@ -7,7 +7,9 @@
  *                        │ └── none left ──│────────────────────────┴── none left
  *                        └────── jcc ── body with checks
  *
- * The flags at the start come from the jump's own recipe. An address that moves by a constant each time round, or not at all,
+ * The flags at the start are those of the jump: by its recipe (state R), else saved on the way (state S). When the body
+ * defines them anew before anybody looks, and nothing is counted, they are dropped (state E, any value); a request then sends
+ * the loop through the first body, whose jump back saves and leaves. An address that moves by a constant each time round, or not at all,
  * is checked once for as many rounds as stay on its page: the strip. Set-up only looks translations up; it fills none, since
  * it is too early for accesses that may not come. When one is missing the body with checks runs for a while.
  */
@@ -35,7 +37,7 @@ static unsigned rest_after(const struct translation *t) { return t->unit->insns 
 static void jump_back(struct translation *t, const struct planned *p, uint64_t target)
 {
     uint8_t *from = emit_jcc(&t->e, p->in.cond, target ? target : emit_exec(&t->e));
-    if (target && !(counting(t) && rest_after(t)))
+    if (target && t->loop_state != FLAGS_S && !(counting(t) && rest_after(t)))
         return;
     struct stub *s = stub_new(t, STUB_LOOP, from);
     s->retry = target;
@@ -44,17 +46,21 @@ static void jump_back(struct translation *t, const struct planned *p, uint64_t t
 
 bool loop_back(struct translation *t, const struct planned *p)
 {
-    if (!pass_on(t->b, ENGINE_PASS_CHAIN) || (t->has_loop && !recipe_equal(&t->recipe, &t->loop_recipe)))
+    if (!pass_on(t->b, ENGINE_PASS_CHAIN))
+        return false;
+    if (t->has_loop && t->loop_state == FLAGS_R && !recipe_equal(&t->recipe, &t->loop_recipe))
         return false;
     if (t->loop_at) {
         uint32_t to = t->strip && t->index == (unsigned)t->plan.back ? t->strip_next : t->loop_at;
         jump_back(t, p, bt_exec_addr(t->b, to));
         return true;
     }
-    if (!t->has_loop && !recipe_holds_from(&t->plan, &t->recipe, 0))
-        return false;
+    if (!t->has_loop) {
+        bool recipe = recipe_holds_from(&t->plan, &t->recipe, 0);
+        t->loop_state = recipe ? FLAGS_R : t->flags_dead && !counting(t) ? FLAGS_E : FLAGS_S;
+        t->loop_recipe = recipe ? t->recipe : (struct recipe){ .kind = RECIPE_NONE };
+    }
     t->has_loop = true;
-    t->loop_recipe = t->recipe;
     t->loop_simd = t->simd_ready;
     jump_back(t, p, 0);
     return true;
@@ -182,7 +188,7 @@ static void setup_emit(struct translation *t, bool in_register)
 
 static void begin_copy(struct translation *t)
 {
-    t->state = FLAGS_R;
+    t->state = t->loop_state;
     t->recipe = t->loop_recipe;
     t->simd_ready = t->loop_simd;
     t->delta_group = NO_GROUP;
@@ -217,8 +223,15 @@ void loop_emit(struct translation *t)
         return;
     begin_copy(t);
     t->loop_at = here(t);
-    poll_emit(t);
-    t->stubs[t->nstubs - 1].info = EXIT_INFO(BT_LOOK, t->plan.start, 0);
+    if (t->loop_state == FLAGS_E) {
+        emit_mem(&t->e, 0, 0x83, 7, AT_VCPU(requests)); /* cmp dword [requests], 0; jne */
+        emit_byte(&t->e, 0);
+        emit_jcc(&t->e, 5, bt_exec_addr(t->b, t->body_at));
+    } else {
+        poll_emit(t);
+        t->stubs[t->nstubs - 1].info = EXIT_INFO(BT_LOOK, t->plan.start, 0);
+    }
+    t->polled = true;
     if (pass_on(t->b, ENGINE_PASS_STRIP) && choose_hoisted(&t->plan))
         strip_emit(t);
     t->checked_at = here(t);

@@ -264,6 +264,8 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     t.host_start = here(&t);
     entries_emit(&t, first);
     t.loops = first != FIRST_NEEDED;
+    t.flags_dead = first == FIRST_DEFINED;
+    t.body_at = here(&t);
     body_emit(&t, t.plan.count - 1);
     loop_emit(&t);
     late_entry(&t, first);

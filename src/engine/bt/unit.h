@@ -156,7 +156,10 @@ struct translation {
     bool failed; /* out of room */
     /* The body's second copy, entered by jumps back to the unit's start: the flags there are known by a recipe. */
     bool has_loop;
+    enum flags_state loop_state;
     struct recipe loop_recipe;
+    bool flags_dead;  /* at the unit's start nobody looks at the flags before they are defined */
+    uint32_t body_at; /* where the first body begins */
     bool loop_simd;
     bool loops; /* a second copy is wanted */
     uint32_t loop_at; /* offset in the cache, 0: not made yet */
