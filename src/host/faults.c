@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fault handlers behind faults.h. Signal handlers are the process's, so the table of ranges is too. */
+/* The fault handlers behind faults.h. Signal handlers are the process's, so the table of fault_ranges is too. */
 #include "host/faults.h"
 
 #include <errno.h>
@@ -17,29 +17,29 @@ struct range {
     void *ctx;
 };
 
-static struct range ranges[RANGES];
-static once_flag ranges_once = ONCE_FLAG_INIT;
-static mtx_t ranges_lock;
+static struct range fault_ranges[RANGES];
+static once_flag fault_once = ONCE_FLAG_INIT;
+static mtx_t fault_lock;
 
 static const int caught[] = { SIGSEGV, SIGBUS, SIGFPE };
-static struct sigaction before[array_size(caught)];
+static struct sigaction fault_before[array_size(caught)];
 
 static uintptr_t resume_at(uintptr_t pc)
 {
     for (unsigned i = 0; i < RANGES; i++) {
-        uintptr_t base = atomic_load_explicit(&ranges[i].base, memory_order_acquire);
-        if (base && pc >= base && pc - base < ranges[i].size)
-            return ranges[i].fn(ranges[i].ctx, pc);
+        uintptr_t base = atomic_load_explicit(&fault_ranges[i].base, memory_order_acquire);
+        if (base && pc >= base && pc - base < fault_ranges[i].size)
+            return fault_ranges[i].fn(fault_ranges[i].ctx, pc);
     }
     return 0;
 }
 
 static void pass_on(int sig, siginfo_t *info, void *context)
 {
-    const struct sigaction *old = &before[0];
+    const struct sigaction *old = &fault_before[0];
     for (unsigned i = 0; i < array_size(caught); i++)
         if (caught[i] == sig)
-            old = &before[i];
+            old = &fault_before[i];
     if (old->sa_flags & SA_SIGINFO)
         old->sa_sigaction(sig, info, context);
     else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN)
@@ -61,26 +61,26 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 static void install(void)
 {
     struct sigaction sa = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
-    mtx_init(&ranges_lock, mtx_plain);
+    mtx_init(&fault_lock, mtx_plain);
     for (unsigned i = 0; i < array_size(caught); i++)
-        sigaction(caught[i], &sa, &before[i]);
+        sigaction(caught[i], &sa, &fault_before[i]);
 }
 
 int host_faults_catch(const void *base, size_t size, host_fault_fn fn, void *ctx, struct error *e)
 {
-    call_once(&ranges_once, install);
-    mtx_lock(&ranges_lock);
-    struct range *r = ranges;
-    while (r < ranges + RANGES && atomic_load(&r->base))
+    call_once(&fault_once, install);
+    mtx_lock(&fault_lock);
+    struct range *r = fault_ranges;
+    while (r < fault_ranges + RANGES && atomic_load(&r->base))
         r++;
-    bool found = r < ranges + RANGES;
+    bool found = r < fault_ranges + RANGES;
     if (found) {
         r->size = size;
         r->fn = fn;
         r->ctx = ctx;
         atomic_store_explicit(&r->base, (uintptr_t)base, memory_order_release);
     }
-    mtx_unlock(&ranges_lock);
+    mtx_unlock(&fault_lock);
     return found ? 0 : error_set(e, -ENOSPC, "too many processors translate code in one process (%d)", RANGES);
 }
 
@@ -88,10 +88,10 @@ void host_faults_forget(const void *base)
 {
     if (!base)
         return;
-    call_once(&ranges_once, install);
-    mtx_lock(&ranges_lock);
-    for (struct range *r = ranges; r < ranges + RANGES; r++)
+    call_once(&fault_once, install);
+    mtx_lock(&fault_lock);
+    for (struct range *r = fault_ranges; r < fault_ranges + RANGES; r++)
         if (atomic_load(&r->base) == (uintptr_t)base)
             atomic_store(&r->base, 0);
-    mtx_unlock(&ranges_lock);
+    mtx_unlock(&fault_lock);
 }

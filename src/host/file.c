@@ -129,3 +129,19 @@ bool host_output_wait(struct host_output *out, int ms)
     /* An error or hang-up counts as writable: the write will tell which. */
     return poll(&wait, 1, ms) > 0;
 }
+
+FILE *host_file_stream(int fd)
+{
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    FILE *out = own < 0 ? NULL : fdopen(own, "a");
+    if (!out && own >= 0)
+        close(own);
+    return out;
+}
+
+FILE *host_perf_map_open(void)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "/tmp/perf-%d.map", (int)getpid());
+    return fopen(name, "ae");
+}

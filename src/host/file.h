@@ -3,6 +3,8 @@
 #ifndef SUNDOG_HOST_FILE_H
 #define SUNDOG_HOST_FILE_H
 
+#include <stdio.h>
+
 #include "base/error.h"
 #include "base/types.h"
 
@@ -18,6 +20,10 @@ must_use int host_write_all(int fd, const void *buf, size_t len);
 /* Creates or empties a file for writing; the descriptor, or -errno with a message. */
 must_use int host_file_create(const char *path, struct error *e);
 void host_file_close(int fd);
+/* A stream that adds to what `fd` writes; closing it leaves `fd` open. NULL without memory. */
+FILE *host_file_stream(int fd);
+/* /tmp/perf-PID.map, where `perf` looks for names of generated code; NULL when it cannot be written. */
+FILE *host_perf_map_open(void);
 
 /* An output that is written without blocking, whoever else shares the descriptor. */
 struct host_output {

@@ -8,9 +8,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "cpu/mode.h"
+#include "host/file.h"
 
 #define SAMPLE 15u
 
@@ -69,7 +69,7 @@ static void write_one(FILE *out, unsigned id, enum bail_reason why, const struct
 
 void bt_bails_close(struct bt *b)
 {
-    FILE *out = b->bails ? fdopen(dup(b->cfg.trace_fd), "a") : NULL;
+    FILE *out = b->bails ? host_file_stream(b->cfg.trace_fd) : NULL;
     if (out) {
         for (unsigned id = 0; id < INSN_ID_COUNT; id++)
             for (unsigned why = 0; why < BAIL_REASONS; why++)

@@ -229,6 +229,7 @@ struct bt {
     struct bt_context *context;
     unsigned next_context;
     struct bt_jump *jump_memory;
+    struct translation *scratch; /* the unit being made */
     struct bt_counters n;
     FILE *perf_map;
     struct bt_bails *bails; /* NULL: not counted */

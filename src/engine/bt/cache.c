@@ -5,7 +5,7 @@
  * A unit that was taken out stays where it is until then: jump tables may still hold its address, so its entries are
  * overwritten with a jump to an exit.
  */
-#include "engine/bt/bt.h"
+#include "engine/bt/unit.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -56,7 +56,8 @@ int bt_cache_init(struct bt *b, struct error *e)
     b->sites = host_pages_alloc(b->max_sites * sizeof(*b->sites));
     b->calls = host_pages_alloc(b->max_calls * CALL_STRIDE);
     b->jump_memory = host_pages_alloc(JUMP_MEMORY);
-    if (!b->units || !b->links || !b->sites || !b->calls || !b->jump_memory) {
+    b->scratch = host_pages_alloc(sizeof(*b->scratch));
+    if (!b->units || !b->links || !b->sites || !b->calls || !b->jump_memory || !b->scratch) {
         bt_cache_free(b);
         return error_set(e, -ENOMEM, "no memory for translated code; try a smaller --code-cache");
     }
@@ -72,6 +73,7 @@ void bt_cache_free(struct bt *b)
     host_pages_free(b->sites, b->max_sites * sizeof(*b->sites));
     host_pages_free(b->calls, b->max_calls * CALL_STRIDE);
     host_pages_free(b->jump_memory, JUMP_MEMORY);
+    host_pages_free(b->scratch, sizeof(*b->scratch));
     host_code_unmap(&b->code);
 }
 

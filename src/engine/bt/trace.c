@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* To see inside: each unit's guest code beside its host code, and a map that names units for perf. */
 #include "engine/bt/unit.h"
+#include "host/file.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 static void put_hex(FILE *out, const uint8_t *p, size_t n)
 {
@@ -43,7 +43,7 @@ void bt_trace_unit(const struct translation *t)
 {
     const struct bt *b = t->b;
     if (b->cfg.trace_fd > 0) {
-        FILE *out = fdopen(dup(b->cfg.trace_fd), "a");
+        FILE *out = host_file_stream(b->cfg.trace_fd);
         if (out) {
             write_unit(out, t);
             fclose(out);
@@ -56,11 +56,9 @@ void bt_trace_unit(const struct translation *t)
 
 void bt_trace_open(struct bt *b)
 {
-    char name[64];
     if (!b->cfg.perf_map)
         return;
-    snprintf(name, sizeof(name), "/tmp/perf-%d.map", (int)getpid());
-    b->perf_map = fopen(name, "a");
+    b->perf_map = host_perf_map_open();
     if (b->perf_map)
         fprintf(b->perf_map, "%llx %x sundog_gates\n", (unsigned long long)bt_exec_addr(b, 0), b->gates_end);
 }

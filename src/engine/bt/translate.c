@@ -238,56 +238,56 @@ static void count_unit(struct bt *b, const struct bt_unit *u, const struct unit_
 static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct bt_code *second,
                             uint32_t key, bool *full)
 {
-    static _Thread_local struct translation t; /* too large for a stack */
+    struct translation *t = b->scratch;
     uint64_t began = host_monotonic_ns();
     *full = !bt_cache_room(b, CODE_MAX);
     if (*full)
         return NULL;
-    memset(&t, 0, offsetof(struct translation, stubs));
-    t.b = b;
-    t.key = key;
-    t.e = bt_emitter(b);
-    t.delta_group = NO_GROUP;
+    memset(t, 0, offsetof(struct translation, stubs));
+    t->b = b;
+    t->key = key;
+    t->e = bt_emitter(b);
+    t->delta_group = NO_GROUP;
     uint32_t sites = b->nsites;
-    struct bt_unit *u = t.unit = &b->units[b->nunits];
+    struct bt_unit *u = t->unit = &b->units[b->nunits];
     *u = (struct bt_unit){ .host = at->host, .key = key, .first_link = b->nlinks };
-    if (!plan_unit(&t, at, second, u))
+    if (!plan_unit(t, at, second, u))
         return NULL;
-    unit_plan(&t.plan, b);
-    if (t.plan.count) {
-        const struct planned *last = &t.plan.insns[t.plan.count - 1];
-        u->insns = (uint16_t)(t.plan.count - (last->how == HOW_BAIL));
-        u->guest_bytes = (uint16_t)(last->end - t.plan.start);
+    unit_plan(&t->plan, b);
+    if (t->plan.count) {
+        const struct planned *last = &t->plan.insns[t->plan.count - 1];
+        u->insns = (uint16_t)(t->plan.count - (last->how == HOW_BAIL));
+        u->guest_bytes = (uint16_t)(last->end - t->plan.start);
     }
     uint32_t calls = b->ncalls;
-    enum first_event first = first_event(&t.plan);
-    t.host_start = here(&t);
-    entries_emit(&t, first);
-    t.loops = first != FIRST_NEEDED;
-    t.flags_dead = first == FIRST_DEFINED;
-    t.body_at = here(&t);
-    body_emit(&t, t.plan.count - 1);
-    loop_emit(&t);
-    late_entry(&t, first);
-    t.host_stubs = here(&t);
-    stubs_emit(&t);
-    if (t.e.full || t.failed) {
+    enum first_event first = first_event(&t->plan);
+    t->host_start = here(t);
+    entries_emit(t, first);
+    t->loops = first != FIRST_NEEDED;
+    t->flags_dead = first == FIRST_DEFINED;
+    t->body_at = here(t);
+    body_emit(t, t->plan.count - 1);
+    loop_emit(t);
+    late_entry(t, first);
+    t->host_stubs = here(t);
+    stubs_emit(t);
+    if (t->e.full || t->failed) {
         b->nlinks = u->first_link;
         b->nsites = sites;
         b->ncalls = calls;
-        *full = t.e.full;
+        *full = t->e.full;
         return NULL;
     }
-    u->code_bytes = here(&t) - b->used;
+    u->code_bytes = here(t) - b->used;
     uint32_t filled = b->used / SETTLE * SETTLE;
-    b->used = (here(&t) + 15) & ~15u;
+    b->used = (here(t) + 15) & ~15u;
     if (b->used / SETTLE * SETTLE != filled) /* written once; a link patched later brings its page back */
         host_code_settle(&b->code, filled, SETTLE);
     b->nunits++;
     bt_cache_add(b, u);
-    count_unit(b, u, &t.plan);
+    count_unit(b, u, &t->plan);
     if (b->cfg.trace_fd > 0 || b->perf_map)
-        bt_trace_unit(&t);
+        bt_trace_unit(t);
     b->n.translate_ns += host_monotonic_ns() - began;
     return u;
 }
