@@ -21,43 +21,39 @@
 #define CODE_AT START_AT
 #define DATA_AT 0x50000u
 
-/* Engines catch host traps by handlers that they set once a process; cmocka sets its own before each test. What an
- * engine has set is remembered, and set again when a later one finds nothing left to do. */
-#define TRAPS 3u
-static inline void trap_handlers(struct sigaction out[TRAPS], const struct sigaction *set)
+/*
+ * Engines catch host traps by handlers that they set once a process; cmocka sets its own before each test. Whatever
+ * stands there that is not cmocka's is kept, and set again when cmocka's is back. Called first in the first test.
+ */
+static inline void keep_handlers(void)
 {
-    static const int signals[TRAPS] = { SIGFPE, SIGSEGV, SIGBUS };
-    for (unsigned i = 0; i < TRAPS; i++)
-        sigaction(signals[i], set ? &set[i] : NULL, out ? &out[i] : NULL);
-}
-
-static inline void keep_handlers(const struct sigaction before[TRAPS])
-{
-    static struct sigaction engines[TRAPS];
-    static bool known;
-    struct sigaction after[TRAPS];
-    bool changed = false;
-    trap_handlers(after, NULL);
-    for (unsigned i = 0; i < TRAPS; i++)
-        changed |= after[i].sa_handler != before[i].sa_handler;
-    if (changed) {
-        memcpy(engines, after, sizeof(engines));
-        known = true;
-    } else if (known) {
-        trap_handlers(NULL, engines);
+    static const int signals[] = { SIGFPE, SIGSEGV, SIGBUS };
+    static struct sigaction cmocka[array_size(signals)], engines[array_size(signals)];
+    static bool begun, known[array_size(signals)];
+    for (unsigned i = 0; i < array_size(signals); i++) {
+        struct sigaction now;
+        sigaction(signals[i], NULL, &now);
+        if (!begun)
+            cmocka[i] = now;
+        if (now.sa_handler != cmocka[i].sa_handler) {
+            engines[i] = now;
+            known[i] = true;
+        } else if (known[i]) {
+            sigaction(signals[i], &engines[i], NULL);
+        }
     }
+    begun = true;
 }
 
 /* From now on this engine runs the processor; it may keep what `cfg` (or NULL) points to. */
 static inline void kit_engine(struct kit *k, const struct engine_ops *engine, const struct engine_config *cfg)
 {
     struct error e = { 0 };
-    struct sigaction before[TRAPS];
-    trap_handlers(before, NULL);
+    keep_handlers();
     if (engine->vcpu_create(k->v, cfg, &e))
         fail_msg("%s: %s", engine->name, e.text);
     k->engine = engine;
-    keep_handlers(before);
+    keep_handlers();
 }
 
 static const struct engine_config translate_at_once = { .warm = 1, .verify_every = 1 };
@@ -76,6 +72,7 @@ static inline const struct engine_ops *engine_under_test(void)
 static inline int engine_teardown(void **state)
 {
     struct kit *k = *state;
+    keep_handlers();
     if (k->engine)
         k->engine->vcpu_destroy(k->v);
     k->engine = NULL;
