@@ -214,7 +214,8 @@ void flags_away(struct translation *t)
 
 void flags_follow(struct translation *t, const struct planned *p)
 {
-    if (p->fx.gpr_written & t->recipe.inputs)
+    bool own = t->state == FLAGS_E && t->recipe_of == t->index; /* its recipe is about what it left */
+    if (!own && p->fx.gpr_written & t->recipe.inputs)
         t->recipe.kind = RECIPE_NONE;
 }
 
@@ -222,4 +223,5 @@ void flags_defined(struct translation *t, const struct planned *p)
 {
     t->state = FLAGS_E;
     t->recipe = recipe_of(p);
+    t->recipe_of = t->index;
 }

@@ -190,6 +190,7 @@ static void begin_copy(struct translation *t)
 {
     t->state = t->loop_state;
     t->recipe = t->loop_recipe;
+    t->recipe_of = UNIT_INSNS;
     t->simd_ready = t->loop_simd;
     t->delta_group = NO_GROUP;
     t->index = 0;

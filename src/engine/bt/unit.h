@@ -148,6 +148,7 @@ struct translation {
     uint32_t key;
     enum flags_state state;
     struct recipe recipe; /* of the flags, when in state E or R */
+    unsigned recipe_of;   /* the instruction that it is about */
     bool simd_ready; /* XMM registers are known to be loaded */
     bool polled;     /* a request would have been seen on the way here */
     bool spots_fresh; /* the stamp of the unit's spots was compared on the way here */
