@@ -51,7 +51,7 @@ static const struct option table[] = {
     { "checkpoint", "N", "instructions between checkpoints for the search (64M)", SIZE, AT(checkpoint) },
     { "load", "FILE", "start from a saved machine of the same configuration", TEXT, AT(load) },
     { "keep", "FILE", "save the machine before a difference here", TEXT, AT(keep) },
-    { "show", "N", "instructions listed before a difference (48)", COUNT, AT(show) },
+    { "show", "N", "instructions listed before a difference (80)", COUNT, AT(show) },
     { "blame", NULL, "after a difference, try each of B's passes left out", SWITCH, AT(blame) },
     { "plant", "N", "turn a bit of B's DR0 over at this count: the search must find it", SIZE,
       AT(pair.plant) },
@@ -157,7 +157,7 @@ bool arguments_parse(struct arguments *o, int argc, char **argv)
 {
     struct error e = { 0 };
     *o = (struct arguments){
-        .slice = 1 << 20, .limit = UINT64_MAX, .checkpoint = 64 << 20, .seed = 1, .show = 48
+        .slice = 1 << 20, .limit = UINT64_MAX, .checkpoint = 64 << 20, .seed = 1, .show = 80
     };
     o->pair = (struct pair_config){ .engine = { "interp", engine_find("bt", &e) ? "bt" : "interp" },
                                     .engine_config[SIDE_B].warm = 1,

@@ -552,9 +552,12 @@ static void pair_end(struct machine m[2])
     machine_end(&m[1]);
 }
 
+/* ENDLESS: the first never came back, the second has not been tried; the machines are of no more use. */
+enum outcome { SAME, DIFFERENT, ENDLESS };
+
 /* Both run program n of the batch, or `count` instructions of it. */
-static bool run_pair(struct machine m[2], const struct batch *b, unsigned n, uint64_t count,
-                     struct program *g, struct verdict *v)
+static enum outcome run_pair(struct machine m[2], const struct batch *b, unsigned n, uint64_t count,
+                             struct program *g, struct verdict *v)
 {
     m[0].steps = 0;
     for (unsigned i = 0; i < 2; i++) {
@@ -563,13 +566,10 @@ static bool run_pair(struct machine m[2], const struct batch *b, unsigned n, uin
         struct random cuts = { g->seed ^ 0x5555555555555555ull };
         bool whole = random_below(&cuts, 4) == 0;
         v->cause[i] = program_run(&m[i], g, count < g->limit ? count : g->limit, i && !whole ? &cuts : NULL);
-        if (v->cause[i] == EXIT_REQUEST) { /* the other would never come back */
-            m[1].k->v->s.retired = m[0].k->v->s.retired;
-            v->accessed = 0;
-            return false;
-        }
+        if (v->cause[i] == EXIT_REQUEST)
+            return ENDLESS;
     }
-    return differ(m, v);
+    return differ(m, v) ? DIFFERENT : SAME;
 }
 
 /* --- a difference ---------------------------------------------------------------------------------------------------------- */
@@ -579,12 +579,17 @@ static bool again(const struct batch *b, unsigned first, unsigned n, uint64_t co
                   struct verdict *v)
 {
     struct machine m[2];
-    bool differs = false;
+    enum outcome outcome = SAME;
     pair_make(m, b);
-    for (unsigned i = first; i <= n; i++)
-        differs = run_pair(m, b, i, i == n ? count : UINT64_MAX, g, v);
+    for (unsigned i = first; i <= n; i++) {
+        outcome = run_pair(m, b, i, i == n ? count : UINT64_MAX, g, v);
+        if (outcome == ENDLESS) {
+            pair_end(m);
+            pair_make(m, b);
+        }
+    }
     pair_end(m);
-    return differs;
+    return outcome == DIFFERENT;
 }
 
 static void print_step(void *ctx, const struct vcpu *v)
@@ -599,6 +604,9 @@ static void print_step(void *ctx, const struct vcpu *v)
     fprintf(stderr, "    cpl%u %04x:%" PRIx64 "  %s\n", vcpu_cpl(v), v->s.seg[SEG_CS].sel, v->s.rip, text);
 }
 
+/* More than an engine may run as one, since it then shows the difference behind the last of them. */
+#define SHOWN 80u
+
 /* The last instructions before `count`, as the interpreter goes through them. */
 static void print_way(const struct batch *b, unsigned n, uint64_t count)
 {
@@ -606,7 +614,7 @@ static void print_way(const struct batch *b, unsigned n, uint64_t count)
     struct program g = { .seed = program_seed(b, n) };
     machine_make(&m, &interp_engine, NULL);
     program_start(&m, b->world, &g);
-    uint64_t from = m.k->v->s.retired + (count > 24 ? count - 24 : 0);
+    uint64_t from = m.k->v->s.retired + (count > SHOWN ? count - SHOWN : 0);
     interp_set_trace(m.k->v, print_step, &from);
     program_run(&m, &g, count, NULL);
     machine_end(&m);
@@ -668,13 +676,14 @@ static void run_batch(const struct batch *b, unsigned programs, struct tally_of 
     struct verdict v;
     pair_make(m, b);
     for (unsigned n = 0; n < programs; n++) {
-        bool differs = run_pair(m, b, n, UINT64_MAX, &g, &v);
+        v.accessed = 0;
+        enum outcome outcome = run_pair(m, b, n, UINT64_MAX, &g, &v);
         t->programs++;
         t->accessed += v.accessed;
         t->ended += v.cause[0] != EXIT_COUNT;
-        if (!differs)
+        if (outcome == SAME)
             continue;
-        if (t->different++ < TOLD_MAX)
+        if (outcome == DIFFERENT && t->different++ < TOLD_MAX)
             tell(b, n);
         t->exceptions += m[0].k->v->counters.exceptions_injected;
         pair_end(m); /* whatever is different would show again and again */
