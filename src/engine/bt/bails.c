@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What translated code left to the interpreter, by instruction: written behind the traced units when the vcpu ends.
+ * What translated code left to the interpreter or called it for, by instruction: written behind the traced units when the vcpu ends.
  *
  * Counted only while blocks are traced, since each bail is decoded again.
  */
@@ -14,8 +14,8 @@
 
 #define SAMPLE 15u
 
-/* Why: nobody translates it; its memory or target took the slow way; it crosses into another page. */
-enum bail_reason { BAIL_NOT_TRANSLATED, BAIL_SLOW, BAIL_CROSSING, BAIL_REASONS };
+/* Why: nobody translates it; its memory or target took the slow way; it crosses into another page; it is done by a call. */
+enum bail_reason { BAIL_NOT_TRANSLATED, BAIL_SLOW, BAIL_CROSSING, BAIL_CALLED, BAIL_REASONS };
 
 struct bail {
     uint64_t count;
@@ -26,7 +26,7 @@ struct bt_bails {
     struct bail by[INSN_ID_COUNT][BAIL_REASONS];
 };
 
-static const char *const reasons[BAIL_REASONS] = { "not translated", "slow", "crossing" };
+static const char *const reasons[BAIL_REASONS] = { "not translated", "slow", "crossing", "called" };
 
 void bt_bails_open(struct bt *b)
 {
@@ -53,6 +53,16 @@ void bt_bails_note(struct bt *b, uint32_t exit)
     x->count++;
     memset(x->sample, 0, SAMPLE);
     memcpy(x->sample, r.page->host + off, st == DECODE_OK ? in.len : avail);
+}
+
+void bt_bails_called(struct bt *b, unsigned id, const uint8_t *bytes, unsigned len)
+{
+    if (!b->bails)
+        return;
+    struct bail *x = &b->bails->by[id][BAIL_CALLED];
+    x->count++;
+    memset(x->sample, 0, SAMPLE);
+    memcpy(x->sample, bytes, len);
 }
 
 static void write_one(FILE *out, unsigned id, enum bail_reason why, const struct bail *x)

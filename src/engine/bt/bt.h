@@ -315,6 +315,8 @@ struct bt_unit *bt_translate_crossing(struct bt *b, const struct bt_code *at, co
 void bt_bails_open(struct bt *b);
 /* The instruction at v->s.rip is left to the interpreter; `exit` is the unit's. */
 void bt_bails_note(struct bt *b, uint32_t exit);
+/* An instruction of these bytes is done by a call. */
+void bt_bails_called(struct bt *b, unsigned id, const uint8_t *bytes, unsigned len);
 void bt_bails_close(struct bt *b);
 
 /* The same for a spot: fills it. */
