@@ -426,6 +426,18 @@ static void strip_failed(struct translation *t, const struct stub *s)
     strip_stub(t);
 }
 
+/* In front of the instruction, nothing of it done, or a string instruction between two iterations. */
+static void call_stub(struct translation *t, const struct stub *s)
+{
+    t->state = s->state;
+    t->recipe = s->recipe;
+    t->index = s->index;
+    call_out_emit(t, &t->plan.insns[s->index]);
+    if (s->flags_e)
+        flags_to_e(t);
+    emit_jmp(&t->e, s->retry);
+}
+
 static void loop_stub(struct translation *t, const struct stub *s)
 {
     uint64_t to = s->retry ? s->retry : bt_exec_addr(t->b, t->loop_at);
@@ -457,12 +469,15 @@ void stubs_emit(struct translation *t)
         [STUB_LOOKUP] = lookup_stub,
         [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,     [STUB_LINK] = link_stub, [STUB_FAR] = far_stub,
         [STUB_COUNT] = count_stub, [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub,
-        [STUB_STRIP] = strip_failed, [STUB_LOOP] = loop_stub,   [STUB_SPOT] = spot_stub,     [STUB_SPOTS] = spots_stub,
+        [STUB_STRIP] = strip_failed, [STUB_LOOP] = loop_stub, [STUB_CALL] = call_stub,
+         [STUB_SPOT] = spot_stub,     [STUB_SPOTS] = spots_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
         const struct stub *s = &t->stubs[i];
         if (s->from)
             emit_patch(&t->e, s->from, emit_exec(&t->e));
+        if (s->from2)
+            emit_patch(&t->e, s->from2, emit_exec(&t->e));
         emit[s->kind](t, s);
     }
 }

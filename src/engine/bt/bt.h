@@ -91,6 +91,7 @@ struct bt_area {
     int32_t strip_skip; /* rounds of a loop until its strip is tried again */
     uint32_t strip;     /* rounds left in the strip */
     uint32_t pad2;
+    uint64_t string_rest; /* count that a string instruction has left for later */
     uint64_t group[GROUP_SLOTS]; /* host minus guest address of a group of accesses */
     struct bt *bt;
     struct bt_spot spots[SPOTS];

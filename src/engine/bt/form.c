@@ -88,7 +88,7 @@ static enum how classify_copied(const struct bt *b, const struct insn *in, const
         how = HOW_SIMD;
     }
     if (how == HOW_BAIL)
-        return HOW_BAIL;
+        return string_possible(b, in, key) ? HOW_STRING : HOW_BAIL;
     if (is_moffs(in))
         return in->addrsize == mode_code_bytes(key & 0xfff) ? HOW_MOFFS : HOW_BAIL;
     if (how != HOW_NOP && has_mem(in) && !mem_possible(in))
@@ -138,6 +138,8 @@ static void note_accesses(struct planned *p, uint32_t key)
         p->mem.write = p->fx.mem_write;
         p->mem.read = p->fx.mem_read;
     }
+    if (p->how == HOW_STRING)
+        string_note(p);
     bool push = p->how == HOW_PUSH || p->how == HOW_CALL || p->how == HOW_CALL_IND;
     bool pop = p->how == HOW_POP || p->how == HOW_LEAVE || p->how == HOW_RET;
     if (push || pop) {

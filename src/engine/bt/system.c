@@ -95,6 +95,7 @@ void call_out_emit(struct translation *t, const struct planned *p)
     emit_call(&t->e, bt_exec_addr(b, b->gate_call));
     t->delta_group = NO_GROUP;
     t->simd_ready = false;
+    t->spots_fresh = false;
 }
 
 /* --- the call ------------------------------------------------------------------------------------------------ */

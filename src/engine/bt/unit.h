@@ -25,6 +25,7 @@ enum how {
     HOW_JMP_IND,
     HOW_JCC,
     HOW_CLD,
+    HOW_STRING,
     HOW_CALL_OUT, /* the interpreter's handler is called: system.c */
 };
 
@@ -123,8 +124,11 @@ struct stub {
         STUB_SPOTS,  /* the unit's spots are out of date */
         STUB_STRIP,  /* a strip's set-up failed */
         STUB_LOOP,   /* to the body's second copy */
+        STUB_CALL,   /* does the instruction by a call */
     } kind;
     uint8_t *from;  /* rel32 of the jump that comes here, or NULL */
+    uint8_t *from2; /* another one, or NULL */
+    bool flags_e;   /* STUB_CALL: goes back in state E */
     uint64_t retry; /* where to go back */
     uint8_t base;   /* STUB_FILL: address = base + disp */
     int32_t disp;
@@ -248,6 +252,13 @@ void lea_emit(struct translation *t, struct planned *p);
 void moffs_emit(struct translation *t, struct planned *p);
 /* A guest register's value in a host register: its own, or `temp` after a load. */
 unsigned value_of(struct translation *t, unsigned guest, unsigned temp);
+
+/* --- string.c ----------------------------------------------------------------------------------------------------- */
+/* Is it one that string_emit() can do? */
+bool string_possible(const struct bt *b, const struct insn *in, uint32_t key);
+/* Its accesses: `mem` at RDI, `stack` at RSI. */
+void string_note(struct planned *p);
+void string_emit(struct translation *t, struct planned *p);
 
 /* --- trace.c ------------------------------------------------------------------------------------------------------ */
 void bt_trace_unit(const struct translation *t);
