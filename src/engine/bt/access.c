@@ -302,7 +302,14 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
     }
     if (a->seg && !t->plan.code64)
         flat_check(t, a->seg, write);
-    check(t, a, low, span, span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0));
+    bool aligned = a->aligned;
+    if (aligned && a->group != NO_GROUP && (a->at - t->plan.groups[a->group].low) % 16) {
+        aligned = false; /* cannot be told from the group's lowest address: then nothing is marked written yet */
+        read_first = true;
+    }
+    check(t, a, low, span,
+          span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0) |
+              (aligned ? FILL_ALIGNED : 0));
     if (slot)
         emit_store(&t->e, group_slot(a->group), T1);
     t->delta_group = a->group;

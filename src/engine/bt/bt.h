@@ -127,7 +127,8 @@ enum bt_exit_kind {
 /* What the slow path of a check is told: size | FILL_*. */
 #define FILL_WRITE 0x1000u
 #define FILL_READ_FIRST 0x2000u /* with FILL_WRITE: the first access reads, so nothing may be marked written yet */
-#define FILL_SIZE 0xfffu
+#define FILL_ALIGNED 0x800u /* #GP unless 16-byte aligned: before anything is marked */
+#define FILL_SIZE 0x7ffu
 #define FILL_SPOT_SHIFT 14 /* index of the spot to be filled, too */
 
 /* --- units ------------------------------------------------------------------------------------------------- */

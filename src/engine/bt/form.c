@@ -132,6 +132,7 @@ static void note_accesses(struct planned *p, uint32_t key)
             p->fx.mem_write = 0;
             p->fx.mem_read = size;
         }
+        p->mem.aligned = size == 16 && (in->row->flags & IF_AL16 || in->id == INSN_CMPXCHG8B);
         p->mem.used = true;
         p->mem.size = size;
         p->mem.seg = segment_that_matters(in->mem.seg, key);

@@ -7,6 +7,8 @@
  */
 #include "engine/bt/unit.h"
 
+#define NEVER_GROUPED 0xffffu
+
 struct tracker {
     struct symbol reg[16];
     uint16_t next;
@@ -68,7 +70,7 @@ static struct address address_of(const struct tracker *k, const struct planned *
     const struct mem_operand *m = &p->in.mem;
     struct address a = { .seg = p->mem.seg, .at = m->disp };
     if (p->in.addrsize != k->bytes)
-        return (struct address){ .base = 0xffff }; /* wraps elsewhere: never grouped */
+        return (struct address){ .base = NEVER_GROUPED }; /* wraps elsewhere: never grouped */
     if (m->base < 16) {
         a.base = k->reg[m->base].id;
         a.at += k->reg[m->base].add;
@@ -116,7 +118,7 @@ static void end_before(struct unit_plan *p, unsigned i)
 static void place(struct unit_plan *p, struct access *x, const struct address *a, bool merge)
 {
     x->at = a->at;
-    if (merge && a->base != 0xffff)
+    if (merge && a->base != NEVER_GROUPED)
         for (unsigned i = 0; i < p->ngroups; i++)
             if (joins(&p->groups[i], a, x->size)) {
                 widen(&p->groups[i], a, x);
@@ -125,7 +127,7 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
                 return;
             }
     x->first = true;
-    if (p->ngroups == GROUP_SLOTS || a->base == 0xffff) {
+    if (p->ngroups == GROUP_SLOTS || a->base == NEVER_GROUPED) {
         x->group = NO_GROUP;
         return;
     }

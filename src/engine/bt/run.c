@@ -163,6 +163,8 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     unsigned size = info & FILL_SIZE;
     enum mmu_access access = info & FILL_WRITE ? ACCESS_WRITE : ACCESS_READ;
     b->n.fills++;
+    if (info & FILL_ALIGNED && lin % 16)
+        size = PAGE_SIZE; /* as one that crosses: the interpreter raises what it raises */
     if (!(lin & ~v->lin_mask) && ((lin + size - 1) ^ lin) < PAGE_SIZE && !m->bypass) {
         if (info & FILL_READ_FIRST) { /* no write is certain yet, so it must not be noted as one */
             if (!mmu_write_settled(m, GVA(lin), m->index))
