@@ -60,8 +60,10 @@ bool loop_back(struct translation *t, const struct planned *p)
         t->loop_state = recipe ? FLAGS_R : t->flags_dead && !counting(t) ? FLAGS_E : FLAGS_S;
         t->loop_recipe = recipe ? t->recipe : (struct recipe){ .kind = RECIPE_NONE };
     }
+    /* What every way to the loop has made sure of. */
+    t->loop_simd = t->simd_ready && (!t->has_loop || t->loop_simd);
+    t->loop_spots = t->spots_fresh && (!t->has_loop || t->loop_spots);
     t->has_loop = true;
-    t->loop_simd = t->simd_ready;
     jump_back(t, p, 0);
     return true;
 }
@@ -192,6 +194,7 @@ static void begin_copy(struct translation *t)
     t->recipe = t->loop_recipe;
     t->recipe_of = UNIT_INSNS;
     t->simd_ready = t->loop_simd;
+    t->spots_fresh = t->loop_spots;
     t->delta_group = NO_GROUP;
     t->index = 0;
 }

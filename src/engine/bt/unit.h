@@ -166,7 +166,7 @@ struct translation {
     struct recipe loop_recipe;
     bool flags_dead;  /* at the unit's start nobody looks at the flags before they are defined */
     uint32_t body_at; /* where the first body begins */
-    bool loop_simd;
+    bool loop_simd, loop_spots; /* simd_ready and spots_fresh there */
     bool loops; /* a second copy is wanted */
     uint32_t loop_at; /* offset in the cache, 0: not made yet */
     bool strip;       /* the copy being made has no checks for hoisted groups */
