@@ -102,6 +102,7 @@ static bool pic_due(const struct vcpu *v)
 bool cpu_event_deliverable(struct vcpu *v)
 {
     collect_posted(v);
+    v->interrupt_held = true; /* unless found otherwise */
     if (v->s.init_pending)
         return true;
     switch (v->s.activity) {
@@ -111,7 +112,9 @@ bool cpu_event_deliverable(struct vcpu *v)
     }
     if (debug_trap_due(v) || nmi_due(v))
         return true;
-    return interrupts_open(v) && (pic_due(v) || lapic_pending(v) >= 0);
+    bool pending = pic_due(v) || lapic_pending(v) >= 0, open = interrupts_open(v);
+    v->interrupt_held = pending && !open;
+    return pending && open;
 }
 
 void cpu_recheck_events(struct vcpu *v)

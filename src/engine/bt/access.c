@@ -26,7 +26,7 @@ struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from)
 
 uint32_t exit_at(const struct translation *t, enum bt_exit_kind kind, unsigned i)
 {
-    return EXIT_INFO(kind, t->plan.insns[i].off, t->unit->insns - i);
+    return EXIT_INFO(kind, t->plan.insns[i].off, t->unit->insns - i) | (t->shadowed == i + 1 ? EXIT_SHADOW : 0);
 }
 
 void site_add(struct translation *t, uint32_t at)

@@ -250,6 +250,15 @@ static void push_emit(struct translation *t, struct planned *p)
     adjust_rsp(t, -word(t));
 }
 
+static void pushf_emit(struct translation *t, struct planned *p)
+{
+    struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -8));
+    flags_to_s(t);
+    pushf_value_emit(t);
+    emit_store(&t->e, host, T0);
+    adjust_rsp(t, -8);
+}
+
 static void pop_emit(struct translation *t, struct planned *p)
 {
     unsigned reg = p->in.op[0].reg, h = host_of(reg);
@@ -273,6 +282,7 @@ void branch_emit(struct translation *t, struct planned *p)
 {
     switch (p->how) {
     case HOW_PUSH: push_emit(t, p); break;
+    case HOW_PUSHF: pushf_emit(t, p); break;
     case HOW_POP: pop_emit(t, p); break;
     case HOW_LEAVE: leave_emit(t, p); break;
     case HOW_CALL: call_emit(t, p); break;

@@ -108,7 +108,7 @@ static inline struct bt_area *bt_area(struct vcpu *v) { return (struct bt_area *
 /* --- exits ------------------------------------------------------------------------------------------------- */
 
 /*
- * exit: kind | offset of the instruction in the page << 4 | instructions of the unit not executed << 20.
+ * exit: kind | EXIT_SHADOW | offset of the instruction in the page << 4 | instructions of the unit not executed << 20.
  */
 enum bt_exit_kind {
     BT_BAIL,  /* the interpreter does this instruction */
@@ -120,7 +120,8 @@ enum bt_exit_kind {
     BT_EXITS
 };
 #define EXIT_INFO(kind, off, rest) ((uint32_t)(kind) | (uint32_t)(off) << 4 | (uint32_t)(rest) << 20)
-#define EXIT_KIND(info) ((enum bt_exit_kind)((info)&15))
+#define EXIT_KIND(info) ((enum bt_exit_kind)((info)&7))
+#define EXIT_SHADOW 8u /* the instruction is in the shadow of the STI before it */
 #define EXIT_OFF(info) ((info) >> 4 & 0xffff)
 #define EXIT_REST(info) ((info) >> 20)
 

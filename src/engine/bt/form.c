@@ -114,6 +114,8 @@ static enum how classify_copied(const struct bt *b, const struct insn *in, const
 static enum how classify(const struct bt *b, const struct insn *in, const uint8_t *bytes, uint32_t key)
 {
     enum how how = classify_copied(b, in, bytes, key);
+    if (how == HOW_BAIL)
+        how = inline_how(b, in, key);
     return how == HOW_BAIL && call_out_possible(b, in, key) ? HOW_CALL_OUT : how;
 }
 
@@ -141,7 +143,7 @@ static void note_accesses(struct planned *p, uint32_t key)
     }
     if (p->how == HOW_STRING)
         string_note(p);
-    bool push = p->how == HOW_PUSH || p->how == HOW_CALL || p->how == HOW_CALL_IND;
+    bool push = p->how == HOW_PUSH || p->how == HOW_PUSHF || p->how == HOW_CALL || p->how == HOW_CALL_IND;
     bool pop = p->how == HOW_POP || p->how == HOW_LEAVE || p->how == HOW_RET;
     if (push || pop) {
         p->stack.used = true;

@@ -186,6 +186,9 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             struct address a = address_of(&k, x);
             place(p, &x->mem, &a, merge);
         }
+        if (x->in.id == INSN_SWAPGS && x->how == HOW_INLINE)
+            for (unsigned g = 0; g < p->ngroups; g++)
+                p->groups[g].closed |= p->groups[g].seg == SEG_GS;
         if (x->how == HOW_CALL_OUT || x->how == HOW_STRING)
             for (unsigned g = 0; g < p->ngroups; g++)
                 p->groups[g].closed = true;

@@ -318,6 +318,10 @@ static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
     v->s.rip = (elsewhere ? a->exit_lin : a->page + EXIT_OFF(a->exit)) & v->lin_mask;
     if (counting)
         v->s.retired = b->interp.until - (uint64_t)(a->left + EXIT_REST(a->exit));
+    if (a->exit & EXIT_SHADOW) {
+        v->s.shadow = SHADOW_STI;
+        vcpu_refresh_mode(v);
+    }
     count_exit(b, kind);
     return kind;
 }

@@ -76,7 +76,8 @@ static const struct op *call_end(struct vcpu *v, const struct op *op)
     return NULL;
 }
 
-void call_out_emit(struct translation *t, const struct planned *p)
+/* Notes the instruction as one to be called; returns its number. */
+static uint32_t call_record(struct translation *t, const struct planned *p)
 {
     struct bt *b = t->b;
     uint32_t index = b->ncalls++;
@@ -90,12 +91,118 @@ void call_out_emit(struct translation *t, const struct planned *p)
     *blk = (struct block){ .count = 1, .bytes = p->in.len, .mode = t->key & MODE_KEY_MASK };
     lower(&blk->ops[0], &p->in, p->in.len, blk->mode);
     blk->ops[1] = (struct op){ .run = call_end, .id = INSN_INVALID, .off = p->in.len };
+    return index;
+}
+
+void call_out_emit(struct translation *t, const struct planned *p)
+{
+    uint32_t index = call_record(t, p);
     flags_to_s(t);
     emit_mov_imm32(&t->e, T1, index);
-    emit_call(&t->e, bt_exec_addr(b, b->gate_call));
+    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_call));
     t->delta_group = NO_GROUP;
     t->simd_ready = false;
     t->spots_fresh = false;
+}
+
+/* --- without a call ------------------------------------------------------------------------------------------ */
+
+/* Each does what the function of cpu/ does that is named, in privilege 0 of protected mode. */
+
+enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key)
+{
+    if (!pass_on(b, ENGINE_PASS_SYSTEM))
+        return HOW_BAIL;
+    bool kernel = mode_cpl(key) == 0 && key & MODE_PE;
+    switch (in->id) {
+    case INSN_CLI:
+    case INSN_STI: return kernel ? HOW_INLINE : HOW_BAIL;
+    case INSN_SWAPGS: return kernel && key_code64(key) ? HOW_INLINE : HOW_BAIL;
+    case INSN_PUSHF: return key_code64(key) && in->opsize == 8 ? HOW_PUSHF : HOW_BAIL;
+    default: return HOW_BAIL;
+    }
+}
+
+/* Byte of v->s.rflags that holds IF, and IF there. */
+static struct amode if_byte(void) { return amode_at(H_RSP, VCPU_OFF(s.rflags) + 1); }
+#define IF_BIT (FL_IF >> 8)
+
+/* op byte [m], imm by the /n of group 1, or test (opcode f6 /0) */
+static void byte_op(struct emitter *e, unsigned opcode, unsigned n, struct amode m, unsigned imm)
+{
+    emit_mem(e, 0, opcode, n, m);
+    emit_byte(e, imm);
+}
+
+/* cpu_cli() */
+static void cli_emit(struct translation *t)
+{
+    flags_away(t);
+    byte_op(&t->e, 0x80, 4, if_byte(), ~IF_BIT & 0xff);
+}
+
+/* jne: the interpreter does it after all. */
+static void leave_if_not_equal(struct translation *t)
+{
+    struct stub *s = stub_new(t, STUB_EXIT, emit_jcc(&t->e, 5, emit_exec(&t->e)));
+    s->info = exit_at(t, BT_BAIL, t->index);
+}
+
+/*
+ * cpu_sti(), where IF is clear and no interrupt waits. The shadow then matters only if the next instruction is not done
+ * here: each of its exits tells. A request that comes meanwhile is seen by the poll that comes next.
+ */
+static void sti_emit(struct translation *t, const struct planned *p)
+{
+    struct emitter *e = &t->e;
+    if (t->index + 1 >= t->plan.count || p[1].how == HOW_JCC) {
+        call_out_emit(t, p);
+        return;
+    }
+    flags_away(t);
+    byte_op(e, 0xf6, 0, if_byte(), IF_BIT);
+    leave_if_not_equal(t);
+    byte_op(e, 0x80, 7, AT_VCPU(interrupt_held), 0);
+    leave_if_not_equal(t);
+    byte_op(e, 0x80, 1, if_byte(), IF_BIT);
+    t->polled = false;
+    t->shadowed = t->index + 2;
+}
+
+/* cpu_swapgs() */
+static void swapgs_emit(struct translation *t)
+{
+    struct emitter *e = &t->e;
+    struct amode base = AT_VCPU(s.seg[SEG_GS].base), fast = AT_VCPU(sf[SEG_GS].base),
+                 other = AT_VCPU(s.msr.kernel_gs_base);
+    emit_load(e, T1, base);
+    emit_load(e, T2, other);
+    emit_store(e, other, T1);
+    emit_store(e, base, T2);
+    emit_store(e, fast, T2);
+    t->delta_group = NO_GROUP;
+}
+
+/* cpu_pushf_value(): VM and RF are clear in translated modes. */
+void pushf_value_emit(struct translation *t)
+{
+    struct emitter *e = &t->e;
+    emit_mem(e, ENC_0F, 0xb6, T0, amode_at(H_RSP, VCPU_OFF(s.cc))); /* movzx: OF */
+    emit_reg(e, 0, 0xc1, 4, T0);
+    emit_byte(e, 11);
+    emit_mem(e, ENC_0F, 0xb6, T2, amode_at(H_RSP, VCPU_OFF(s.cc) + 1)); /* the others, as LAHF has them */
+    emit_alu_imm(e, 4, T2, FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF, false);
+    emit_lea(e, T0, (struct amode){ T0, T2, 0, 2 });
+    emit_mem(e, ENC_W, 0x0b, T0, AT_VCPU(s.rflags));
+}
+
+void inline_emit(struct translation *t, const struct planned *p)
+{
+    switch (p->in.id) {
+    case INSN_CLI: cli_emit(t); break;
+    case INSN_STI: sti_emit(t, p); break;
+    default: swapgs_emit(t); break;
+    }
 }
 
 /* --- the call ------------------------------------------------------------------------------------------------ */

@@ -30,7 +30,7 @@ static enum first_event first_event(const struct unit_plan *p)
         if (x->how == HOW_BAIL || x->how == HOW_JCC)
             return FIRST_NEEDED;
         if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_CLD || x->how == HOW_JMP_IND ||
-            x->how == HOW_CALL_OUT || x->how == HOW_STRING)
+            x->how == HOW_CALL_OUT || x->how == HOW_STRING || x->how == HOW_INLINE)
             return FIRST_LOST;
         if (x->how == HOW_JMP)
             return on_page(x->end + (int64_t)x->in.imm) ? FIRST_NEEDED : FIRST_LOST;
@@ -158,6 +158,7 @@ static void insn_emit(struct translation *t, struct planned *p)
         break;
     case HOW_CALL_OUT: call_out_emit(t, p); break;
     case HOW_STRING: string_emit(t, p); break;
+    case HOW_INLINE: inline_emit(t, p); break;
     default: branch_emit(t, p); break;
     }
 }

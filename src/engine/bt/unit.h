@@ -26,6 +26,8 @@ enum how {
     HOW_JCC,
     HOW_CLD,
     HOW_STRING,
+    HOW_INLINE,   /* CLI, STI, SWAPGS, without a call */
+    HOW_PUSHF,
     HOW_CALL_OUT, /* the interpreter's handler is called: system.c */
 };
 
@@ -159,6 +161,7 @@ struct translation {
     bool spots_fresh; /* the stamp of the unit's spots was compared on the way here */
     int delta_group; /* group whose distance T1 holds, or NO_GROUP */
     unsigned index;  /* of the instruction being emitted */
+    unsigned shadowed; /* index + 1 of the instruction behind an STI; 0: none */
     bool failed; /* out of room */
     /* The body's second copy, entered by jumps back to the unit's start: the flags there are known by a recipe. */
     bool has_loop;
@@ -278,5 +281,10 @@ bool call_out_possible(const struct bt *b, const struct insn *in, uint32_t key);
 /* Does one that is always go somewhere else? */
 bool call_out_ends(const struct insn *in);
 void call_out_emit(struct translation *t, const struct planned *p);
+/* Those that are emitted without a call where the key allows it; HOW_BAIL: it is none. */
+enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key);
+void inline_emit(struct translation *t, const struct planned *p);
+/* RFLAGS as PUSHF shows them, in T0; destroys T2. 64-bit code. State S. */
+void pushf_value_emit(struct translation *t);
 
 #endif
