@@ -215,7 +215,7 @@ void flags_away(struct translation *t)
 void flags_follow(struct translation *t, const struct planned *p)
 {
     bool own = t->state == FLAGS_E && t->recipe_of == t->index; /* its recipe is about what it left */
-    if (!own && p->fx.gpr_written & t->recipe.inputs)
+    if (p->how == HOW_CALL_OUT || (!own && p->fx.gpr_written & t->recipe.inputs))
         t->recipe.kind = RECIPE_NONE;
 }
 
