@@ -4,8 +4,8 @@
  *
  * A jump inside the page is a host jump, linked when it is first taken. One to another page, an indirect one and a return look
  * their target up in the context's jump table: so an address is trusted only in the address space and mode where it was
- * found. A return address is written before the target is looked up; when that fails the interpreter does the whole
- * instruction again, which writes the same.
+ * found. A direct call writes its return address before its target is looked up; when that fails the interpreter does the
+ * whole instruction again, which writes the same. An indirect one writes it afterwards, since its target may be none.
  */
 #include "engine/bt/unit.h"
 
@@ -47,8 +47,24 @@ static struct amode stack_ea(struct translation *t, unsigned base, int32_t disp)
 
 /* --- the jump table ------------------------------------------------------------------------------------------ */
 
-/* T0: linear address of the target. State S. */
-static void jump_table_emit(struct translation *t, int32_t adjust, uint32_t miss)
+static void return_address(struct translation *t, unsigned dst, unsigned end)
+{
+    emit_load(&t->e, dst, AT_AREA(page));
+    lea_word(t, dst, amode_at(dst, (int32_t)end));
+}
+
+/* The return address goes to the host address in call_slot; T0 and T1 stay. */
+static void push_return(struct translation *t, unsigned end)
+{
+    emit_store(&t->e, AT_AREA(exit_lin), T0);
+    return_address(t, T0, end);
+    emit_load(&t->e, T2, AT_AREA(call_slot));
+    store_word(t, amode_at(T2, 0), T0);
+    emit_load(&t->e, T0, AT_AREA(exit_lin));
+}
+
+/* T0: linear address of the target. State S. `push`: the return address' offset in the page, 0: none. */
+static void jump_table_emit(struct translation *t, int32_t adjust, unsigned push, uint32_t miss)
 {
     struct emitter *e = &t->e;
     uint64_t again = emit_exec(e);
@@ -65,6 +81,8 @@ static void jump_table_emit(struct translation *t, int32_t adjust, uint32_t miss
         emit_mem(e, ENC_W, 0x03, T1, AT_AREA(jumps));
         emit_mem(e, ENC_W, 0x3b, T0, amode_at(T1, offsetof(struct bt_jump, lin)));
         from = emit_jcc(e, 5, emit_exec(e));
+        if (push)
+            push_return(t, push);
         adjust_rsp(t, adjust);
         emit_mem(e, 0, 0xff, 4, amode_at(T1, offsetof(struct bt_jump, code)));
     } else {
@@ -80,7 +98,7 @@ void far_jump_emit(struct translation *t, int64_t to, int32_t adjust, uint32_t m
     flags_to_s(t);
     emit_load(&t->e, T0, AT_AREA(page));
     lea_word(t, T0, amode_at(T0, (int32_t)to));
-    jump_table_emit(t, adjust, miss);
+    jump_table_emit(t, adjust, 0, miss);
 }
 
 static bool on_page(int64_t to) { return to >= 0 && to < (int64_t)PAGE_SIZE; }
@@ -156,16 +174,10 @@ static void jcc_emit(struct translation *t, struct planned *p)
 
 /* --- CALL, RET, indirect jumps --------------------------------------------------------------------------------- */
 
-static void return_address(struct translation *t, unsigned dst, const struct planned *p)
-{
-    emit_load(&t->e, dst, AT_AREA(page));
-    lea_word(t, dst, amode_at(dst, p->end));
-}
-
 static void call_emit(struct translation *t, struct planned *p)
 {
     struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
-    return_address(t, T2, p);
+    return_address(t, T2, p->end);
     store_word(t, host, T2);
     jump_to(t, target_of(p), -word(t));
 }
@@ -196,12 +208,10 @@ static void call_ind_emit(struct translation *t, struct planned *p)
     if (t->delta_group != p->stack.group)
         reload_stack_group(t, p);
     flags_to_s(t);
-    emit_store(&t->e, AT_AREA(exit_lin), T0);
-    return_address(t, T0, p);
     lea_word(t, T2, amode_at(GUEST_RSP, -word(t)));
-    store_word(t, (struct amode){ T2, T1, 0, 0 }, T0);
-    emit_load(&t->e, T0, AT_AREA(exit_lin));
-    jump_table_emit(t, -word(t), exit_at(t, BT_BAIL, t->index));
+    emit_lea(&t->e, T2, (struct amode){ T2, T1, 0, 0 });
+    emit_store(&t->e, AT_AREA(call_slot), T2);
+    jump_table_emit(t, -word(t), p->end, exit_at(t, BT_BAIL, t->index));
 }
 
 static void ret_emit(struct translation *t, struct planned *p)
@@ -210,14 +220,14 @@ static void ret_emit(struct translation *t, struct planned *p)
     load_word(t, T0, host);
     flags_to_s(t);
     int32_t drop = p->in.op[0].kind == OPND_IMM ? (int32_t)p->in.imm : 0;
-    jump_table_emit(t, word(t) + drop, exit_at(t, BT_BAIL, t->index));
+    jump_table_emit(t, word(t) + drop, 0, exit_at(t, BT_BAIL, t->index));
 }
 
 static void jmp_ind_emit(struct translation *t, struct planned *p)
 {
     indirect_target(t, p);
     flags_to_s(t);
-    jump_table_emit(t, 0, exit_at(t, BT_BAIL, t->index));
+    jump_table_emit(t, 0, 0, exit_at(t, BT_BAIL, t->index));
 }
 
 /* --- PUSH, POP, LEAVE ---------------------------------------------------------------------------------------------- */

@@ -84,6 +84,7 @@ struct bt_area {
     struct bt_jump *jumps;  /* of the present context */
     int64_t left;           /* counting: instructions until until_count */
     uint64_t exit_lin;
+    uint64_t call_slot; /* host address of the return address that an indirect call will write */
     uint32_t exit, exit_arg;
     uint32_t simd_live; /* XMM registers of the guest are in the host's */
     uint32_t pad;
