@@ -113,7 +113,7 @@ bool cpu_event_deliverable(struct vcpu *v)
     if (debug_trap_due(v) || nmi_due(v))
         return true;
     bool pending = pic_due(v) || lapic_pending(v) >= 0, open = interrupts_open(v);
-    v->interrupt_held = pending && !open;
+    v->interrupt_held = (pending && !open) || v->s.nmi_pending;
     return pending && open;
 }
 

@@ -20,6 +20,12 @@ bool cpu_take_events(struct vcpu *v);
 bool cpu_event_deliverable(struct vcpu *v);
 /* After IF, TPR, shadow or NMI blocking changed: sets REQ_EVENT if something became deliverable. */
 void cpu_recheck_events(struct vcpu *v);
+/* The same after a change that lets in what was held back already (IF, NMI blocking), and adds nothing new. */
+static inline void cpu_open_events(struct vcpu *v)
+{
+    if (v->interrupt_held || v->s.debug_pending)
+        cpu_recheck_events(v);
+}
 
 /* Single-step trap and pending data-breakpoint traps after an instruction completed under MODE_STEP; code
  * breakpoints before one. */

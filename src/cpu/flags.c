@@ -43,7 +43,7 @@ void cpu_popf(struct vcpu *v, uint64_t value, unsigned size)
     if (changed & (FL_TF | FL_AC | FL_RF))
         vcpu_refresh_mode(v);
     if (changed & v->s.rflags & FL_IF)
-        cpu_recheck_events(v);
+        cpu_open_events(v);
 }
 
 /* Which flag CLI and STI mean here: IF, or VIF where CR4.VME or CR4.PVI say so; #GP when neither is

@@ -70,7 +70,7 @@ void cpu_sysret(struct vcpu *v, unsigned size)
      * rely on. */
     set_code_and_stack(v, cs, ss, size == 8 ? SA_L : SA_DB, 3);
     vcpu_refresh_mode(v);
-    cpu_recheck_events(v);
+    cpu_open_events(v);
 }
 
 /* The pair of AMD raises #UD in long mode. */
@@ -108,5 +108,5 @@ void cpu_sysexit(struct vcpu *v, unsigned size)
     v->s.rip = rip;
     set_code_and_stack(v, cs, (uint16_t)(cs + 8), size == 8 ? SA_L : SA_DB, 3);
     vcpu_refresh_mode(v);
-    cpu_recheck_events(v);
+    cpu_open_events(v);
 }

@@ -359,5 +359,5 @@ void cpu_iret(struct vcpu *v, unsigned size)
         iret_protected(v, size);
     else
         iret_8086(v, size);
-    cpu_recheck_events(v);
+    cpu_open_events(v);
 }

@@ -99,7 +99,7 @@ struct vcpu {
     uint64_t lin_mask; /* linear addresses wrap here: ~0 in 64-bit mode, 2^32-1 else */
     struct seg_fast sf[SEG_COUNT];
     _Atomic uint32_t requests; /* REQ_* */
-    bool interrupt_held;       /* an interrupt waits for IF or a shadow: kept by cpu_event_deliverable() */
+    bool interrupt_held; /* an interrupt or NMI waits for IF, a shadow or IRET: kept by cpu_event_deliverable() */
     struct mmu mmu;
     /* --- unwinding --- */
     jmp_buf *unwind;            /* where cpu_raise() goes; set by engine.run and by cpu_deliver */

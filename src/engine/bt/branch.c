@@ -75,7 +75,7 @@ static void jump_table_emit(struct translation *t, int32_t adjust, unsigned push
         emit_reg(e, 0, 0x69, T1, T0); /* imul r32, r/m32, imm32 */
         emit_imm(e, JUMP_HASH, 4);
         emit_reg(e, 0, 0xc1, 5, T1);
-        emit_byte(e, 32 - JUMPS_BITS);
+        emit_byte(e, 32 - jump_bits(t->key));
         emit_reg(e, 0, 0xc1, 4, T1);
         emit_byte(e, 4);
         emit_mem(e, ENC_W, 0x03, T1, AT_AREA(jumps));

@@ -39,11 +39,15 @@ struct bt_jump {
     uint64_t lin;
     const void *code;
 };
-#define JUMPS_BITS 11
-#define JUMPS (1u << JUMPS_BITS)
+#define USER_JUMPS_BITS 11
+#define KERNEL_JUMPS_BITS 13 /* few contexts that last, with much code */
+#define JUMPS_MAX (1u << KERNEL_JUMPS_BITS)
 #define JUMP_HASH 0x9e3779b1u
 
-static inline unsigned jump_slot(uint64_t lin) { return (uint32_t)lin * JUMP_HASH >> (32 - JUMPS_BITS); }
+static inline unsigned jump_bits(uint32_t key) { return mode_cpl(key) == 3 ? USER_JUMPS_BITS : KERNEL_JUMPS_BITS; }
+
+/* In a context of this key. */
+static inline unsigned jump_slot(uint64_t lin, uint32_t key) { return (uint32_t)lin * JUMP_HASH >> (32 - jump_bits(key)); }
 
 /* What an empty slot holds: an address that belongs to another slot. */
 static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
@@ -201,6 +205,13 @@ struct bt_counters {
 #define HASH_BITS 15
 #define HEAT_BITS 14
 
+/* Some page that may be read, and one that may be written, under a stamp. */
+#define ANY_STAMPS 8u
+struct bt_any {
+    uint32_t stamp;
+    struct bt_spot page[2];
+};
+
 /* One vcpu's translator. */
 struct bt {
     struct interp interp; /* does what is cold, and what translated code leaves to it; v->engine_data points here */
@@ -219,8 +230,7 @@ struct bt {
     uint8_t guilt[1u << HEAT_BITS]; /* by guest instruction: its accesses hop from page to page */
     uint32_t samples;
     uint64_t sampled;             /* time stamp counter at the last sample */
-    uint32_t any_stamp;           /* the stamp under which `any` was found */
-    struct bt_spot any[2];        /* some page that may be read, written */
+    struct bt_any any[ANY_STAMPS]; /* of recent address spaces, by stamp */
     struct bt_site *sites;
     uint32_t nsites, max_sites;
     uint8_t *calls; /* of CALL_STRIDE bytes each */
@@ -230,7 +240,7 @@ struct bt {
     uint8_t heat[1u << HEAT_BITS];
     uint8_t warm; /* a block is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
-    struct bt_context *context;
+    struct bt_context *context, *context_before;
     unsigned next_context;
     struct bt_jump *jump_memory;
     struct translation *scratch; /* the unit being made */

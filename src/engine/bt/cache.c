@@ -17,7 +17,7 @@
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 512u
 #define BYTES_PER_CALL 512u
-#define JUMP_MEMORY (CONTEXTS * JUMPS * sizeof(struct bt_jump))
+#define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
 
 static unsigned hash_of(const uint8_t *host, uint32_t key)
 {
@@ -38,7 +38,7 @@ static void clear_contexts(struct bt *b)
 {
     for (unsigned i = 0; i < CONTEXTS; i++)
         b->contexts[i].used = false;
-    b->context = NULL;
+    b->context = b->context_before = NULL;
 }
 
 int bt_cache_init(struct bt *b, struct error *e)
@@ -62,7 +62,7 @@ int bt_cache_init(struct bt *b, struct error *e)
         return error_set(e, -ENOMEM, "no memory for translated code; try a smaller --code-cache");
     }
     for (unsigned i = 0; i < CONTEXTS; i++)
-        b->contexts[i].jumps = b->jump_memory + i * JUMPS;
+        b->contexts[i].jumps = b->jump_memory + i * JUMPS_MAX;
     return 0;
 }
 

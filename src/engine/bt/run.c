@@ -52,13 +52,21 @@ static uint32_t key_of(const struct vcpu *v, bool counting)
 static struct bt_context *recycle(struct bt *b, uint64_t epoch, uint32_t key)
 {
     struct bt_context *x = &b->contexts[b->next_context++ % CONTEXTS];
-    for (unsigned i = 0; i < JUMPS; i++)
+    for (unsigned i = 0; i < 1u << jump_bits(key); i++)
         x->jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
     x->epoch = epoch;
     x->key = key;
     x->used = true;
     b->n.contexts_recycled++;
     return x;
+}
+
+static struct bt_context *find_context(struct bt *b, uint64_t epoch, uint32_t key)
+{
+    for (struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS; x++)
+        if (x->used && x->epoch == epoch && x->key == key)
+            return x;
+    return recycle(b, epoch, key);
 }
 
 struct bt_context *bt_context_now(struct bt *b)
@@ -69,14 +77,11 @@ struct bt_context *bt_context_now(struct bt *b)
     struct bt_context *x = b->context;
     if (x && x->used && x->epoch == epoch && x->key == key)
         return x;
-    for (unsigned i = 0; i < CONTEXTS; i++) {
-        x = &b->contexts[i];
-        if (x->used && x->epoch == epoch && x->key == key)
-            break;
-        x = NULL;
-    }
-    if (!x)
-        x = recycle(b, epoch, key);
+    struct bt_context *before = x;
+    x = b->context_before; /* kernel and user take turns */
+    if (!x || !x->used || x->epoch != epoch || x->key != key)
+        x = find_context(b, epoch, key);
+    b->context_before = before;
     b->context = x;
     bt_area(v)->jumps = x->jumps;
     return x;
@@ -225,23 +230,24 @@ bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     return true;
 }
 
-/* Some page that may be read, one that may be written now: straight from the TLB. */
-static bool find_any(struct bt *b)
+/* Some page that may be read, one that may be written now: straight from the TLB. NULL: there is none. */
+static const struct bt_any *find_any(struct bt *b)
 {
     const struct mmu *m = &b->v->mmu;
-    if (b->any_stamp == m->stamp)
-        return true;
+    struct bt_any *any = &b->any[m->stamp % ANY_STAMPS];
+    if (any->stamp == m->stamp)
+        return any;
     const struct tlb_entry *found[2] = { NULL, NULL };
     for (const struct tlb_entry *e = m->tlb; e < m->tlb + TLB_ENTRIES && !(found[0] && found[1]); e++)
         for (unsigned access = 0; access < 2; access++)
             if (e->tag[access] && (e->tag[access] & TLB_GEN_MASK) == m->gen)
                 found[access] = e;
     if (!found[0] || !found[1])
-        return false;
+        return NULL;
     for (unsigned access = 0; access < 2; access++)
-        b->any[access] = (struct bt_spot){ found[access]->tag[access] & ~TLB_GEN_MASK, found[access]->addend };
-    b->any_stamp = m->stamp;
-    return true;
+        any->page[access] = (struct bt_spot){ found[access]->tag[access] & ~TLB_GEN_MASK, found[access]->addend };
+    any->stamp = m->stamp;
+    return any;
 }
 
 bool bt_spots_reset(struct vcpu *v, uint64_t unused, uint32_t unit)
@@ -251,10 +257,11 @@ bool bt_spots_reset(struct vcpu *v, uint64_t unused, uint32_t unit)
     const struct bt_unit *u = &b->units[unit];
     (void)unused;
     b->n.spot_resets++;
-    if (v->mmu.bypass || !find_any(b))
+    const struct bt_any *any = v->mmu.bypass ? NULL : find_any(b);
+    if (!any)
         return false;
     for (unsigned i = 1; i < u->spots; i++)
-        a->spots[u->first_spot + i] = b->any[1]; /* what may be written may be read */
+        a->spots[u->first_spot + i] = any->page[1]; /* what may be written may be read */
     a->spots[u->first_spot].page = v->mmu.stamp;
     return true;
 }
@@ -337,7 +344,7 @@ static void creep(struct vcpu *v)
 static void run_unit(struct bt *b, uint64_t lin)
 {
     struct vcpu *v = b->v;
-    struct bt_jump *j = &b->context->jumps[jump_slot(lin)];
+    struct bt_jump *j = &b->context->jumps[jump_slot(lin, b->context->key)];
     if (j->lin != lin) {
         struct bt_unit *u = find_unit(b, lin);
         if (!u) {
@@ -345,7 +352,7 @@ static void run_unit(struct bt *b, uint64_t lin)
             interp_run_block(v);
             return;
         }
-        j = &b->context->jumps[jump_slot(lin)]; /* the cache may have been flushed meanwhile */
+        j = &b->context->jumps[jump_slot(lin, b->context->key)]; /* the cache may have been flushed meanwhile */
         *j = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
     }
     switch (run_code(b, j->code, lin)) {
@@ -355,7 +362,11 @@ static void run_unit(struct bt *b, uint64_t lin)
             interp_run_one(v);
         break;
     case BT_LINK: link_exit(b, bt_area(v)); break;
-    case BT_STALE: b->context->jumps[jump_slot(v->s.rip)].lin = jump_none(jump_slot(v->s.rip)); break;
+    case BT_STALE: {
+        unsigned slot = jump_slot(v->s.rip, b->context->key);
+        b->context->jumps[slot].lin = jump_none(slot);
+        break;
+    }
     case BT_LOOK: creep(v); break;
     default: break;
     }

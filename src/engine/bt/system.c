@@ -232,7 +232,8 @@ static uint64_t jump_in_context(struct bt *b)
     if (b->interp.until - v->s.retired < BLOCK_OPS_MAX)
         return CALL_LEAVE;
     uint64_t lin = fetch_linear(v);
-    const struct bt_jump *j = &bt_context_now(b)->jumps[jump_slot(lin)];
+    const struct bt_context *x = bt_context_now(b);
+    const struct bt_jump *j = &x->jumps[jump_slot(lin, x->key)];
     if (j->lin != lin)
         return CALL_LEAVE;
     if (b->context->key & KEY_COUNT)
@@ -314,7 +315,7 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     struct bt_unit *u = host ? bt_cache_find(b, host, b->context->key) : NULL;
     if (!u || u->crossing) /* one of several, by the page that follows */
         return false;
-    b->context->jumps[jump_slot(lin)] = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
+    b->context->jumps[jump_slot(lin, b->context->key)] = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
     b->n.jumps_found++;
     return true;
 }
