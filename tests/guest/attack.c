@@ -426,6 +426,85 @@ static void wrapped(void)
 
 #endif
 
+/* ---- loops ---- */
+
+/* Pages that are neighbours in the address space alone: a loop over their edge must see it, whatever its registers and flags hold. */
+static void loops(void)
+{
+    const ulong w = sizeof(ulong);
+    struct {
+        const char *name;
+        struct code code;
+        long step;
+    } cases[] = {
+        { "loop-dec",
+          CODE("1: mov [" R(di) "], " R(ax) "\n add " R(ax) ", 0x200000\n add " R(
+              di) ", 8\n dec ecx\n jnz 1b"),
+          8 },
+        { "loop-sub", CODE("1: mov [" R(di) "], " R(ax) "\n add " R(di) ", 8\n sub ecx, 1\n jnz 1b"), 8 },
+        { "loop-cmp",
+          CODE("1: mov [" R(di) "], " R(ax) "\n add " R(di) ", 8\n sub " R(cx) ", 1\n cmp " R(
+              cx) ", 0\n jne 1b"),
+          8 },
+        { "loop-down", CODE("1: mov [" R(di) "], " R(ax) "\n sub " R(di) ", 8\n sub ecx, 1\n jnz 1b"), -8 },
+        { "loop-odd", CODE("1: mov [" R(di) "], " R(ax) "\n add " R(di) ", 24\n sub ecx, 1\n jnz 1b"), 24 },
+        { "loop-index",
+          CODE("1: mov [" R(bx) " + " R(dx) "*8], " R(ax) "\n add " R(dx) ", 1\n sub ecx, 1\n jnz 1b"), 8 },
+        { "loop-carry",
+          CODE("1: adc " R(si) ", [" R(di) "]\n mov [" R(di) "], " R(ax) "\n lea " R(di) ", [" R(
+              di) " + 8]\n dec ecx\n jnz 1b"),
+          8 },
+        { "loop-two",
+          CODE("1: mov " R(si) ", [" R(di) "]\n mov [" R(di) "], " R(ax) "\n mov " R(si) ", [" R(
+              bx) "]\n"
+                  "add " R(di) ", 8\n sub ecx, 1\n jnz 1b"),
+          8 },
+    };
+    page(TEST, DATA, PTE_RWU);
+    page(TEST + PAGE, OTHER, PTE_RWU);
+    page(TEST + 2 * PAGE, 0, 0);
+    page(TEST - PAGE, 0, 0);
+    for (u32 i = 0; i < ARRAY_LEN(cases); i++) {
+        u32 wrong = 0;
+        for (u32 round = 0; round < 12; round++) {
+            fill((void *)(DATA - PAGE), 0, 3 * PAGE), fill((void *)(OTHER - PAGE), 0, 3 * PAGE);
+            bool down = cases[i].step < 0;
+            ulong from = down ? TEST + 2 * PAGE - 8 : TEST,
+                  count = 2 * PAGE / (ulong)(down ? 8 : cases[i].step);
+            struct trap t = run_code(cases[i].code,
+                                     (struct regs){ .di = from, .bx = from, .cx = count, .ax = 0x1000000 });
+            wrong += t.vector != VECTOR_DONE;
+            for (ulong at = 0; at < 2 * PAGE; at += 8) {
+                bool mine = at % (ulong)(down ? 8 : cases[i].step) == 0 &&
+                            at / (ulong)(down ? 8 : cases[i].step) < count;
+                ulong pa = at < PAGE ? DATA + at : OTHER + at - PAGE;
+                wrong += !word_at(pa) != !mine;
+            }
+            for (ulong at = 0; at < PAGE; at += w)
+                wrong += word_at(DATA - PAGE + at) || word_at(DATA + PAGE + at) ||
+                         word_at(OTHER - PAGE + at) || word_at(OTHER + PAGE + at);
+            /* and into the hole: a fault at its first byte */
+            t = run_code(cases[i].code, (struct regs){ .di = from, .bx = from, .cx = 4 * PAGE, .ax = 1 });
+            wrong += t.vector != PF || (t.cr2 & -PAGE) != (down ? TEST - PAGE : TEST + 2 * PAGE);
+        }
+        CHECK_EQ(cases[i].name, wrong, 0);
+    }
+    /* a page that moves while a loop runs: the next round sees it */
+    const ulong low = 0x70000000;
+    page(low, DATA, PTE_RWU);
+    volatile u32 *a = (volatile u32 *)DATA, *b = (volatile u32 *)OTHER;
+    *a = 1, *b = 0x10000;
+    ulong entry_at = (ulong)entry(&space, low, 1);
+    struct trap t = HOT(
+        "xor eax, eax\n mov [" R(
+            bx) "], esi\n invlpg [0x70000000]\n"
+                "1: add eax, [0x70000000]\n mov ebp, 0x70001000\n mov edi, 0x70000000\n cmp ecx, 50\n"
+                "cmove ebp, edi\n cmove esi, edx\n mov [" R(bx) "], esi\n invlpg [" R(
+                    bp) "]\n sub ecx, 1\n jnz 1b",
+        .cx = 100, .bx = entry_at, .si = DATA | PTE_RWU, .dx = OTHER | PTE_RWU);
+    CHECK("loop-invlpg", t.vector == VECTOR_DONE && (u32)t.regs.ax == 51 + 49 * 0x10000);
+}
+
 /* ---- nothing of what code made for the guest uses may show ---- */
 
 #if WIDE
@@ -635,6 +714,7 @@ void guest_main(void)
         scratch,
         x87_pointers,
         old_tags,
+        loops,
         wrapped,
 #if WIDE
         far_moffs,

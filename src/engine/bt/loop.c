@@ -88,10 +88,19 @@ static bool stride_of(const struct unit_plan *p, const struct group *g, int64_t 
     return *stride >= -STRIDE_MAX && *stride <= STRIDE_MAX && g->low == (int32_t)g->low;
 }
 
+/* What is called may change translations that were checked before the loop. */
+static bool calls_out(const struct unit_plan *p)
+{
+    for (int i = 0; i <= p->back; i++)
+        if (p->insns[i].how == HOW_CALL_OUT || p->insns[i].how == HOW_STRING)
+            return true;
+    return false;
+}
+
 static bool choose_hoisted(struct unit_plan *p)
 {
     bool any = false;
-    if (p->back < 0)
+    if (p->back < 0 || calls_out(p))
         return false;
     for (unsigned i = 0; i < p->ngroups; i++) {
         struct group *g = &p->groups[i];
@@ -202,7 +211,8 @@ static void begin_copy(struct translation *t)
 static void strip_emit(struct translation *t)
 {
     struct emitter *e = &t->e;
-    bool in_register = counter_in_register(&t->plan) && !counting(t);
+    /* Saving the flags on the way back takes T2. */
+    bool in_register = counter_in_register(&t->plan) && !counting(t) && t->loop_state != FLAGS_S;
     setup_emit(t, in_register);
     uint8_t *over = emit_jmp(e, emit_exec(e));
     t->strip_next = here(t);
