@@ -33,8 +33,12 @@ def check_clock(machine):
 def check_counters(machine, cpus):
     """The counters of --stats agree with one another and with what such a run must have done."""
     stats = machine.stats()
-    assert stats["engine"] == "interp" and stats["cpus"] == cpus and stats["end"] == "poweroff"
-    assert stats["instructions"] > 500_000_000 and stats["seconds"] > 1
+    assert stats["engine"] == "bt" and stats["cpus"] == cpus and stats["end"] == "poweroff"
+    assert stats["seconds"] > 1
+    # The translator counts no instructions in real time: these are the interpreter's share.
+    assert stats["instructions"] > 1_000_000
+    for name in ("units", "links_made", "copied_insns"):
+        assert stats["engine_counters"][name] > 1000, name
     assert stats["mips"] == pytest.approx(stats["instructions"] / stats["seconds"] / 1e6, rel=0.01)
     for cause in ("io", "mmio", "hlt", "cpuid", "msr", "cr", "exception"):
         assert stats["exits"][cause] > 0, cause
@@ -43,7 +47,7 @@ def check_counters(machine, cpus):
     assert len(stats["vcpus"]) == cpus
     for name in ("instructions", "hidden_faults", "interrupts_injected"):
         assert sum(v[name] for v in stats["vcpus"]) == stats[name], name
-    assert all(v["instructions"] > 100_000 for v in stats["vcpus"])
+    assert all(v["instructions"] > 10_000 for v in stats["vcpus"])
 
 
 def run_selftest(boot, arch, bits, cpus, entry, more=""):  # noqa: F811
