@@ -81,7 +81,8 @@ int host_faults_catch(const void *base, size_t size, host_fault_fn fn, void *ctx
         atomic_store_explicit(&r->base, (uintptr_t)base, memory_order_release);
     }
     mtx_unlock(&fault_lock);
-    return found ? 0 : error_set(e, -ENOSPC, "too many processors translate code in one process (%d)", RANGES);
+    return found ? 0
+                 : error_set(e, -ENOSPC, "too many processors translate code in one process (%d)", RANGES);
 }
 
 void host_faults_forget(const void *base)

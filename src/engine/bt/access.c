@@ -20,13 +20,19 @@ struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from)
         t->nstubs--;
     }
     struct stub *s = &t->stubs[t->nstubs++];
-    *s = (struct stub){ .kind = kind, .from = from, .state = t->state, .recipe = t->recipe, .site = -1, .index = (uint16_t)t->index };
+    *s = (struct stub){ .kind = kind,
+                        .from = from,
+                        .state = t->state,
+                        .recipe = t->recipe,
+                        .site = -1,
+                        .index = (uint16_t)t->index };
     return s;
 }
 
 uint32_t exit_at(const struct translation *t, enum bt_exit_kind kind, unsigned i)
 {
-    return EXIT_INFO(kind, t->plan.insns[i].off, t->unit->insns - i) | (t->shadowed == i + 1 ? EXIT_SHADOW : 0);
+    return EXIT_INFO(kind, t->plan.insns[i].off, t->unit->insns - i) |
+           (t->shadowed == i + 1 ? EXIT_SHADOW : 0);
 }
 
 void site_add(struct translation *t, uint32_t at)
@@ -64,7 +70,11 @@ unsigned value_of(struct translation *t, unsigned guest, unsigned temp)
     return temp;
 }
 
-static struct amode segment_base(unsigned seg) { return amode_at(H_RSP, VCPU_OFF(sf) + (int32_t)(seg * sizeof(struct seg_fast)) + (int32_t)offsetof(struct seg_fast, base)); }
+static struct amode segment_base(unsigned seg)
+{
+    return amode_at(H_RSP, VCPU_OFF(sf) + (int32_t)(seg * sizeof(struct seg_fast)) +
+                               (int32_t)offsetof(struct seg_fast, base));
+}
 
 /* A check names the first and the last byte of a group of accesses by displacements from the same register: none of them may
  * leave 32 bits. */
@@ -116,7 +126,10 @@ static struct amode plain_ea(struct translation *t, const struct mem_operand *m,
     return a;
 }
 
-struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsigned end) { return plain_ea(t, m, end); }
+struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsigned end)
+{
+    return plain_ea(t, m, end);
+}
 
 struct amode moffs_ea(struct translation *t, const struct insn *in)
 {
@@ -159,7 +172,8 @@ static int32_t tlb_offset(const struct translation *t, size_t field)
     return VCPU_OFF(mmu.tlbs) + (int32_t)(index * sizeof(struct tlb_entry) * TLB_ENTRIES + field);
 }
 
-static struct stub *fill_at(struct translation *t, enum stub_kind kind, uint8_t *from, uint64_t retry, struct amode low)
+static struct stub *fill_at(struct translation *t, enum stub_kind kind, uint8_t *from, uint64_t retry,
+                            struct amode low)
 {
     struct stub *s = stub_new(t, kind, from);
     s->retry = retry;
@@ -304,7 +318,8 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
         flat_check(t, a->seg, write);
     bool aligned = a->aligned;
     if (aligned && a->group != NO_GROUP && (a->at - t->plan.groups[a->group].low) % 16) {
-        aligned = false; /* cannot be told from the group's lowest address: then nothing is marked written yet */
+        aligned =
+            false; /* cannot be told from the group's lowest address: then nothing is marked written yet */
         read_first = true;
     }
     check(t, a, low, span,
@@ -472,12 +487,12 @@ static void loop_stub(struct translation *t, const struct stub *s)
 
 void stubs_emit(struct translation *t)
 {
-    static void (*const emit[])(struct translation *t, const struct stub *s) = {
-        [STUB_LOOKUP] = lookup_stub,
-        [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,     [STUB_LINK] = link_stub, [STUB_FAR] = far_stub,
-        [STUB_COUNT] = count_stub, [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub,
-        [STUB_STRIP] = strip_failed, [STUB_LOOP] = loop_stub, [STUB_CALL] = call_stub,
-         [STUB_SPOT] = spot_stub,     [STUB_SPOTS] = spots_stub,
+    static void (*const emit[])(struct translation * t, const struct stub *s) = {
+        [STUB_LOOKUP] = lookup_stub, [STUB_FILL] = fill_stub, [STUB_EXIT] = exit_stub,
+        [STUB_LINK] = link_stub,     [STUB_FAR] = far_stub,   [STUB_COUNT] = count_stub,
+        [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub, [STUB_STRIP] = strip_failed,
+        [STUB_LOOP] = loop_stub,     [STUB_CALL] = call_stub, [STUB_SPOT] = spot_stub,
+        [STUB_SPOTS] = spots_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
         const struct stub *s = &t->stubs[i];

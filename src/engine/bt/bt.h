@@ -44,10 +44,16 @@ struct bt_jump {
 #define JUMPS_MAX (1u << KERNEL_JUMPS_BITS)
 #define JUMP_HASH 0x9e3779b1u
 
-static inline unsigned jump_bits(uint32_t key) { return mode_cpl(key) == 3 ? USER_JUMPS_BITS : KERNEL_JUMPS_BITS; }
+static inline unsigned jump_bits(uint32_t key)
+{
+    return mode_cpl(key) == 3 ? USER_JUMPS_BITS : KERNEL_JUMPS_BITS;
+}
 
 /* In a context of this key. */
-static inline unsigned jump_slot(uint64_t lin, uint32_t key) { return (uint32_t)lin * JUMP_HASH >> (32 - jump_bits(key)); }
+static inline unsigned jump_slot(uint64_t lin, uint32_t key)
+{
+    return (uint32_t)lin * JUMP_HASH >> (32 - jump_bits(key));
+}
 
 /* What an empty slot holds: an address that belongs to another slot. */
 static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
@@ -83,20 +89,20 @@ struct bt_spot {
 
 #define GROUP_SLOTS 16u
 struct bt_area {
-    void *host_sp;          /* C's stack pointer while generated code runs */
-    uint64_t page;          /* linear address of the running unit's page */
-    struct bt_jump *jumps;  /* of the present context */
-    int64_t left;           /* counting: instructions until until_count */
+    void *host_sp;         /* C's stack pointer while generated code runs */
+    uint64_t page;         /* linear address of the running unit's page */
+    struct bt_jump *jumps; /* of the present context */
+    int64_t left;          /* counting: instructions until until_count */
     uint64_t exit_lin;
     uint64_t call_slot; /* host address of the return address that an indirect call will write */
     uint32_t exit, exit_arg;
     uint32_t simd_live; /* XMM registers of the guest are in the host's */
     uint32_t pad;
     uint32_t spot_credit; /* misses until the next sample */
-    int32_t strip_skip; /* rounds of a loop until its strip is tried again */
-    uint32_t strip;     /* rounds left in the strip */
+    int32_t strip_skip;   /* rounds of a loop until its strip is tried again */
+    uint32_t strip;       /* rounds left in the strip */
     uint32_t pad2;
-    uint64_t string_rest; /* count that a string instruction has left for later */
+    uint64_t string_rest;        /* count that a string instruction has left for later */
     uint64_t group[GROUP_SLOTS]; /* host minus guest address of a group of accesses */
     struct bt *bt;
     struct bt_spot spots[SPOTS];
@@ -108,7 +114,10 @@ struct bt_area {
 #define AT_AREA(field) amode_at(H_RSP, AREA_OFF(field))
 static inline struct amode at_gpr(unsigned n) { return amode_at(H_RSP, VCPU_OFF(s.gpr) + (int32_t)(8 * n)); }
 
-static inline struct bt_area *bt_area(struct vcpu *v) { return (struct bt_area *)(void *)((uint8_t *)v + VCPU_ROOM_AT); }
+static inline struct bt_area *bt_area(struct vcpu *v)
+{
+    return (struct bt_area *)(void *)((uint8_t *)v + VCPU_ROOM_AT);
+}
 
 /* --- exits ------------------------------------------------------------------------------------------------- */
 
@@ -116,9 +125,9 @@ static inline struct bt_area *bt_area(struct vcpu *v) { return (struct bt_area *
  * exit: kind | EXIT_SHADOW | offset of the instruction in the page << 4 | instructions of the unit not executed << 20.
  */
 enum bt_exit_kind {
-    BT_BAIL,  /* the interpreter does this instruction */
-    BT_LINK,  /* a jump to another unit of the page that is not linked yet: exit_arg names it */
-    BT_LOOK,  /* a request, or the count is near: at this instruction */
+    BT_BAIL,     /* the interpreter does this instruction */
+    BT_LINK,     /* a jump to another unit of the page that is not linked yet: exit_arg names it */
+    BT_LOOK,     /* a request, or the count is near: at this instruction */
     BT_LOOK_FAR, /* at exit_lin: looked up before going on */
     BT_STALE,    /* the unit is no longer what memory holds: at exit_lin */
     BT_LEFT,     /* behind a called operation: the state is complete, in struct vcpu */
@@ -132,7 +141,8 @@ enum bt_exit_kind {
 
 /* What the slow path of a check is told: size | FILL_*. */
 #define FILL_WRITE 0x1000u
-#define FILL_READ_FIRST 0x2000u /* with FILL_WRITE: the first access reads, so nothing may be marked written yet */
+#define FILL_READ_FIRST \
+    0x2000u /* with FILL_WRITE: the first access reads, so nothing may be marked written yet */
 #define FILL_ALIGNED 0x800u /* #GP unless 16-byte aligned: before anything is marked */
 #define FILL_SIZE 0x7ffu
 #define FILL_SPOT_SHIFT 14 /* index of the spot to be filled, too */
@@ -147,7 +157,8 @@ struct bt_unit {
     uint32_t version; /* of the page's code when it was translated */
     const _Atomic uint32_t *live;
     struct bt_unit *hash_next, *page_next;
-    uint32_t entry_s, entry_e, entry_jump; /* offsets in the cache; entry_jump: state S, T0 = linear address */
+    uint32_t entry_s, entry_e,
+        entry_jump; /* offsets in the cache; entry_jump: state S, T0 = linear address */
     uint32_t code_bytes;
     uint32_t first_link;
     uint32_t first_spot;
@@ -155,7 +166,8 @@ struct bt_unit {
     uint16_t links;
     uint16_t insns; /* that it executes: none when the first is left to the interpreter */
     uint16_t guest_bytes;
-    bool crossing; /* the instruction at its address goes on on the next page: this jumps to that one's unit */
+    bool
+        crossing; /* the instruction at its address goes on on the next page: this jumps to that one's unit */
     /* KEY_CROSSING: what it has of the second page. */
     const uint8_t *host2;
     const _Atomic uint32_t *live2; /* NULL: nothing */
@@ -165,7 +177,7 @@ struct bt_unit {
 
 /* A direct jump inside a page, to be linked. */
 struct bt_link {
-    uint32_t field; /* offset of its rel32 in the cache */
+    uint32_t field;  /* offset of its rel32 in the cache */
     uint16_t target; /* offset in the page */
     bool state_s;
     bool linked;
@@ -187,12 +199,13 @@ struct bt_site {
 };
 
 #define BT_COUNTERS(X) \
-    X(units) X(guest_bytes) X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) \
-    X(lookup_misses) X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) \
-    X(fills_failed) X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) \
-    X(cache_flushes) X(contexts_recycled) X(translate_ns) \
-    X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) X(calls_left) X(faults_delivered) \
-    X(jumps_found)
+    X(units) \
+    X(guest_bytes) X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) \
+        X(lookup_misses) X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) \
+            X(fills_failed) X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) \
+                X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) \
+                    X(cache_flushes) X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) \
+                        X(calls_went_on) X(calls_jumped) X(calls_left) X(faults_delivered) X(jumps_found)
 
 struct bt_counters {
 #define X(name) uint64_t name;
@@ -214,22 +227,24 @@ struct bt_any {
 
 /* One vcpu's translator. */
 struct bt {
-    struct interp interp; /* does what is cold, and what translated code leaves to it; v->engine_data points here */
+    struct interp
+        interp; /* does what is cold, and what translated code leaves to it; v->engine_data points here */
     struct vcpu *v;
     struct engine_config cfg;
     struct host_code code;
     uint32_t used;      /* bytes of the cache */
     uint32_t gates_end; /* flushing keeps what is below */
-    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup;
+    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink, gate_spot, gate_spots,
+        gate_call, gate_lookup;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
     uint32_t nlinks, max_links;
     uint32_t nspots;
-    const void *spot_code[SPOTS]; /* guest instruction of each, on the host */
+    const void *spot_code[SPOTS];   /* guest instruction of each, on the host */
     uint8_t guilt[1u << HEAT_BITS]; /* by guest instruction: its accesses hop from page to page */
     uint32_t samples;
-    uint64_t sampled;             /* time stamp counter at the last sample */
+    uint64_t sampled;              /* time stamp counter at the last sample */
     struct bt_any any[ANY_STAMPS]; /* of recent address spaces, by stamp */
     struct bt_site *sites;
     uint32_t nsites, max_sites;
@@ -263,8 +278,14 @@ static inline struct emitter bt_emitter(const struct bt *b)
                              .to_exec = b->code.exec - b->code.write };
 }
 static inline const void *bt_exec(const struct bt *b, uint32_t off) { return b->code.exec + off; }
-static inline uint64_t bt_exec_addr(const struct bt *b, uint32_t off) { return (uint64_t)(uintptr_t)b->code.exec + off; }
-static inline bool pass_on(const struct bt *b, enum engine_pass pass) { return !(b->cfg.passes_off >> pass & 1); }
+static inline uint64_t bt_exec_addr(const struct bt *b, uint32_t off)
+{
+    return (uint64_t)(uintptr_t)b->code.exec + off;
+}
+static inline bool pass_on(const struct bt *b, enum engine_pass pass)
+{
+    return !(b->cfg.passes_off >> pass & 1);
+}
 
 /* --- cache.c ------------------------------------------------------------------------------------------------ */
 int bt_cache_init(struct bt *b, struct error *e);

@@ -21,7 +21,8 @@
 
 static unsigned hash_of(const uint8_t *host, uint32_t key)
 {
-    return (unsigned)(((uint64_t)(uintptr_t)host ^ (uint64_t)key << 36) * 0x9e3779b97f4a7c15ull >> (64 - HASH_BITS));
+    return (unsigned)(((uint64_t)(uintptr_t)host ^ (uint64_t)key << 36) * 0x9e3779b97f4a7c15ull >>
+                      (64 - HASH_BITS));
 }
 
 static unsigned page_hash(const uint8_t *host)

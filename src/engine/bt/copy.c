@@ -27,7 +27,8 @@ static bool high_byte_possible(const struct insn *in)
     for (unsigned i = 0; i < 3; i++) {
         const struct operand *o = &in->op[i];
         high |= o->kind == OPND_REGH;
-        rex |= o->kind == OPND_MEM || (o->kind == OPND_REG && (o->size == 8 || wide_host(o->reg) || (o->size == 1 && o->reg >= 4)));
+        rex |= o->kind == OPND_MEM ||
+               (o->kind == OPND_REG && (o->size == 8 || wide_host(o->reg) || (o->size == 1 && o->reg >= 4)));
     }
     return !high || !rex;
 }
@@ -54,7 +55,9 @@ bool copy_possible(const struct insn *in, uint32_t key)
 /* Prefixes and map of the original. */
 static unsigned encoding_of(const struct insn *in)
 {
-    static const uint16_t maps[] = { [MAP_1] = 0, [MAP_0F] = ENC_0F, [MAP_0F38] = ENC_0F38, [MAP_0F3A] = ENC_0F3A };
+    static const uint16_t maps[] = {
+        [MAP_1] = 0, [MAP_0F] = ENC_0F, [MAP_0F38] = ENC_0F38, [MAP_0F3A] = ENC_0F3A
+    };
     static const uint8_t mandatory[] = { [PX] = 0, [PN] = 0, [P66] = ENC_66, [PF3] = ENC_F3, [PF2] = ENC_F2 };
     unsigned enc = maps[in->row->map] | mandatory[in->row->pfx];
     bool integer = !(in->row->flags & (IF_SSE | IF_MMX));
@@ -164,7 +167,8 @@ static bool reversible(const struct planned *p)
     const struct operand *e = &in->op[0], *g = &in->op[1];
     bool form = in->row->map == MAP_1 && (in->opcode & ~1u) == 0x88;
     form |= in->row->map == MAP_1 && in->opcode < 0x40 && (in->opcode & 6) == 0;
-    return form && e->kind == OPND_REG && g->kind == OPND_REG && host_of(e->reg) != H_NONE && host_of(g->reg) == H_NONE;
+    return form && e->kind == OPND_REG && g->kind == OPND_REG && host_of(e->reg) != H_NONE &&
+           host_of(g->reg) == H_NONE;
 }
 
 static void encode(struct translation *t, struct planned *p, struct amode host)
@@ -241,7 +245,8 @@ void copy_emit(struct translation *t, struct planned *p)
     if (p->mem.used)
         host = access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end));
     /* What it leaves undefined or unchanged matters only if somebody looks. */
-    if (use == FLAGS_NEEDED && !(p->fx.flags_read & STATUS_FLAGS) && !flags_observed_after(&t->plan, t->index))
+    if (use == FLAGS_NEEDED && !(p->fx.flags_read & STATUS_FLAGS) &&
+        !flags_observed_after(&t->plan, t->index))
         use = FLAGS_UNUSED;
     if (use == FLAGS_NEEDED)
         flags_to_e(t);

@@ -55,7 +55,8 @@ static void modrm_mem(struct emitter *e, unsigned reg, const struct amode *m)
 
 void emit_mem(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, struct amode m)
 {
-    unsigned rex = (reg >> 3 & 1) << 2 | (m.index == H_NONE ? 0 : (m.index >> 3 & 1u) << 1) | (m.base >> 3 & 1u);
+    unsigned rex = (reg >> 3 & 1) << 2 | (m.index == H_NONE ? 0 : (m.index >> 3 & 1u) << 1) |
+                   (m.base >> 3 & 1u);
     prefixes(e, enc, rex, needs_rex_for_byte(enc, reg));
     emit_byte(e, opcode);
     modrm_mem(e, reg, &m);
@@ -63,7 +64,8 @@ void emit_mem(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, st
 
 void emit_reg(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, unsigned rm)
 {
-    prefixes(e, enc, (reg >> 3 & 1) << 2 | (rm >> 3 & 1), needs_rex_for_byte(enc, reg) || needs_rex_for_byte(enc, rm));
+    prefixes(e, enc, (reg >> 3 & 1) << 2 | (rm >> 3 & 1),
+             needs_rex_for_byte(enc, reg) || needs_rex_for_byte(enc, rm));
     emit_byte(e, opcode);
     emit_byte(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }

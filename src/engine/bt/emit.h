@@ -7,7 +7,22 @@
 
 /* Host registers by their encoding. */
 enum host_reg {
-    H_RAX, H_RCX, H_RDX, H_RBX, H_RSP, H_RBP, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11, H_R12, H_R13, H_R14, H_R15,
+    H_RAX,
+    H_RCX,
+    H_RDX,
+    H_RBX,
+    H_RSP,
+    H_RBP,
+    H_RSI,
+    H_RDI,
+    H_R8,
+    H_R9,
+    H_R10,
+    H_R11,
+    H_R12,
+    H_R13,
+    H_R14,
+    H_R15,
     H_NONE = 0xff
 };
 
@@ -25,8 +40,8 @@ struct emitter {
 };
 
 /* What an instruction is encoded with; imm bytes follow by emit_imm(). */
-#define ENC_W 1u     /* REX.W */
-#define ENC_66 2u    /* operand-size or mandatory prefix */
+#define ENC_W 1u  /* REX.W */
+#define ENC_66 2u /* operand-size or mandatory prefix */
 #define ENC_F2 4u
 #define ENC_F3 8u
 #define ENC_LOCK 16u
@@ -45,7 +60,10 @@ void emit_plus(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg);
 /* An opcode without ModRM. */
 void emit_plain(struct emitter *e, unsigned enc, unsigned opcode);
 
-static inline uint64_t emit_exec(const struct emitter *e) { return (uint64_t)(uintptr_t)e->at + (uint64_t)e->to_exec; }
+static inline uint64_t emit_exec(const struct emitter *e)
+{
+    return (uint64_t)(uintptr_t)e->at + (uint64_t)e->to_exec;
+}
 
 /* jmp / call / jcc rel32 to an address in the executable view. Returns where the rel32 stands (writable). */
 uint8_t *emit_jmp(struct emitter *e, uint64_t target);

@@ -45,7 +45,9 @@ static bool logic(unsigned id) { return id == INSN_AND || id == INSN_OR || id ==
 struct recipe recipe_of(const struct planned *p)
 {
     const struct operand *a = &p->in.op[0], *b = &p->in.op[1];
-    struct recipe r = { .kind = RECIPE_NONE, .a = a->reg, .b = H_NONE, .size = a->size, .imm = (int32_t)p->in.imm };
+    struct recipe r = {
+        .kind = RECIPE_NONE, .a = a->reg, .b = H_NONE, .size = a->size, .imm = (int32_t)p->in.imm
+    };
     if (p->how != HOW_COPY || a->kind != OPND_REG || p->in.prefixes & IP_LOCK)
         return r;
     r.inputs = (uint16_t)(1u << a->reg);
@@ -75,7 +77,8 @@ struct recipe recipe_of(const struct planned *p)
 
 bool recipe_equal(const struct recipe *x, const struct recipe *y)
 {
-    return x->kind == y->kind && x->a == y->a && x->b == y->b && x->size == y->size && (x->b != H_NONE || x->imm == y->imm);
+    return x->kind == y->kind && x->a == y->a && x->b == y->b && x->size == y->size &&
+           (x->b != H_NONE || x->imm == y->imm);
 }
 
 static unsigned width(const struct recipe *r)
@@ -147,7 +150,8 @@ static bool observes(const struct planned *p)
     case HOW_LEAVE: return (p->mem.used && p->mem.first) || (p->stack.used && p->stack.first);
     default: return true;
     }
-    return (p->mem.used && p->mem.first) || p->fx.flags_read & STATUS_FLAGS || p->in.id == INSN_DIV || p->in.id == INSN_IDIV;
+    return (p->mem.used && p->mem.first) || p->fx.flags_read & STATUS_FLAGS || p->in.id == INSN_DIV ||
+           p->in.id == INSN_IDIV;
 }
 
 bool flags_observed_after(const struct unit_plan *p, unsigned i)

@@ -70,7 +70,10 @@ static bool is_moffs(const struct insn *in)
 }
 
 /* Operand size of stack instructions: the mode's own only. */
-static bool natural_size(const struct insn *in, uint32_t key) { return in->opsize == (key_code64(key) ? 8 : 4); }
+static bool natural_size(const struct insn *in, uint32_t key)
+{
+    return in->opsize == (key_code64(key) ? 8 : 4);
+}
 
 static bool ends_unit(enum how how)
 {
@@ -82,8 +85,8 @@ static enum how classify_copied(const struct bt *b, const struct insn *in, const
     enum how how = how_by_id[in->id];
     bool vex = bytes[0] == 0x62 || bytes[0] == 0xc4 || bytes[0] == 0xc5;
     if (how == HOW_BAIL && is_simd(in) && !vex) {
-        if (!(key & KEY_SSE) || !pass_on(b, ENGINE_PASS_SIMD) || (in->row->flags & IF_FPX && !(key & KEY_FPX)) ||
-            !copy_possible(in, key))
+        if (!(key & KEY_SSE) || !pass_on(b, ENGINE_PASS_SIMD) ||
+            (in->row->flags & IF_FPX && !(key & KEY_FPX)) || !copy_possible(in, key))
             return HOW_BAIL;
         how = HOW_SIMD;
     }

@@ -16,8 +16,8 @@
 #include "engine/bt/unit.h"
 
 #define STRIDE_MAX 512
-#define STRIP_MIN 7      /* rounds, less one, for which the set-up pays */
-#define SKIP_ROUNDS 12   /* with checks, after a set-up that failed */
+#define STRIP_MIN 7        /* rounds, less one, for which the set-up pays */
+#define SKIP_ROUNDS 12     /* with checks, after a set-up that failed */
 #define STRIP_ENDLESS 1023 /* nothing moves: look for requests now and then */
 
 static uint32_t here(const struct translation *t) { return (uint32_t)(t->e.at - t->b->code.write); }
@@ -117,9 +117,11 @@ static bool counter_in_register(const struct unit_plan *p)
     for (int i = 0; i <= p->back; i++) {
         const struct planned *x = &p->insns[i];
         enum flag_use use = flag_use(x);
-        if (x->how != HOW_COPY && x->how != HOW_SIMD && x->how != HOW_NOP && x->how != HOW_LEA && x->how != HOW_JCC)
+        if (x->how != HOW_COPY && x->how != HOW_SIMD && x->how != HOW_NOP && x->how != HOW_LEA &&
+            x->how != HOW_JCC)
             return false;
-        if ((x->fx.gpr_read | x->fx.gpr_written) & 0xf000 || (x->how != HOW_JCC && use == FLAGS_NEEDED && !defined))
+        if ((x->fx.gpr_read | x->fx.gpr_written) & 0xf000 ||
+            (x->how != HOW_JCC && use == FLAGS_NEEDED && !defined))
             return false;
         if (x->mem.used && (x->mem.group == NO_GROUP || !p->groups[x->mem.group].hoisted))
             return false;
@@ -151,7 +153,9 @@ static void group_emit(struct translation *t, unsigned i, bool *limited)
     const struct group *g = &t->plan.groups[i];
     struct mem_operand m = {
         .seg = g->seg,
-        .base = g->base == SYMBOL_RIP ? MEM_RIP : g->base ? (uint8_t)(g->base - 1) : MEM_NO_REG,
+        .base = g->base == SYMBOL_RIP ? MEM_RIP
+                : g->base             ? (uint8_t)(g->base - 1)
+                                      : MEM_NO_REG,
         .index = g->index ? (uint8_t)(g->index - 1) : MEM_NO_REG,
         .scale = g->scale,
         .disp = g->low,

@@ -19,7 +19,10 @@ static struct symbol fresh(struct tracker *k) { return (struct symbol){ k->next+
 
 static void shift(struct tracker *k, unsigned reg, int64_t by) { k->reg[reg].add += by; }
 
-static bool full_reg(const struct tracker *k, const struct operand *o) { return o->kind == OPND_REG && o->size == k->bytes; }
+static bool full_reg(const struct tracker *k, const struct operand *o)
+{
+    return o->kind == OPND_REG && o->size == k->bytes;
+}
 
 /* What the instruction does to the registers it writes. */
 static void follow(struct tracker *k, const struct planned *p)
@@ -32,10 +35,12 @@ static void follow(struct tracker *k, const struct planned *p)
         moved = k->reg[src->reg];
     else if ((in->id == INSN_ADD || in->id == INSN_SUB) && full && src->kind == OPND_IMM)
         moved = (struct symbol){ k->reg[dst->reg].id,
-                                 k->reg[dst->reg].add + (in->id == INSN_ADD ? (int64_t)in->imm : -(int64_t)in->imm) };
+                                 k->reg[dst->reg].add +
+                                     (in->id == INSN_ADD ? (int64_t)in->imm : -(int64_t)in->imm) };
     else if ((in->id == INSN_INC || in->id == INSN_DEC) && full)
         moved = (struct symbol){ k->reg[dst->reg].id, k->reg[dst->reg].add + (in->id == INSN_INC ? 1 : -1) };
-    else if (in->id == INSN_LEA && full && in->addrsize == k->bytes && in->mem.base < 16 && in->mem.index == MEM_NO_REG)
+    else if (in->id == INSN_LEA && full && in->addrsize == k->bytes && in->mem.base < 16 &&
+             in->mem.index == MEM_NO_REG)
         moved = (struct symbol){ k->reg[in->mem.base].id, k->reg[in->mem.base].add + in->mem.disp };
     unsigned written = p->how == HOW_CALL_OUT ? 0xffff : p->fx.gpr_written;
     bool push = p->stack.used && p->stack.write, pop = p->stack.used && p->stack.read;
@@ -175,7 +180,8 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             struct symbol sp = k.reg[x->in.id == INSN_LEAVE ? RBP : RSP];
             struct address a = { .base = sp.id, .at = sp.add - (x->stack.write ? x->stack.size : 0) };
             place(p, &x->stack, &a, merge);
-            if (x->mem.used && x->stack.group == NO_GROUP) { /* its distance would be lost to the other access */
+            if (x->mem.used &&
+                x->stack.group == NO_GROUP) { /* its distance would be lost to the other access */
                 end_before(p, i);
                 return;
             }

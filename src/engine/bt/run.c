@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <stdio.h>
 
-
 #include "engine/interp/operand.h"
 #include "engine/interp/fpu.h"
 #include "engine/interp/run.h"
@@ -34,7 +33,8 @@ bool bt_mode_possible(const struct vcpu *v)
     if (code == MODE_CODE64)
         return true;
     const struct segment *cs = &v->s.seg[SEG_CS];
-    return code == MODE_CODE32 && (v->mode & (MODE_FLAT | MODE_SS32 | MODE_PE | MODE_VM86)) == (MODE_FLAT | MODE_SS32 | MODE_PE) &&
+    return code == MODE_CODE32 &&
+           (v->mode & (MODE_FLAT | MODE_SS32 | MODE_PE | MODE_VM86)) == (MODE_FLAT | MODE_SS32 | MODE_PE) &&
            cs->base == 0 && cs->limit == 0xffffffff;
 }
 
@@ -245,7 +245,8 @@ static const struct bt_any *find_any(struct bt *b)
     if (!found[0] || !found[1])
         return NULL;
     for (unsigned access = 0; access < 2; access++)
-        any->page[access] = (struct bt_spot){ found[access]->tag[access] & ~TLB_GEN_MASK, found[access]->addend };
+        any->page[access] = (struct bt_spot){ found[access]->tag[access] & ~TLB_GEN_MASK,
+                                              found[access]->addend };
     any->stamp = m->stamp;
     return any;
 }
@@ -352,7 +353,8 @@ static void run_unit(struct bt *b, uint64_t lin)
             interp_run_block(v);
             return;
         }
-        j = &b->context->jumps[jump_slot(lin, b->context->key)]; /* the cache may have been flushed meanwhile */
+        j = &b->context
+                 ->jumps[jump_slot(lin, b->context->key)]; /* the cache may have been flushed meanwhile */
         *j = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
     }
     switch (run_code(b, j->code, lin)) {
@@ -497,7 +499,8 @@ static void bt_code_changed(struct vcpu *v, uint64_t page)
         bt_cache_drop_page(bt_of(v), pg->host);
 }
 
-static void bt_stats(const struct vcpu *v, void (*put)(void *ctx, const char *name, uint64_t value), void *ctx)
+static void bt_stats(const struct vcpu *v, void (*put)(void *ctx, const char *name, uint64_t value),
+                     void *ctx)
 {
     const struct bt_counters *n = &bt_of((struct vcpu *)(uintptr_t)v)->n;
 #define X(name) put(ctx, #name, n->name);

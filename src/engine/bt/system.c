@@ -273,7 +273,8 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     uint64_t flushes = b->n.cache_flushes, next;
     b->n.calls++;
     const struct bt_unit *u = &b->units[call->unit];
-    bt_bails_called(b, block_of(call)->ops[0].id, u->host + (call->off - ((uintptr_t)u->host & PAGE_OFFSET_MASK)), block_of(call)->bytes);
+    bt_bails_called(b, block_of(call)->ops[0].id,
+                    u->host + (call->off - ((uintptr_t)u->host & PAGE_OFFSET_MASK)), block_of(call)->bytes);
     c->block = block_of(call);
     c->rip0 = (a->page + call->off) & v->lin_mask;
     c->retired0 = before.key & KEY_COUNT ? c->until - (uint64_t)(a->left + call->rest) : v->s.retired;

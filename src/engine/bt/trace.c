@@ -28,7 +28,8 @@ static void write_unit(FILE *out, const struct translation *t)
         if (i < t->plan.count) {
             const struct planned *p = &t->plan.insns[i];
             fprintf(out, "guest %03x ", p->off);
-            unsigned end = p->end < PAGE_SIZE ? p->end : PAGE_SIZE, len = end - p->off; /* the rest is on another page */
+            unsigned end = p->end < PAGE_SIZE ? p->end : PAGE_SIZE,
+                     len = end - p->off; /* the rest is on another page */
             put_hex(out, u->host + (p->off - t->plan.start), len);
             fputc('\n', out);
         }
@@ -50,8 +51,9 @@ void bt_trace_unit(const struct translation *t)
         }
     }
     if (b->perf_map)
-        fprintf(b->perf_map, "%llx %x guest_%s_%llx\n", (unsigned long long)bt_exec_addr(b, t->host_start), t->unit->code_bytes,
-                mode_cpl(t->key) == 3 ? "user" : "kernel", (unsigned long long)b->v->s.rip);
+        fprintf(b->perf_map, "%llx %x guest_%s_%llx\n", (unsigned long long)bt_exec_addr(b, t->host_start),
+                t->unit->code_bytes, mode_cpl(t->key) == 3 ? "user" : "kernel",
+                (unsigned long long)b->v->s.rip);
 }
 
 void bt_trace_open(struct bt *b)

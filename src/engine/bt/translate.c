@@ -19,7 +19,10 @@ enum first_event { FIRST_DEFINED, FIRST_NEEDED, FIRST_LOST };
 
 static bool on_page(int64_t to) { return to >= 0 && to < (int64_t)PAGE_SIZE; }
 
-static bool can_fault_unchecked(const struct planned *p) { return p->in.id == INSN_DIV || p->in.id == INSN_IDIV; }
+static bool can_fault_unchecked(const struct planned *p)
+{
+    return p->in.id == INSN_DIV || p->in.id == INSN_IDIV;
+}
 
 static enum first_event first_event(const struct unit_plan *p)
 {
@@ -29,8 +32,8 @@ static enum first_event first_event(const struct unit_plan *p)
         const struct planned *x = &p->insns[i];
         if (x->how == HOW_BAIL || x->how == HOW_JCC)
             return FIRST_NEEDED;
-        if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_CLD || x->how == HOW_JMP_IND ||
-            x->how == HOW_CALL_OUT || x->how == HOW_STRING || x->how == HOW_INLINE)
+        if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_CLD ||
+            x->how == HOW_JMP_IND || x->how == HOW_CALL_OUT || x->how == HOW_STRING || x->how == HOW_INLINE)
             return FIRST_LOST;
         if (x->how == HOW_JMP)
             return on_page(x->end + (int64_t)x->in.imm) ? FIRST_NEEDED : FIRST_LOST;
@@ -129,7 +132,8 @@ static void entries_emit(struct translation *t, enum first_event first)
 /* In front of an instruction that defines all flags, a loop without any check can look for requests for free. */
 static void poll_before_definition(struct translation *t, struct planned *p)
 {
-    if (t->polled || p->how != HOW_COPY || p->mem.used || flag_use(p) != FLAGS_DEFINED || can_fault_unchecked(p))
+    if (t->polled || p->how != HOW_COPY || p->mem.used || flag_use(p) != FLAGS_DEFINED ||
+        can_fault_unchecked(p))
         return;
     emit_mem(&t->e, 0, 0x83, 7, AT_VCPU(requests));
     emit_byte(&t->e, 0);
@@ -147,7 +151,10 @@ static void insn_emit(struct translation *t, struct planned *p)
         break;
     }
     case HOW_NOP: break;
-    case HOW_COPY: poll_before_definition(t, p); copy_emit(t, p); break;
+    case HOW_COPY:
+        poll_before_definition(t, p);
+        copy_emit(t, p);
+        break;
     case HOW_SIMD: copy_emit(t, p); break;
     case HOW_LEA: lea_emit(t, p); break;
     case HOW_MOFFS: moffs_emit(t, p); break;

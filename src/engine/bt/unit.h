@@ -26,7 +26,7 @@ enum how {
     HOW_JCC,
     HOW_CLD,
     HOW_STRING,
-    HOW_INLINE,   /* CLI, STI, SWAPGS, without a call */
+    HOW_INLINE, /* CLI, STI, SWAPGS, without a call */
     HOW_PUSHF,
     HOW_CALL_OUT, /* the interpreter's handler is called: system.c */
 };
@@ -46,9 +46,9 @@ struct access {
     uint8_t size;
     uint8_t seg; /* FS, GS; outside 64-bit mode also CS; else 0: no segment checks, base 0 */
     int8_t group;
-    bool first; /* of its group: makes the check */
+    bool first;    /* of its group: makes the check */
     uint16_t spot; /* its own, 0: none yet */
-    int64_t at; /* offset from the group's symbols */
+    int64_t at;    /* offset from the group's symbols */
 };
 
 /* Accesses at constant distances from each other, close together: one check serves them all. */
@@ -58,10 +58,10 @@ struct group {
     bool write, read_first;
     int64_t low, high; /* bytes from the symbols, [low, high) */
     uint8_t count;
-    bool slot; /* kept in memory for later accesses */
+    bool slot;      /* kept in memory for later accesses */
     bool hoisted;   /* checked once for a strip of a loop */
     int64_t stride; /* bytes it moves each time round */
-    bool closed; /* no later access may join: translations may have changed */
+    bool closed;    /* no later access may join: translations may have changed */
 };
 #define GROUP_SPAN 256
 /* Symbols: 0 none, 1..16 the registers at the unit's start, then the page's address; above SYMBOLS_FIXED made on the way. */
@@ -156,23 +156,23 @@ struct translation {
     enum flags_state state;
     struct recipe recipe; /* of the flags, when in state E or R */
     unsigned recipe_of;   /* the instruction that it is about */
-    bool simd_ready; /* XMM registers are known to be loaded */
-    bool polled;     /* a request would have been seen on the way here */
-    bool spots_fresh; /* the stamp of the unit's spots was compared on the way here */
-    int delta_group; /* group whose distance T1 holds, or NO_GROUP */
-    unsigned index;  /* of the instruction being emitted */
-    unsigned shadowed; /* index + 1 of the instruction behind an STI; 0: none */
-    bool failed; /* out of room */
+    bool simd_ready;      /* XMM registers are known to be loaded */
+    bool polled;          /* a request would have been seen on the way here */
+    bool spots_fresh;     /* the stamp of the unit's spots was compared on the way here */
+    int delta_group;      /* group whose distance T1 holds, or NO_GROUP */
+    unsigned index;       /* of the instruction being emitted */
+    unsigned shadowed;    /* index + 1 of the instruction behind an STI; 0: none */
+    bool failed;          /* out of room */
     /* The body's second copy, entered by jumps back to the unit's start: the flags there are known by a recipe. */
     bool has_loop;
     enum flags_state loop_state;
     struct recipe loop_recipe;
-    bool flags_dead;  /* at the unit's start nobody looks at the flags before they are defined */
-    uint32_t body_at; /* where the first body begins */
+    bool flags_dead;            /* at the unit's start nobody looks at the flags before they are defined */
+    uint32_t body_at;           /* where the first body begins */
     bool loop_simd, loop_spots; /* simd_ready and spots_fresh there */
-    bool loops; /* a second copy is wanted */
-    uint32_t loop_at; /* offset in the cache, 0: not made yet */
-    bool strip;       /* the copy being made has no checks for hoisted groups */
+    bool loops;                 /* a second copy is wanted */
+    uint32_t loop_at;           /* offset in the cache, 0: not made yet */
+    bool strip;                 /* the copy being made has no checks for hoisted groups */
     uint32_t strip_next, checked_at;
     uint8_t *to_checked;
     uint32_t host_start, host_stubs; /* offsets in the cache */
