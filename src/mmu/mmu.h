@@ -31,7 +31,7 @@ static inline enum mmu_gen_kind gen_kind(enum mmu_index index)
     return index == MMU_USER ? GEN_SPACE : GEN_SHARED;
 }
 
-#define TLB_ENTRIES 1024u
+#define TLB_ENTRIES 4096u
 #define TLB_GEN_MASK 0xfffull
 #define TLB_GEN_NONE 0xfffull /* a generation that no entry carries: every look-up misses */
 
