@@ -32,11 +32,17 @@ def fresh(target, sources):
     return target.exists() and all(target.stat().st_mtime_ns > s.stat().st_mtime_ns for s in sources)
 
 
+def draft(target):
+    """Where a file is made before it takes its name in one step: two test stages may build at once."""
+    return target.with_name(f".{target.name}.{os.getpid()}")
+
+
 def compile_one(source, target, bits):
     if not fresh(target, [source, *HEADERS]):
         target.parent.mkdir(parents=True, exist_ok=True)
         compiler = os.environ.get("GUEST_CC", "gcc")
-        run(compiler, f"-m{bits}", *FLAGS, "-I", HERE / "lib", "-c", source, "-o", target)
+        run(compiler, f"-m{bits}", *FLAGS, "-I", HERE / "lib", "-c", source, "-o", draft(target))
+        draft(target).replace(target)
     return target
 
 
@@ -47,9 +53,12 @@ def link(name, source, bits, library, out):
         return
     emulation = {32: "elf_i386", 64: "elf_x86_64"}[bits]
     linked = target.with_suffix(".elf")
+    flat = draft(target)
     run("ld", "-m", emulation, "-z", "max-page-size=4096", "-z", "noexecstack", "--no-warn-rwx-segments",
-        "-T", HERE / "lib" / "guest.ld", main, *library, "-o", linked)
-    run("objcopy", "-O", "elf32-i386", linked, target)
+        "-T", HERE / "lib" / "guest.ld", main, *library, "-o", draft(linked))
+    run("objcopy", "-O", "elf32-i386", draft(linked), flat)
+    draft(linked).replace(linked)
+    flat.replace(target)
 
 
 def mutate(image, kind):
@@ -78,7 +87,9 @@ def link_guest(guest, library, out):
     image = guest.get("image", guest["name"])
     link(image, HERE / guest["source"], guest["bits"], library, out)
     if "mutate" in guest:
-        (out / image).write_bytes(mutate((out / (image + ".elf")).read_bytes(), guest["mutate"]))
+        broken = draft(out / image)
+        broken.write_bytes(mutate((out / (image + ".elf")).read_bytes(), guest["mutate"]))
+        broken.replace(out / image)
 
 
 def build(out, names=()):
