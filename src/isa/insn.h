@@ -8,17 +8,23 @@
  * A row is   I(id, map, pfx, opcode, reg, mod, op1, op2, op3, flags)   and says which encodings mean which
  * operation with which operands (notation of SDM 2 Appendix A). Decoder, interpreter, translator and tests are
  * all made from the rows.
+ *
+ * Rows of two kinds: insn_rows[], what every processor here has (insn_int, insn_simd, insn_x87.def), and
+ * insn_ext_rows[], what a CPU model may have or not, each with its feature (insn_ext, insn_vex, insn_evex.def).
  */
 #ifndef SUNDOG_ISA_INSN_H
 #define SUNDOG_ISA_INSN_H
 
 #include "base/types.h"
 
-/* Opcode maps. */
-enum insn_map { MAP_1, MAP_0F, MAP_0F38, MAP_0F3A, MAP_COUNT };
+/* Opcode maps. Those of VEX and EVEX encodings are their own. */
+/* clang-format off */
+enum insn_map { MAP_1, MAP_0F, MAP_0F38, MAP_0F3A, MAP_V0F, MAP_V0F38, MAP_V0F3A, MAP_E0F, MAP_E0F38, MAP_E0F3A, MAP_COUNT };
+/* clang-format on */
 
-/* Role of 66/F2/F3: PX any (66 is the operand size, F2/F3 ignored or REP), else mandatory. */
-enum insn_pfx { PX, PN, P66, PF3, PF2 };
+/* Role of 66/F2/F3: PX any (66 is the operand size, F2/F3 ignored or REP), PNR 66 is the operand size and F2/F3 are not
+ * allowed, else mandatory. In VEX and EVEX encodings: the pp field. */
+enum insn_pfx { PX, PN, P66, PF3, PF2, PNR };
 
 /* Constraint on ModRM.mod. */
 enum insn_mod { MA, MM, MR }; /* any, memory, register */
@@ -40,7 +46,7 @@ enum insn_mod { MA, MM, MR }; /* any, memory, register */
 #define IF_X87 (1u << 12)
 #define IF_MMX (1u << 13)    /* touches MMX registers */
 #define IF_SSE (1u << 14)    /* touches XMM registers */
-#define IF_AL16 (1u << 15)   /* 16-byte memory operand must be aligned: #GP(0) */
+#define IF_AL16 (1u << 15)   /* memory operand must be aligned to its size, 16 or (VEX, EVEX) more: #GP(0) */
 #define IF_FPX (1u << 16)    /* may raise a SIMD floating-point exception */
 #define IF_STR (1u << 17)    /* string instruction: REP applies */
 #define IF_RM(n) ((8u | (n)) << 18) /* ModRM.rm must be n (with mod = MR) */
@@ -72,9 +78,45 @@ enum opspec {
     Ux,                            /* XMM in r/m only */
     Pq, Qd, Qq, Nq,                /* MMX in reg; MMX or memory; MMX in r/m only */
     ST0, STi,
+    /* Rows of extensions. V, H, W, U, L: vector in reg, vvvv, r/m, r/m register only, upper immediate nibble. x: the
+     * vector length (16 in legacy encodings), xh xq xe: a half, quarter, eighth of it, qq: 32. */
+    Wx, Wxh, Wxq, Wxe, Wqq, Wxd,   /* Wxd: MOVDDUP, 8 bytes of memory when the vector length is 16 */
+    Hx, Lx,
+    By,                            /* vvvv as a general register of natural (y) size */
+    Kg, Kh, Ke, Kb, Kw, Kd, Kq,    /* opmask in reg, vvvv, r/m; r/m, or memory of 1, 2, 4, 8 bytes */
+    Xx, Xh,                        /* vector-indexed memory (VSIB): the index has vector length, or half of it */
     OPSPEC_COUNT
 };
 /* clang-format on */
+
+/* Row fields of VEX and EVEX encodings. */
+enum insn_vl { L0, L1, L2, LX, L12, LIG }; /* vector length 16, 32, 64; any; 32 or 64; ignored, as 16 */
+enum insn_w { W0, W1, WX };
+
+/* Extended row flags. */
+#define XF_K (1u << 0)   /* EVEX: may merge under an opmask */
+#define XF_Z (1u << 1)   /* EVEX: may zero under an opmask */
+#define XF_KN (1u << 2)  /* EVEX: an opmask other than k0 is required */
+#define XF_ER (1u << 3)  /* EVEX: embedded rounding in the register form */
+#define XF_SAE (1u << 4) /* EVEX: exceptions can be suppressed in the register form */
+#define XF_NF (1u << 5)  /* EVEX: memory is accessed whole, whatever the opmask says */
+#define XF_T1 (1u << 6)  /* EVEX: 8-bit displacements count elements, not operands */
+#define XF_I2 (1u << 7)  /* VEX: the 32-byte form belongs to AVX2 */
+#define XF_GPR (1u << 8) /* VEX: general registers only; needs no vector state */
+#define XF_YR (1u << 9)  /* VEX: the register form belongs to AVX2 */
+
+/* What a CPU model may have. */
+enum insn_feature {
+    FEAT_NONE,
+#define FEATURE(name) FEAT_##name,
+#include "isa/features.def"
+#undef FEATURE
+    FEAT_COUNT
+};
+#define FEATURE_BIT(f) (1ull << (f))
+#define FEATURES_ALL (FEATURE_BIT(FEAT_COUNT) - 1)
+#define FEATURES_NO_VEX (1ull << 63) /* no VEX and EVEX prefixes: real and virtual-8086 mode */
+_Static_assert(FEAT_COUNT < 63, "features fit a word");
 
 enum insn_id {
     INSN_INVALID,
@@ -91,10 +133,20 @@ struct insn_row {
     uint8_t mod;
     uint8_t op[3];
     uint32_t flags;
+    /* Rows of extensions only. */
+    uint8_t feature; /* enum insn_feature */
+    uint8_t vl, w;   /* enum insn_vl, insn_w */
+    uint8_t op4;
+    uint8_t esize; /* bytes of an element as opmask bits count them */
+    uint8_t bsize; /* bytes of an element that is broadcast from memory, 0: none */
+    uint16_t xflags;
 };
 
 extern const struct insn_row insn_rows[];
 extern const unsigned insn_row_count;
+extern const struct insn_row insn_ext_rows[];
+extern const unsigned insn_ext_row_count;
+extern const char *const insn_feature_names[FEAT_COUNT];
 extern const char *const insn_names[INSN_ID_COUNT];
 
 enum operand_kind {
@@ -108,9 +160,10 @@ enum operand_kind {
     OPND_SEG,
     OPND_CR,
     OPND_DR,
-    OPND_XMM,
+    OPND_XMM, /* vector register 0..31 of `size` bytes */
     OPND_MMX,
     OPND_ST,
+    OPND_K, /* opmask register */
 };
 
 struct operand {
@@ -151,7 +204,25 @@ struct insn {
     struct operand op[3];
     struct mem_operand mem; /* valid when an operand is OPND_MEM */
     uint64_t imm, imm2;     /* imm2: second immediate (ENTER level, far selector) */
+    /* VEX and EVEX encodings. */
+    uint8_t enc;  /* enum insn_encoding */
+    uint8_t vl;   /* vector length in bytes */
+    uint8_t w;    /* VEX.W, EVEX.W */
+    uint8_t vvvv; /* register number, with EVEX.V' */
+    uint8_t mask; /* EVEX.aaa */
+    uint8_t evex; /* IX_* */
+    uint8_t ll;   /* EVEX.L'L: the rounding mode when IX_ROUND */
+    uint8_t vsib; /* bytes of the vector register that is mem.index, 0: it is a general register */
+    struct operand op4;
 };
+
+enum insn_encoding { ENCODING_LEGACY, ENCODING_VEX, ENCODING_EVEX };
+
+/* Bits of `evex`. */
+#define IX_Z 1u         /* zeroes under the opmask */
+#define IX_BROADCAST 2u /* the memory operand is one element */
+#define IX_ROUND 4u     /* `ll` is the rounding mode; exceptions are suppressed */
+#define IX_SAE 8u       /* exceptions are suppressed */
 
 enum decode_status {
     DECODE_OK,
@@ -161,7 +232,14 @@ enum decode_status {
 };
 
 /* Decodes one instruction from `avail` (1..15) readable bytes in 16-, 32- or 64-bit code (code_bytes 2, 4,
- * 8). Pure; any thread. LOCK on a row or form that does not allow it is DECODE_INVALID (SDM 2A LOCK). */
+ * 8). Pure; any thread. LOCK on a row or form that does not allow it is DECODE_INVALID (SDM 2A LOCK). Knows
+ * insn_rows[] only: what the extensions would make of the bytes does not exist. */
 enum decode_status insn_decode(struct insn *out, const uint8_t *bytes, unsigned avail, unsigned code_bytes);
+/* The same for a processor that has `features` (FEATURE_BIT of each): their rows come first, the rest is
+ * DECODE_INVALID or means what it meant before them (REP BSF). */
+enum decode_status insn_decode_for(struct insn *out, const uint8_t *bytes, unsigned avail,
+                                   unsigned code_bytes, uint64_t features);
+/* True when `in` is nothing that a processor without any feature knows. */
+static inline bool insn_is_extension(const struct insn *in) { return in->row->feature != FEAT_NONE; }
 
 #endif
