@@ -7,7 +7,9 @@
 #include "cpu/descriptor.h"
 #include "cpu/event.h"
 #include "cpu/lapic.h"
+#include "cpu/model.h"
 #include "cpu/ops.h"
+#include "isa/insn.h"
 
 static void need_cpl0(struct vcpu *v)
 {
@@ -183,14 +185,19 @@ uint64_t cpu_smsw(struct vcpu *v)
 
 /* --- XCR0 ----------------------------------------------------------------------------------------------- */
 
+static uint64_t xcr0_has(const struct vcpu *v) { return v->model ? v->model->xcr0 : 3; }
+
+/* Register 1 is XCR0 & XINUSE (SDM 1 13.6). */
 void cpu_xgetbv(struct vcpu *v)
 {
     if (!(v->s.cr4 & CR4_OSXSAVE))
         cpu_raise(v, VEC_UD);
-    if ((uint32_t)v->s.gpr[RCX] != 0)
+    uint32_t n = (uint32_t)v->s.gpr[RCX];
+    if (n > 1 || (n == 1 && !(cpu_features(v) & FEATURE_BIT(FEAT_XGETBV1))))
         cpu_raise_gp0(v);
-    v->s.gpr[RAX] = (uint32_t)v->s.fpu.xcr0;
-    v->s.gpr[RDX] = v->s.fpu.xcr0 >> 32;
+    uint64_t val = n ? v->s.fpu.xcr0 & cpu_xinuse(v) : v->s.fpu.xcr0;
+    v->s.gpr[RAX] = (uint32_t)val;
+    v->s.gpr[RDX] = val >> 32;
 }
 
 void cpu_xsetbv(struct vcpu *v)
@@ -199,7 +206,7 @@ void cpu_xsetbv(struct vcpu *v)
         cpu_raise(v, VEC_UD);
     need_cpl0(v);
     uint64_t val = (uint32_t)v->s.gpr[RAX] | v->s.gpr[RDX] << 32;
-    if ((uint32_t)v->s.gpr[RCX] != 0 || (val & ~XCR0_IMPLEMENTED) || !(val & 1))
+    if ((uint32_t)v->s.gpr[RCX] != 0 || !control_xcr0_valid(val, xcr0_has(v)))
         cpu_raise_gp0(v);
     v->s.fpu.xcr0 = val;
 }

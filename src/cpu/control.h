@@ -21,7 +21,15 @@ must_use bool control_set_efer(struct vcpu *v, uint64_t val);
     (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 #define EFER_IMPLEMENTED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
 
-/* XCR0: x87 and SSE state. */
-#define XCR0_IMPLEMENTED 3ull
+/* XCR0: x87, SSE, AVX, opmask and the two of AVX-512; a model may have fewer. */
+#define XCR0_IMPLEMENTED 0xe7ull
+/* True when XSETBV takes `val` on a processor that has the components `has` (SDM 1 13.3). */
+static inline bool control_xcr0_valid(uint64_t val, uint64_t has)
+{
+    const uint64_t sse = 2, avx = 4, avx512 = 0xe0;
+    if (!(val & 1) || val & ~has || (val & avx && !(val & sse)))
+        return false;
+    return !(val & avx512) || ((val & avx512) == avx512 && val & avx);
+}
 
 #endif

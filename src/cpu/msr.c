@@ -11,6 +11,7 @@
 #include "cpu/model.h"
 #include "cpu/ops.h"
 #include "cpu/pvclock.h"
+#include "isa/insn.h"
 
 enum vendor { ANY, INTEL, AMD };
 
@@ -184,6 +185,22 @@ WRITER(write_misc_enable)
     return true;
 }
 
+/* IA32_XSS: there are no supervisor state components, so it is 0. */
+static bool has_xss(const struct vcpu *v) { return cpu_features(v) & FEATURE_BIT(FEAT_XSAVES); }
+
+READER(read_xss)
+{
+    UNUSED3(v, row, msr);
+    *val = 0;
+    return has_xss(v);
+}
+
+WRITER(write_xss)
+{
+    UNUSED3(v, row, msr);
+    return has_xss(v) && val == 0;
+}
+
 READER(read_pvclock)
 {
     (void)row;
@@ -341,6 +358,7 @@ static const struct msr_row rows[] = {
     STORED(0x2ff, ANY, msr.mtrr_def_type, write_mtrr_def_type, ~0xcffull),
     SPECIAL(0x6e0, 0x6e0, ANY, read_lapic, write_lapic),                 /* TSC_DEADLINE */
     SPECIAL(0x800, 0x8ff, ANY, read_lapic, write_lapic),                 /* x2APIC */
+    SPECIAL(0xda0, 0xda0, ANY, read_xss, write_xss),
     SPECIAL(0x4b564d00, 0x4b564d01, ANY, read_pvclock, write_pvclock),
     SPECIAL(0xc0000080, 0xc0000080, ANY, read_efer, write_efer),
     STORED(0xc0000081, ANY, msr.star, write_stored, 0),

@@ -85,9 +85,13 @@ void cpu_check_io(struct vcpu *v, uint16_t port, unsigned size); /* for INS/OUTS
 /* --- FPU control (fpu.c): checks that precede an instruction --- */
 void cpu_check_fpu(struct vcpu *v); /* x87: #NM by CR0.EM/TS; pending #MF for waiting ones: cpu_check_mf */
 void cpu_check_mf(struct vcpu *v);
-void cpu_check_wait(struct vcpu *v); /* FWAIT: CR0.MP && TS, then pending #MF */
-void cpu_check_mmx(struct vcpu *v);  /* #UD by EM, #NM by TS, pending #MF */
-void cpu_check_sse(struct vcpu *v);  /* #UD by CR4.OSFXSR / CR0.EM, #NM by TS */
+void cpu_check_wait(struct vcpu *v);   /* FWAIT: CR0.MP && TS, then pending #MF */
+void cpu_check_mmx(struct vcpu *v);    /* #UD by EM, #NM by TS, pending #MF */
+void cpu_check_sse(struct vcpu *v);    /* #UD by CR4.OSFXSR / CR0.EM, #NM by TS */
+void cpu_check_avx(struct vcpu *v);    /* VEX: #UD by CR4.OSXSAVE / XCR0, #NM by TS */
+void cpu_check_avx512(struct vcpu *v); /* EVEX and opmasks: the same */
+/* State components that are not in their initial state (SDM 1 13.6); x87 and SSE always count as such. */
+uint64_t cpu_xinuse(const struct vcpu *v);
 
 /* --- time --- */
 /* Virtual now in ns for this vcpu (deterministic mode: at exactly this instruction, from the retired

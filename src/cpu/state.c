@@ -59,6 +59,10 @@ static const struct state_field fields[] = {
     BYTES(fpu.st),
     BYTES(fpu.xmm),
     MAX(fpu.xcr0, XCR0_IMPLEMENTED),
+    BYTES(fpu.ymmh),
+    BYTES(fpu.zmmh),
+    BYTES(fpu.zmm16),
+    A(fpu.k),
 
     F(msr.star),
     F(msr.lstar),
@@ -174,12 +178,12 @@ static bool state_valid(const void *state)
 {
     const struct vcpu_state *s = state;
     return control_valid(s) && addresses_valid(s) && segments_valid(s) && flags_valid(s) && apic_valid(s) &&
-           (s->fpu.xcr0 & 1);
+           control_xcr0_valid(s->fpu.xcr0, XCR0_IMPLEMENTED);
 }
 
 const struct state_class vcpu_state_class = {
     .name = "vcpu",
-    .version = 1,
+    .version = 2,
     .size = sizeof(struct vcpu_state),
     .fields = fields,
     .nfields = array_size(fields),

@@ -97,7 +97,8 @@ enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIP
 #define SHADOW_STI 1u
 #define SHADOW_MOV_SS 2u
 
-/* x87, MMX and SSE state: the FXSAVE64 image (SDM 1 10.5.1) with the header of XSAVE kept apart. */
+/* x87, MMX and SSE state: the FXSAVE64 image (SDM 1 10.5.1) with the header of XSAVE kept apart. Longer vector registers
+ * are in pieces, as XSAVE has them: bytes 16-31 and 32-63 of registers 0 to 15, all of 16 to 31. */
 struct fpu_state {
     uint16_t fcw, fsw;
     uint8_t ftw; /* abridged: bit n = physical register n not empty */
@@ -109,6 +110,10 @@ struct fpu_state {
     uint8_t st[8][16]; /* ST(i) in FXSAVE order, 10 bytes used */
     uint8_t xmm[16][16];
     uint64_t xcr0;
+    uint8_t ymmh[16][16];
+    uint8_t zmmh[16][32];
+    uint8_t zmm16[16][64];
+    uint64_t k[8]; /* opmasks */
 };
 
 #define MTRR_VARIABLE 8

@@ -33,6 +33,28 @@ static void read_basic(struct host_cpu_facts *f, uint32_t max)
         f->leaf7_ebx = r[1];
         f->leaf7_ecx = r[2];
         f->leaf7_edx = r[3];
+        if (r[0] >= 1) {
+            host_cpuid(7, 1, r);
+            f->leaf7_1_eax = r[0];
+        }
+    }
+}
+
+#define LEAF1_ECX_OSXSAVE (1u << 27)
+
+/* What XSAVE holds: components of XCR0 and where they are. */
+static void read_xsave(struct host_cpu_facts *f, uint32_t max)
+{
+    uint32_t r[4], low, high;
+    if (max < 0xd || !(f->leaf1_ecx & LEAF1_ECX_OSXSAVE))
+        return;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    f->xcr0 = low | (uint64_t)high << 32;
+    host_cpuid(0xd, 1, r);
+    f->leafd_1_eax = r[0];
+    for (uint32_t i = 2; i < array_size(f->xsave_offset); i++) {
+        host_cpuid(0xd, i, r);
+        f->xsave_offset[i] = r[1];
     }
 }
 
@@ -68,6 +90,7 @@ void host_cpu_read(struct host_cpu_facts *f)
     host_cpuid(0x80000000, 0, r);
     max_extended = r[0] >> 31 ? r[0] : 0;
     read_basic(f, max_basic);
+    read_xsave(f, max_basic);
     read_extended(f, max_extended);
     if (f->ext1_ecx & EXT1_ECX_TOPOEXT)
         read_caches(f, 0x8000001d);

@@ -11,11 +11,17 @@
 #define TRAP_SIMD 19 /* #XM */
 #define MXCSR_MASKED 0x1f80u
 
-static struct {
+struct range {
     uintptr_t begin, end, resume;
+};
+
+static struct {
+    struct range stubs;
     struct sigaction before;
 } simd;
 static once_flag simd_once = ONCE_FLAG_INIT;
+/* Code made at run time belongs to one thread: what interrupts it looks here. */
+static _Thread_local struct range simd_here;
 
 static void pass_on(int sig, siginfo_t *info, void *context)
 {
@@ -27,18 +33,25 @@ static void pass_on(int sig, siginfo_t *info, void *context)
         signal(sig, SIG_DFL); /* the instruction traps again, and the process dies of it */
 }
 
+static const struct range *range_of(uintptr_t at)
+{
+    if (at >= simd.stubs.begin && at < simd.stubs.end)
+        return &simd.stubs;
+    return at >= simd_here.begin && at < simd_here.end ? &simd_here : NULL;
+}
+
 static void on_sigfpe(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
     greg_t *g = uc->uc_mcontext.gregs;
-    uintptr_t at = (uintptr_t)g[REG_RIP];
-    if (g[REG_TRAPNO] != TRAP_SIMD || at < simd.begin || at >= simd.end) {
+    const struct range *range = range_of((uintptr_t)g[REG_RIP]);
+    if (g[REG_TRAPNO] != TRAP_SIMD || !range) {
         pass_on(sig, info, context);
         return;
     }
     g[REG_R11] = uc->uc_mcontext.fpregs->mxcsr;
     uc->uc_mcontext.fpregs->mxcsr = MXCSR_MASKED;
-    g[REG_RIP] = (greg_t)simd.resume;
+    g[REG_RIP] = (greg_t)range->resume;
 }
 
 static void install(void)
@@ -49,8 +62,12 @@ static void install(void)
 
 void host_catch_simd_traps(const void *begin, const void *end, const void *resume)
 {
-    simd.begin = (uintptr_t)begin;
-    simd.end = (uintptr_t)end;
-    simd.resume = (uintptr_t)resume;
+    simd.stubs = (struct range){ (uintptr_t)begin, (uintptr_t)end, (uintptr_t)resume };
+    call_once(&simd_once, install);
+}
+
+void host_catch_simd_traps_here(const void *begin, const void *end, const void *resume)
+{
+    simd_here = (struct range){ (uintptr_t)begin, (uintptr_t)end, (uintptr_t)resume };
     call_once(&simd_once, install);
 }

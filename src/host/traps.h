@@ -7,5 +7,7 @@
  * `resume`, with the MXCSR that shows the exception in r11d and every exception masked. Any other SIGFPE
  * goes to the handler that was there before. Once per process; later calls do nothing. */
 void host_catch_simd_traps(const void *begin, const void *end, const void *resume);
+/* The same for one more range, on the calling thread only; the next call moves it. */
+void host_catch_simd_traps_here(const void *begin, const void *end, const void *resume);
 
 #endif
