@@ -12,8 +12,10 @@
 #include "engine/interp/block.h"
 
 #include "base/error.h"
+#include "cpu/model.h"
 #include "engine/interp/operand.h"
 #include "engine/interp/run.h"
+#include "engine/interp/wide.h"
 #include "host/memory.h"
 
 #include <errno.h>
@@ -48,8 +50,10 @@ void block_cache_free(struct interp *c)
         host_pages_free(c->arena, c->arena_size);
     if (c->hash)
         host_pages_free(c->hash, HASH_BUCKETS * sizeof(*c->hash));
+    wide_stubs_free(c->stubs);
     c->arena = NULL;
     c->hash = NULL;
+    c->stubs = NULL;
 }
 
 void block_cache_flush(struct interp *c)
@@ -291,7 +295,7 @@ static bool decode_page(struct builder *b, const struct fetched *f)
         }
         const uint8_t *bytes = f->host + blk->bytes;
         unsigned allowed = avail < limit ? avail : limit;
-        enum decode_status st = insn_decode(&in, bytes, allowed, code_bytes);
+        enum decode_status st = insn_decode_for(&in, bytes, allowed, code_bytes, cpu_features(v));
         if (st == DECODE_MORE) {
             if (blk->count)
                 break;
@@ -327,7 +331,7 @@ static void decode_crossing(struct builder *b, const struct fetched *f)
         memcpy(bytes + part, second.host, INSN_MAX - part);
     }
     struct insn in;
-    enum decode_status st = insn_decode(&in, bytes, limit, mode_code_bytes(b->mode));
+    enum decode_status st = insn_decode_for(&in, bytes, limit, mode_code_bytes(b->mode), cpu_features(v));
     if (st == DECODE_MORE)
         cpu_raise_gp0(v);
     b->max_ops = 1;

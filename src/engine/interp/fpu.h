@@ -59,13 +59,33 @@ static inline uint64_t fpu_operand_linear(struct vcpu *v, const struct op *op, u
     } \
     static void do_##name(struct vcpu *v, const struct op *op __attribute__((unused)))
 
-/* FXSAVE family and x87 environment images (fpu_image.c). */
+/* Pieces of images (fpu_image.c): `len` bytes at `lin`, which is aligned to 16; the operand's address, aligned; the x87 part
+ * and MXCSR of an FXSAVE image, `wide`: with 64-bit pointers. */
+void fpu_image_read(struct vcpu *v, const struct op *op, uint64_t lin, void *dst, unsigned len);
+void fpu_image_write(struct vcpu *v, const struct op *op, uint64_t lin, const void *src, unsigned len);
+uint64_t fpu_image_address(struct vcpu *v, const struct op *op, unsigned size, unsigned align,
+                           enum mmu_access access);
+void fpu_image_put_x87(const struct fpu_state *f, uint8_t *img, bool wide);
+void fpu_image_get_x87(struct fpu_state *f, const uint8_t *img, bool wide);
+void fpu_image_put_mxcsr(const struct fpu_state *f, uint8_t *img);
+uint32_t fpu_image_get_mxcsr(struct vcpu *v, const uint8_t *img); /* #GP for reserved bits */
+/* Vector registers that exist in the present mode. */
+static inline unsigned fpu_image_registers(const struct vcpu *v) { return vcpu_long64(v) ? 16 : 8; }
+
+/* FXSAVE family and x87 environment images (fpu_image.c, xsave.c). */
 const struct op *run_fxsave(struct vcpu *v, const struct op *op);
 const struct op *run_fxrstor(struct vcpu *v, const struct op *op);
 const struct op *run_xsave(struct vcpu *v, const struct op *op);
 const struct op *run_xrstor(struct vcpu *v, const struct op *op);
+const struct op *run_xsaveopt(struct vcpu *v, const struct op *op);
+const struct op *run_xsavec(struct vcpu *v, const struct op *op);
+const struct op *run_xsaves(struct vcpu *v, const struct op *op);
+const struct op *run_xrstors(struct vcpu *v, const struct op *op);
 const struct op *run_ldmxcsr(struct vcpu *v, const struct op *op);
 const struct op *run_stmxcsr(struct vcpu *v, const struct op *op);
+const struct op *run_vldmxcsr(struct vcpu *v, const struct op *op);
+const struct op *run_vstmxcsr(struct vcpu *v, const struct op *op);
+const struct op *run_vmaskmovdqu(struct vcpu *v, const struct op *op); /* simd.c */
 const struct op *run_fnstenv(struct vcpu *v, const struct op *op);
 const struct op *run_fldenv(struct vcpu *v, const struct op *op);
 const struct op *run_fnsave(struct vcpu *v, const struct op *op);

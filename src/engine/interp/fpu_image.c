@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* State images in guest memory: FXSAVE, XSAVE, the x87 environment, and MXCSR (SDM 1 8.1.10, 10.5, 13). */
+/* State images in guest memory: FXSAVE, the x87 environment, and MXCSR (SDM 1 8.1.10, 10.5). XSAVE is in xsave.c. */
 #include "engine/interp/fpu.h"
 
 #define FXSAVE_SIZE 512u
 #define FXSAVE_WRITTEN 416u /* the rest belongs to software */
-#define XSAVE_HEADER 512u
-#define XSAVE_SIZE 576u
 #define XMM_OFFSET 160u
-#define X87_BIT 1u
-#define SSE_BIT 2u
 
 /* Status word with ES and B as the flags and masks make them. */
 static uint16_t with_summary(uint16_t fsw, uint16_t fcw)
@@ -18,22 +14,22 @@ static uint16_t with_summary(uint16_t fsw, uint16_t fcw)
 }
 
 /* Images are aligned to 16, so 16-byte pieces never cross a page. */
-static void image_read(struct vcpu *v, const struct op *op, uint64_t lin, void *dst, unsigned len)
+void fpu_image_read(struct vcpu *v, const struct op *op, uint64_t lin, void *dst, unsigned len)
 {
     for (unsigned i = 0; i < len; i += 16)
         access_read(v, (lin + i) & v->lin_mask, (uint8_t *)dst + i, len - i < 16 ? len - i : 16, v->mmu.index,
                     op->seg);
 }
 
-static void image_write(struct vcpu *v, const struct op *op, uint64_t lin, const void *src, unsigned len)
+void fpu_image_write(struct vcpu *v, const struct op *op, uint64_t lin, const void *src, unsigned len)
 {
     for (unsigned i = 0; i < len; i += 16)
         access_write(v, (lin + i) & v->lin_mask, (const uint8_t *)src + i, len - i < 16 ? len - i : 16,
                      v->mmu.index, op->seg);
 }
 
-static uint64_t image_address(struct vcpu *v, const struct op *op, unsigned size, unsigned align,
-                              enum mmu_access access)
+uint64_t fpu_image_address(struct vcpu *v, const struct op *op, unsigned size, unsigned align,
+                           enum mmu_access access)
 {
     uint64_t lin = fpu_operand_linear(v, op, size, access);
     if (lin & (align - 1))
@@ -47,11 +43,9 @@ static void check_not_available(struct vcpu *v)
         cpu_raise(v, VEC_NM);
 }
 
-static unsigned xmm_count(const struct vcpu *v) { return vcpu_long64(v) ? 16 : 8; }
-
 /* --- FXSAVE layout (SDM 1 Table 10-2) ------------------------------------------------------------------------------------- */
 
-static void put_x87(const struct fpu_state *f, uint8_t *img, bool wide)
+void fpu_image_put_x87(const struct fpu_state *f, uint8_t *img, bool wide)
 {
     put_le16(img, f->fcw);
     put_le16(img + 2, f->fsw);
@@ -70,7 +64,7 @@ static void put_x87(const struct fpu_state *f, uint8_t *img, bool wide)
     }
 }
 
-static void get_x87(struct fpu_state *f, const uint8_t *img, bool wide)
+void fpu_image_get_x87(struct fpu_state *f, const uint8_t *img, bool wide)
 {
     f->fcw = get_le16(img) | 0x40; /* bit 6 reads as one */
     f->fsw = with_summary(get_le16(img + 2), f->fcw);
@@ -84,13 +78,13 @@ static void get_x87(struct fpu_state *f, const uint8_t *img, bool wide)
         memcpy(f->st[i], img + 32 + 16 * i, 10);
 }
 
-static void put_mxcsr(const struct fpu_state *f, uint8_t *img)
+void fpu_image_put_mxcsr(const struct fpu_state *f, uint8_t *img)
 {
     put_le32(img + 24, f->mxcsr);
     put_le32(img + 28, MXCSR_VALID);
 }
 
-static uint32_t get_mxcsr(struct vcpu *v, const uint8_t *img)
+uint32_t fpu_image_get_mxcsr(struct vcpu *v, const uint8_t *img)
 {
     uint32_t mxcsr = get_le32(img + 24);
     if (mxcsr & ~MXCSR_VALID)
@@ -103,15 +97,15 @@ const struct op *run_fxsave(struct vcpu *v, const struct op *op)
     uint8_t img[FXSAVE_WRITTEN];
     bool wide = op->prefixes;
     check_not_available(v);
-    unsigned len = XMM_OFFSET + 16 * xmm_count(v);
-    uint64_t lin = image_address(v, op, FXSAVE_SIZE, 16, ACCESS_WRITE);
+    unsigned len = XMM_OFFSET + 16 * fpu_image_registers(v);
+    uint64_t lin = fpu_image_address(v, op, FXSAVE_SIZE, 16, ACCESS_WRITE);
     access_probe_write(v, lin, FXSAVE_SIZE, v->mmu.index, op->seg);
     fpu_sync_x87(v);
     fpu_sync_mxcsr(v);
-    put_x87(&v->s.fpu, img, wide);
-    put_mxcsr(&v->s.fpu, img);
-    memcpy(img + XMM_OFFSET, v->s.fpu.xmm, 16 * xmm_count(v));
-    image_write(v, op, lin, img, len);
+    fpu_image_put_x87(&v->s.fpu, img, wide);
+    fpu_image_put_mxcsr(&v->s.fpu, img);
+    memcpy(img + XMM_OFFSET, v->s.fpu.xmm, 16 * fpu_image_registers(v));
+    fpu_image_write(v, op, lin, img, len);
     return op + 1;
 }
 
@@ -120,100 +114,20 @@ const struct op *run_fxrstor(struct vcpu *v, const struct op *op)
     uint8_t img[FXSAVE_WRITTEN];
     bool wide = op->prefixes;
     check_not_available(v);
-    uint64_t lin = image_address(v, op, FXSAVE_SIZE, 16, ACCESS_READ);
-    image_read(v, op, lin, img, XMM_OFFSET + 16 * xmm_count(v));
-    uint32_t mxcsr = get_mxcsr(v, img);
+    uint64_t lin = fpu_image_address(v, op, FXSAVE_SIZE, 16, ACCESS_READ);
+    fpu_image_read(v, op, lin, img, XMM_OFFSET + 16 * fpu_image_registers(v));
+    uint32_t mxcsr = fpu_image_get_mxcsr(v, img);
     fpu_sync_x87(v);
-    get_x87(&v->s.fpu, img, wide);
-    memcpy(v->s.fpu.xmm, img + XMM_OFFSET, 16 * xmm_count(v));
+    fpu_image_get_x87(&v->s.fpu, img, wide);
+    memcpy(v->s.fpu.xmm, img + XMM_OFFSET, 16 * fpu_image_registers(v));
     fpu_set_mxcsr(v, mxcsr);
-    return op + 1;
-}
-
-/* --- XSAVE (SDM 1 13.7, 13.8), standard format ---------------------------------------------------------------------------- */
-
-static void check_xsave(struct vcpu *v)
-{
-    if (!(v->s.cr4 & CR4_OSXSAVE))
-        cpu_raise(v, VEC_UD);
-    if (v->s.cr0 & CR0_TS)
-        cpu_raise(v, VEC_NM);
-}
-
-static uint32_t requested_features(const struct vcpu *v)
-{
-    uint64_t mask = v->s.gpr[RDX] << 32 | (uint32_t)v->s.gpr[RAX];
-    return (uint32_t)(mask & v->s.fpu.xcr0) & (X87_BIT | SSE_BIT);
-}
-
-const struct op *run_xsave(struct vcpu *v, const struct op *op)
-{
-    uint8_t img[FXSAVE_WRITTEN];
-    bool wide = op->prefixes;
-    check_xsave(v);
-    uint32_t rfbm = requested_features(v);
-    uint64_t lin = image_address(v, op, XSAVE_SIZE, 64, ACCESS_WRITE);
-    access_probe_write(v, lin, XSAVE_SIZE, v->mmu.index, op->seg);
-    uint64_t old_bv;
-    access_read(v, lin + XSAVE_HEADER, &old_bv, 8, v->mmu.index, op->seg);
-    fpu_sync_x87(v);
-    fpu_sync_mxcsr(v);
-    put_x87(&v->s.fpu, img, wide);
-    put_mxcsr(&v->s.fpu, img);
-    memcpy(img + XMM_OFFSET, v->s.fpu.xmm, 256);
-    if (rfbm & X87_BIT) {
-        access_write(v, lin, img, 24, v->mmu.index, op->seg);
-        image_write(v, op, lin + 32, img + 32, 128);
-    }
-    if (rfbm & SSE_BIT) {
-        access_write(v, lin + 24, img + 24, 8, v->mmu.index, op->seg);
-        image_write(v, op, lin + XMM_OFFSET, img + XMM_OFFSET, 16 * xmm_count(v));
-    }
-    uint64_t new_bv = (old_bv & ~(uint64_t)rfbm) | rfbm; /* both components count as in use */
-    access_write(v, lin + XSAVE_HEADER, &new_bv, 8, v->mmu.index, op->seg);
-    return op + 1;
-}
-
-static void restore_x87(struct vcpu *v, const uint8_t *img, bool from_image, bool wide)
-{
-    if (from_image) {
-        fpu_sync_x87(v);
-        get_x87(&v->s.fpu, img, wide);
-    } else {
-        fpu_init_x87(v);
-        memset(v->s.fpu.st, 0, sizeof(v->s.fpu.st));
-    }
-}
-
-const struct op *run_xrstor(struct vcpu *v, const struct op *op)
-{
-    uint8_t img[XSAVE_SIZE];
-    bool wide = op->prefixes;
-    check_xsave(v);
-    uint32_t rfbm = requested_features(v);
-    uint64_t lin = image_address(v, op, XSAVE_SIZE, 64, ACCESS_READ);
-    image_read(v, op, lin, img, XSAVE_SIZE);
-    uint64_t bv = get_le64(img + XSAVE_HEADER);
-    if (bv & ~v->s.fpu.xcr0 || get_le64(img + XSAVE_HEADER + 8) || get_le64(img + XSAVE_HEADER + 16))
-        cpu_raise_gp0(v);
-    uint32_t mxcsr = rfbm & SSE_BIT ? get_mxcsr(v, img) : 0;
-    if (rfbm & X87_BIT)
-        restore_x87(v, img, bv & X87_BIT, wide);
-    if (rfbm & SSE_BIT) {
-        if (bv & SSE_BIT)
-            memcpy(v->s.fpu.xmm, img + XMM_OFFSET, 16 * xmm_count(v));
-        else
-            memset(v->s.fpu.xmm, 0, 16 * xmm_count(v));
-        fpu_set_mxcsr(v, mxcsr);
-    }
     return op + 1;
 }
 
 /* --- MXCSR ---------------------------------------------------------------------------------------------------------------- */
 
-const struct op *run_ldmxcsr(struct vcpu *v, const struct op *op)
+static const struct op *load_mxcsr(struct vcpu *v, const struct op *op)
 {
-    cpu_check_sse(v);
     uint32_t val = mem_read32(v, op->seg, op_offset(v, op));
     if (val & ~MXCSR_VALID)
         cpu_raise_gp0(v);
@@ -221,12 +135,35 @@ const struct op *run_ldmxcsr(struct vcpu *v, const struct op *op)
     return op + 1;
 }
 
-const struct op *run_stmxcsr(struct vcpu *v, const struct op *op)
+static const struct op *store_mxcsr(struct vcpu *v, const struct op *op)
 {
-    cpu_check_sse(v);
     fpu_sync_mxcsr(v);
     mem_write32(v, op->seg, op_offset(v, op), v->s.fpu.mxcsr);
     return op + 1;
+}
+
+const struct op *run_ldmxcsr(struct vcpu *v, const struct op *op)
+{
+    cpu_check_sse(v);
+    return load_mxcsr(v, op);
+}
+
+const struct op *run_stmxcsr(struct vcpu *v, const struct op *op)
+{
+    cpu_check_sse(v);
+    return store_mxcsr(v, op);
+}
+
+const struct op *run_vldmxcsr(struct vcpu *v, const struct op *op)
+{
+    cpu_check_avx(v);
+    return load_mxcsr(v, op);
+}
+
+const struct op *run_vstmxcsr(struct vcpu *v, const struct op *op)
+{
+    cpu_check_avx(v);
+    return store_mxcsr(v, op);
 }
 
 /* --- x87 environment (SDM 1 Figures 8-9 to 8-12) -------------------------------------------------------------------------- */

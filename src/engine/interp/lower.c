@@ -2,6 +2,7 @@
 /* From decoded instructions to operations: which family lowers which instruction. A row nobody names fails
  * tests/unit/test_lower. */
 #include "engine/interp/operand.h"
+#include "engine/interp/wide.h"
 
 /* Integer families by instruction. */
 /* clang-format off */
@@ -44,13 +45,26 @@ static const lower_fn integer_families[INSN_ID_COUNT] = {
     [INSN_CMPS] = lower_string, [INSN_SCAS] = lower_string, [INSN_INS] = lower_string,
     [INSN_OUTS] = lower_string,
     [INSN_NOP] = lower_nop, [INSN_LFENCE] = lower_nop, [INSN_MFENCE] = lower_nop,
-    [INSN_SFENCE] = lower_nop, [INSN_CLFLUSH] = lower_nop,
+    [INSN_SFENCE] = lower_nop, [INSN_CLFLUSH] = lower_nop, [INSN_CLFLUSHOPT] = lower_nop, [INSN_CLWB] = lower_nop,
+    [INSN_LZCNT] = lower_bmi, [INSN_TZCNT] = lower_bmi, [INSN_MOVBE] = lower_bmi, [INSN_ADCX] = lower_bmi,
+    [INSN_ADOX] = lower_bmi, [INSN_ANDN] = lower_bmi, [INSN_BLSR] = lower_bmi, [INSN_BLSMSK] = lower_bmi,
+    [INSN_BLSI] = lower_bmi, [INSN_BEXTR] = lower_bmi, [INSN_BZHI] = lower_bmi, [INSN_PEXT] = lower_bmi,
+    [INSN_PDEP] = lower_bmi, [INSN_MULX] = lower_bmi, [INSN_SHLX] = lower_bmi, [INSN_SARX] = lower_bmi,
+    [INSN_SHRX] = lower_bmi, [INSN_RORX] = lower_bmi,
 };
 /* clang-format on */
 
 bool lower_integer(struct op *op, const struct insn *in, uint32_t mode)
 {
     return integer_families[in->id] && integer_families[in->id](op, in, mode);
+}
+
+/* Families of extensions: by instruction, else by what the row is made of. */
+static bool lower_extension(struct op *op, const struct insn *in, uint32_t mode)
+{
+    if (lower_integer(op, in, mode))
+        return true;
+    return in->enc || in->row->flags & IF_SSE ? lower_wide(op, in, mode) : lower_extra(op, in, mode);
 }
 
 /* 8-byte operands have their immediates sign-extended to 64 bits by the decoder; smaller ones are cut by
@@ -69,6 +83,8 @@ bool lower(struct op *op, const struct insn *in, unsigned off, uint32_t mode)
         .off = (uint16_t)off,
         .imm = in->imm,
     };
+    if (insn_is_extension(in))
+        return lower_extension(op, in, mode);
     if (in->row->flags & IF_X87)
         return lower_x87(op, in, mode);
     return lower_integer(op, in, mode) || lower_simd(op, in, mode) || lower_system(op, in, mode);

@@ -261,6 +261,6 @@ bool lower_nop(struct op *op, const struct insn *in, uint32_t mode)
 {
     if (in->op[0].kind == OPND_MEM)
         lower_mem(op, in, mode);
-    op->run = in->id == INSN_NOP ? nop : in->id == INSN_CLFLUSH ? clflush : fence;
+    op->run = in->id == INSN_NOP ? nop : in->op[0].kind == OPND_MEM ? clflush : fence;
     return true;
 }

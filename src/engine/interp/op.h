@@ -78,7 +78,7 @@ struct interp {
     uint64_t rip0;       /* rip at its start */
     uint64_t retired0;   /* retired count at its start */
     uint64_t until;
-    uintptr_t stack_floor; /* handlers that could not make a tail call pile up no further than this */
+    uintptr_t stack_floor;   /* handlers that could not make a tail call pile up no further than this */
     struct block *link_from; /* its successor link_slot missed: filled by the next lookup; or NULL */
     unsigned link_slot;
     bool alone;                                     /* the next instruction runs in a block of its own */
@@ -89,6 +89,7 @@ struct interp {
     uint8_t *arena;
     size_t arena_size, arena_used;
     struct block **hash;
+    struct wide_stubs *stubs; /* wide_stub.c's; NULL until the first is needed */
     struct lookup_entry lookup[LOOKUP_ENTRIES];
 };
 

@@ -308,6 +308,8 @@ bool lower_stack(struct op *op, const struct insn *in, uint32_t mode);
 bool lower_branch(struct op *op, const struct insn *in, uint32_t mode);
 bool lower_string(struct op *op, const struct insn *in, uint32_t mode);
 bool lower_nop(struct op *op, const struct insn *in, uint32_t mode);
+bool lower_extra(struct op *op, const struct insn *in, uint32_t mode);
+bool lower_bmi(struct op *op, const struct insn *in, uint32_t mode);
 
 /* The op that ends a block which no control transfer ends. */
 void lower_block_end(struct op *op, unsigned off, uint32_t mode);

@@ -348,6 +348,13 @@ FPU_HANDLER(maskmovdqu)
     masked_store(v, op, v->s.fpu.xmm[op->r1], v->s.fpu.xmm[op->r2], 16);
 }
 
+const struct op *run_vmaskmovdqu(struct vcpu *v, const struct op *op)
+{
+    cpu_check_avx(v);
+    masked_store(v, op, v->s.fpu.xmm[op->r1], v->s.fpu.xmm[op->r2], 16);
+    return op + 1;
+}
+
 FPU_HANDLER(maskmovq)
 {
     check_mmx(v);
