@@ -25,7 +25,9 @@ static bool same_fault(const struct test_result *h, const struct test_result *o)
 static bool same_fp(const struct fp_image *h, const struct fp_image *o)
 {
     return h->fcw == o->fcw && h->fsw == o->fsw && h->ftw == o->ftw && h->mxcsr == o->mxcsr &&
-           !memcmp(h->st, o->st, sizeof(h->st)) && !memcmp(h->xmm, o->xmm, sizeof(h->xmm));
+           !memcmp(h->st, o->st, sizeof(h->st)) && !memcmp(h->xmm, o->xmm, sizeof(h->xmm)) &&
+           !memcmp(h->ymmh, o->ymmh, sizeof(h->ymmh)) && !memcmp(h->zmmh, o->zmmh, sizeof(h->zmmh)) &&
+           !memcmp(h->zmm16, o->zmm16, sizeof(h->zmm16)) && !memcmp(h->k, o->k, sizeof(h->k));
 }
 
 const char *ends_differ(const struct test_result *host, const struct test_result *ours, uint32_t masked)
@@ -78,6 +80,14 @@ void ends_print(const struct cpu_image *in, const struct test_result *host, cons
                     (unsigned long long)ours->out.gpr[i]);
     for (unsigned i = 0; i < 16; i++)
         print_vector("xmm", i, in->fp.xmm[i], host->out.fp.xmm[i], ours->out.fp.xmm[i], 16);
+    for (unsigned i = 0; i < 16; i++) {
+        print_vector("ymm-high", i, in->fp.ymmh[i], host->out.fp.ymmh[i], ours->out.fp.ymmh[i], 16);
+        print_vector("zmm-high", i, in->fp.zmmh[i], host->out.fp.zmmh[i], ours->out.fp.zmmh[i], 32);
+        print_vector("zmm", 16 + i, in->fp.zmm16[i], host->out.fp.zmm16[i], ours->out.fp.zmm16[i], 64);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        print_vector("k", i, (const uint8_t *)&in->fp.k[i], (const uint8_t *)&host->out.fp.k[i],
+                     (const uint8_t *)&ours->out.fp.k[i], 8);
     for (unsigned i = 0; i < 8; i++)
         print_vector("st", i, in->fp.st[i], host->out.fp.st[i], ours->out.fp.st[i], 10);
 }

@@ -38,14 +38,14 @@ static const struct {
     [PC_REP_66] = { { 0xf3, 0x66 }, 0 },
 };
 
-static uint64_t rnd(struct generator *g)
+uint64_t gen_rnd(struct generator *g)
 {
     g->seed ^= g->seed << 13;
     g->seed ^= g->seed >> 7;
     return g->seed ^= g->seed << 17;
 }
 
-static unsigned below(struct generator *g, unsigned n) { return (unsigned)((rnd(g) >> 20) % n); }
+unsigned gen_below(struct generator *g, unsigned n) { return (unsigned)((gen_rnd(g) >> 20) % n); }
 
 /* --- which cells there are ------------------------------------------------------------------------------------------------ */
 
@@ -100,7 +100,7 @@ void generator_init(struct generator *gen, uint64_t seed)
 
 /* --- values --------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t edge(struct generator *g)
+uint64_t gen_edge(struct generator *g)
 {
     static const uint64_t edges[] = { 0,
                                       1,
@@ -130,17 +130,17 @@ static uint64_t edge(struct generator *g)
                                       0x8000000000000000,
                                       ~0ull,
                                       ~0ull - 1 };
-    uint64_t r = rnd(g);
+    uint64_t r = gen_rnd(g);
     switch (r >> 60) {
     case 0:
     case 1:
     case 2:
-    case 3: return edges[below(g, array_size(edges))];
+    case 3: return edges[gen_below(g, array_size(edges))];
     case 4: return 1ull << (r & 63);
     case 5: return (uint64_t)(int64_t)(int8_t)r;
     case 6: return r & 0xffff;
     case 7: return r & 0xffffffff;
-    default: return rnd(g);
+    default: return gen_rnd(g);
     }
 }
 
@@ -150,7 +150,7 @@ static uint32_t float_edge(struct generator *g)
                                       0xff800000, 0x7fc00000, 0x7f800001, 0xffc00000, 1,
                                       0x7fffff,   0x800000,   0x7f7fffff, 0x4f000000, 0xcf000000,
                                       0x5f000000, 0x4b000000, 0x3effffff, 0x40490fdb };
-    return below(g, 3) ? edges[below(g, array_size(edges))] : (uint32_t)rnd(g);
+    return gen_below(g, 3) ? edges[gen_below(g, array_size(edges))] : (uint32_t)gen_rnd(g);
 }
 
 static uint64_t double_edge(struct generator *g)
@@ -175,18 +175,18 @@ static uint64_t double_edge(struct generator *g)
                                       0x47efffffffffffff,
                                       0x3fe0000000000000,
                                       0x4008000000000000 };
-    return below(g, 3) ? edges[below(g, array_size(edges))] : rnd(g);
+    return gen_below(g, 3) ? edges[gen_below(g, array_size(edges))] : gen_rnd(g);
 }
 
-static void fill_vector(struct generator *g, uint8_t *p, unsigned bytes)
+void gen_fill_vector(struct generator *g, uint8_t *p, unsigned bytes)
 {
     for (unsigned i = 0; i < bytes; i += 16) {
-        unsigned kind = below(g, 4);
+        unsigned kind = gen_below(g, 4);
         for (unsigned j = 0; j < 16; j += 8) {
-            uint64_t v = kind == 0   ? rnd(g)
+            uint64_t v = kind == 0   ? gen_rnd(g)
                          : kind == 1 ? double_edge(g)
                          : kind == 2 ? float_edge(g) | (uint64_t)float_edge(g) << 32
-                                     : edge(g);
+                                     : gen_edge(g);
             memcpy(p + i + j, &v, 8);
         }
     }
@@ -198,20 +198,20 @@ static void fill_extended(struct generator *g, uint8_t st[10])
                                           0x7fff, 0xbfff, 0x8000, 0xffff, 0x3fc0, 0x4010 };
     static const uint64_t mantissas[] = { 0,          1,          1ull << 63,         ~0ull,
                                           3ull << 62, 1ull << 62, 0x8000000000000001, 0xc90fdaa22168c235 };
-    uint64_t m = below(g, 2) ? mantissas[below(g, array_size(mantissas))]
-                             : rnd(g) | (below(g, 4) ? 1ull << 63 : 0);
-    uint16_t e = below(g, 2) ? exponents[below(g, array_size(exponents))]
-                             : (uint16_t)(0x3fc0 + below(g, 128));
+    uint64_t m = gen_below(g, 2) ? mantissas[gen_below(g, array_size(mantissas))]
+                                 : gen_rnd(g) | (gen_below(g, 4) ? 1ull << 63 : 0);
+    uint16_t e = gen_below(g, 2) ? exponents[gen_below(g, array_size(exponents))]
+                                 : (uint16_t)(0x3fc0 + gen_below(g, 128));
     memcpy(st, &m, 8);
     memcpy(st + 8, &e, 2);
 }
 
-static void fill_fp(struct generator *g, struct fp_image *f, bool x87)
+void gen_fill_fp(struct generator *g, struct fp_image *f, bool x87)
 {
-    fill_vector(g, f->xmm[0], 256);
-    f->mxcsr = 0x1f80 | (rnd(g) & 0xe040) | (below(g, 4) ? 0 : (uint32_t)rnd(g) & 0x3f);
-    if (!below(g, 8))
-        f->mxcsr &= (uint32_t) ~(rnd(g) & 0x1f80);
+    gen_fill_vector(g, f->xmm[0], 256);
+    f->mxcsr = 0x1f80 | (gen_rnd(g) & 0xe040) | (gen_below(g, 4) ? 0 : (uint32_t)gen_rnd(g) & 0x3f);
+    if (!gen_below(g, 8))
+        f->mxcsr &= (uint32_t) ~(gen_rnd(g) & 0x1f80);
     for (unsigned i = 0; i < 8; i++)
         fill_extended(g, f->st[i]);
     f->fcw = 0x37f;
@@ -219,45 +219,45 @@ static void fill_fp(struct generator *g, struct fp_image *f, bool x87)
     f->ftw = 0;
     if (!x87)
         return;
-    f->fcw = (uint16_t)(0x7f | (rnd(g) & 0xf00));
-    if (!below(g, 6))
-        f->fcw &= (uint16_t) ~(rnd(g) & 0x3f);
-    f->fsw = (uint16_t)(rnd(g) & 0x7f00); /* TOP and C0-C3 */
-    if (!below(g, 6))
-        f->fsw |= (uint16_t)(rnd(g) & 0x7f);
+    f->fcw = (uint16_t)(0x7f | (gen_rnd(g) & 0xf00));
+    if (!gen_below(g, 6))
+        f->fcw &= (uint16_t) ~(gen_rnd(g) & 0x3f);
+    f->fsw = (uint16_t)(gen_rnd(g) & 0x7f00); /* TOP and C0-C3 */
+    if (!gen_below(g, 6))
+        f->fsw |= (uint16_t)(gen_rnd(g) & 0x7f);
     if (f->fsw & ~f->fcw & 0x3f)
         f->fsw |= 0x8080;
-    f->ftw = below(g, 2) ? 0xff : (uint8_t)rnd(g);
+    f->ftw = gen_below(g, 2) ? 0xff : (uint8_t)gen_rnd(g);
 }
 
 /* --- placing operands ----------------------------------------------------------------------------------------------------- */
 
 /* An offset in the data pages at which the operand is to lie: mostly well inside, sometimes across a boundary or outside. */
-static uint64_t pick_address(struct generator *g, bool aligned)
+uint64_t gen_pick_address(struct generator *g, unsigned align)
 {
-    unsigned kind = below(g, 100);
+    unsigned kind = gen_below(g, 100);
     uint64_t at;
     if (kind < 62)
-        at = 0x200 + below(g, 0x1a00);
+        at = 0x200 + gen_below(g, 0x1a00);
     else if (kind < 78)
-        at = 0x1000 - below(g, 18);
+        at = 0x1000 - gen_below(g, 18);
     else if (kind < 84)
-        at = DATA_WRITABLE - below(g, 18);
+        at = DATA_WRITABLE - gen_below(g, 18);
     else if (kind < 88)
-        at = DATA_WRITABLE + 0x100 + below(g, 0x800);
+        at = DATA_WRITABLE + 0x100 + gen_below(g, 0x800);
     else if (kind < 94)
-        at = DATA_SIZE - below(g, 18);
+        at = DATA_SIZE - gen_below(g, 18);
     else if (kind < 98)
-        return DATA_BASE - below(g, 18);
+        return DATA_BASE - gen_below(g, 18);
     else
         return 0x8000000000000000ull +
-               below(g, 64); /* not canonical in 64-bit code, elsewhere it wraps to page 0 */
-    if (aligned && below(g, 8))
-        at &= ~15ull;
+               gen_below(g, 64); /* not canonical in 64-bit code, elsewhere it wraps to page 0 */
+    if (align && gen_below(g, 8))
+        at &= ~(uint64_t)(align - 1);
     return DATA_BASE + at;
 }
 
-static uint32_t window_of(uint64_t ea)
+uint32_t gen_window_of(uint64_t ea)
 {
     int64_t off = (int64_t)(ea - DATA_BASE) - 96;
     if (ea >> 32 || off < 0)
@@ -310,7 +310,7 @@ static bool place_operand(struct generator *g, struct test_case *c, const struct
     if (m->base == MEM_RIP)
         disp = ea - (c->in.rip + in->len);
     else if (m->index < 16) {
-        r[m->index] = below(g, 256);
+        r[m->index] = gen_below(g, 256);
         disp = ea - (r[m->index] << m->scale);
     }
     if (size == 4 && in->addrsize == 8 && (int64_t)disp != (int32_t)disp)
@@ -334,7 +334,7 @@ static bool inside_itself(const struct test_case *c, uint64_t target)
 
 static uint64_t code_target(struct generator *g, const struct test_case *c)
 {
-    uint64_t target = CODE_BASE + 64 + below(g, CODE_SIZE - 128);
+    uint64_t target = CODE_BASE + 64 + gen_below(g, CODE_SIZE - 128);
     return inside_itself(c, target) ? c->in.rip + c->code_len : target;
 }
 
@@ -343,20 +343,23 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
 {
     uint64_t *r = c->in.gpr;
     bool mem = in->op[0].kind == OPND_MEM;
-    r[4] = uses(in, 4) ? r[4] : DATA_BASE + 0x400 + (below(g, 8) ? below(g, 0x100) * 8 : below(g, 0x1800));
+    r[4] = uses(in, 4)
+               ? r[4]
+               : DATA_BASE + 0x400 + (gen_below(g, 8) ? gen_below(g, 0x100) * 8 : gen_below(g, 0x1800));
     switch (in->id) {
     case INSN_MOVS:
     case INSN_CMPS:
     case INSN_STOS:
     case INSN_LODS:
     case INSN_SCAS: {
-        uint64_t high = in->addrsize == 4 && c->code_bytes == 8 ? rnd(g) << 32 : 0;
-        r[6] = (ea + below(g, 64)) | high;
-        r[7] = (ea + below(g, 64)) | high;
-        r[1] = below(g, 9) | high;
+        uint64_t high = in->addrsize == 4 && c->code_bytes == 8 ? gen_rnd(g) << 32 : 0;
+        r[6] = (ea + gen_below(g, 64)) | high;
+        r[7] = (ea + gen_below(g, 64)) | high;
+        r[1] = gen_below(g, 9) | high;
         /* Which operand is read first is the processor's affair: only one may fault. */
         if (in->id == INSN_CMPS) {
-            r[in->prefixes & IP_SEG ? 7 : 6 + below(g, 2)] = (DATA_BASE + 0x800 + below(g, 64)) | high;
+            r[in->prefixes & IP_SEG ? 7 : 6 + gen_below(g, 2)] = (DATA_BASE + 0x800 + gen_below(g, 64)) |
+                                                                 high;
             c->in.rflags &= ~0x40000ull;
         }
         return true;
@@ -366,10 +369,10 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
         c->in.rflags &= ~0x40000ull; /* no AC: the host checks alignment for some masks only */
         __attribute__((fallthrough));
     case INSN_MASKMOVQ: r[7] = ea; return true;
-    case INSN_LEAVE: r[5] = DATA_BASE + 0x800 + below(g, 0x400); return true;
+    case INSN_LEAVE: r[5] = DATA_BASE + 0x800 + gen_below(g, 0x400); return true;
     case INSN_ENTER:
-        r[5] = DATA_BASE + 0x800 + below(g, 0x400);
-        c->code[in->len - 1] &= below(g, 4) ? 3 : 31;
+        r[5] = DATA_BASE + 0x800 + gen_below(g, 0x400);
+        c->code[in->len - 1] &= gen_below(g, 4) ? 3 : 31;
         c->code[in->len - 2] = 0;
         c->code[in->len - 3] &= 63;
         return true;
@@ -381,7 +384,7 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
             if (uses(in, in->op[1].reg))
                 return false;
             r[in->op[1].reg] = (r[in->op[1].reg] & ~mask_bytes(in->opsize)) |
-                               ((below(g, 1024) - 512ull) & mask_bytes(in->opsize));
+                               ((gen_below(g, 1024) - 512ull) & mask_bytes(in->opsize));
         }
         return true;
     case INSN_JMP_IND:
@@ -392,11 +395,11 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
                        (ea - DATA_BASE - c->window < WINDOW_SIZE - 8 ? ea - DATA_BASE - c->window : 0),
                    &target, 8);
         else if (in->op[0].reg != 4)
-            r[in->op[0].reg] = below(g, 16) ? target : edge(g);
+            r[in->op[0].reg] = gen_below(g, 16) ? target : gen_edge(g);
         return in->op[0].reg != 4 || mem;
     }
     case INSN_RET: {
-        uint64_t target = below(g, 16) ? code_target(g, c) : edge(g);
+        uint64_t target = gen_below(g, 16) ? code_target(g, c) : gen_edge(g);
         r[4] = DATA_BASE + c->window + 64;
         memcpy(c->memory + 64, &target, 8);
         return true;
@@ -414,11 +417,11 @@ static bool settle_implicit(struct generator *g, struct test_case *c, const stru
     }
     case INSN_DIV:
     case INSN_IDIV:
-        if (below(g, 4))
-            r[2] = in->id == INSN_IDIV && below(g, 2) ? ~0ull : below(g, 16);
+        if (gen_below(g, 4))
+            r[2] = in->id == INSN_IDIV && gen_below(g, 2) ? ~0ull : gen_below(g, 16);
         return !uses(in, 2) || true;
     case INSN_CMPXCHG:
-        if (below(g, 2) && !mem)
+        if (gen_below(g, 2) && !mem)
             r[0] = r[in->op[0].reg];
         return true;
     default: return true;
@@ -438,21 +441,21 @@ static unsigned put_opcode(struct generator *g, struct test_case *c, const struc
     if (mandatory[row->pfx])
         c->code[n++] = mandatory[row->pfx];
     if (prefix_bytes[cell->prefix].rex)
-        c->code[n++] = prefix_bytes[cell->prefix].rex | (uint8_t)below(g, 8);
+        c->code[n++] = prefix_bytes[cell->prefix].rex | (uint8_t)gen_below(g, 8);
     if (row->map != MAP_1)
         c->code[n++] = 0x0f;
     if (row->map == MAP_0F38 || row->map == MAP_0F3A)
         c->code[n++] = row->map == MAP_0F38 ? 0x38 : 0x3a;
-    c->code[n++] = (uint8_t)(row->opcode + (row->flags & IF_PLUSR  ? below(g, 8)
-                                            : row->flags & IF_COND ? below(g, 16)
+    c->code[n++] = (uint8_t)(row->opcode + (row->flags & IF_PLUSR  ? gen_below(g, 8)
+                                            : row->flags & IF_COND ? gen_below(g, 16)
                                                                    : 0));
     return n;
 }
 
 static uint8_t pick_modrm(struct generator *g, const struct insn_row *row, bool memory)
 {
-    uint8_t modrm = (uint8_t)rnd(g);
-    modrm = memory ? (uint8_t)((modrm & 0x3f) | below(g, 3) << 6) : modrm | 0xc0;
+    uint8_t modrm = (uint8_t)gen_rnd(g);
+    modrm = memory ? (uint8_t)((modrm & 0x3f) | gen_below(g, 3) << 6) : modrm | 0xc0;
     if (row->reg >= 0)
         modrm = (uint8_t)((modrm & 0xc7) | row->reg << 3);
     if (IF_RM_GET(row->flags) & 8)
@@ -466,7 +469,7 @@ bool generate(struct generator *g, unsigned n, struct test_case *c, struct insn 
     const struct insn_row *row = &insn_rows[cell->row];
     for (unsigned attempt = 0; attempt < 64; attempt++) {
         for (unsigned i = 0; i < sizeof(c->code); i += 8) {
-            uint64_t v = rnd(g);
+            uint64_t v = gen_rnd(g);
             memcpy(c->code + i, &v, 8);
         }
         unsigned at = put_opcode(g, c, cell);
@@ -480,30 +483,30 @@ bool generate(struct generator *g, unsigned n, struct test_case *c, struct insn 
         c->touches_fp = row->flags & (IF_X87 | IF_MMX | IF_SSE);
         uint64_t mask = cell->code_bytes == 8 ? ~0ull : 0xffffffffull;
         for (unsigned i = 0; i < 16; i++)
-            c->in.gpr[i] = edge(g);
-        c->in.rflags = 0x202 | (rnd(g) & 0xcd5) | (below(g, 64) ? 0 : 0x40000);
-        c->in.rip = CODE_BASE + 512 + below(g, 64);
-        if (!below(g, 16))
-            c->in.rip = CODE_BASE + 0x1000 - below(g, in->len + 1u);
+            c->in.gpr[i] = gen_edge(g);
+        c->in.rflags = 0x202 | (gen_rnd(g) & 0xcd5) | (gen_below(g, 64) ? 0 : 0x40000);
+        c->in.rip = CODE_BASE + 512 + gen_below(g, 64);
+        if (!gen_below(g, 16))
+            c->in.rip = CODE_BASE + 0x1000 - gen_below(g, in->len + 1u);
         if (row->op[0] == Jz && in->op[0].size == 4) {
-            uint32_t rel = below(g, 64) ? below(g, 0xc00) - 256 : (uint32_t)rnd(g);
+            uint32_t rel = gen_below(g, 64) ? gen_below(g, 0xc00) - 256 : (uint32_t)gen_rnd(g);
             memcpy(c->code + in->len - 4, &rel, 4);
         }
         bool mem = in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM;
         bool aligned = row->flags & (IF_AL16 | IF_SSE) || row->id == INSN_CMPXCHG8B;
-        uint64_t ea = pick_address(g, aligned);
+        uint64_t ea = gen_pick_address(g, aligned ? 16 : 0);
         if (mem && in->mem.base < 16 && in->mem.base == in->mem.index && in->mem.scale == 0)
             ea = (ea & ~1ull) | ((uint64_t)in->mem.disp & 1);
-        c->window = window_of(ea);
-        fill_vector(g, c->memory, WINDOW_SIZE);
-        fill_fp(g, &c->in.fp, row->flags & (IF_X87 | IF_MMX));
+        c->window = gen_window_of(ea);
+        gen_fill_vector(g, c->memory, WINDOW_SIZE);
+        gen_fill_fp(g, &c->in.fp, row->flags & (IF_X87 | IF_MMX));
         if (!settle_implicit(g, c, in, ea) || (mem && !place_operand(g, c, in, ea)))
             continue;
         for (unsigned i = 0; i < 16; i++)
             c->in.gpr[i] &= i < 8 ? mask : ~0ull;
         if (!mem && !(row->flags & IF_STR) && row->id != INSN_XLAT && row->id != INSN_MASKMOVQ &&
             row->id != INSN_MASKMOVDQU && row->id != INSN_RET && row->id != INSN_POPF)
-            c->window = window_of(c->in.gpr[4]);
+            c->window = gen_window_of(c->in.gpr[4]);
         if (insn_decode(in, c->code, 15, cell->code_bytes) != DECODE_OK)
             continue;
         if (in->op[0].kind == OPND_REL && inside_itself(c, c->in.rip + in->len + in->imm))

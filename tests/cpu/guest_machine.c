@@ -149,7 +149,8 @@ struct guest *guest_create(const char *engine)
     if (!g->v || !g->pmap || !g->bus || !g->clock || pmap_add(g->pmap, REGION_RAM, GPA(0), RAM_SIZE, &e) < 0)
         goto fail;
     host_cpu_read(&facts);
-    model_init_v2(&g->model, &facts, 1, 1000000);
+    if (model_init(&g->model, &facts, CPU_MODEL_HOST, true, 1, 1000000, &e) < 0)
+        goto fail;
     struct vcpu *v = g->v;
     v->bus = g->bus;
     v->clock = g->clock;
@@ -167,6 +168,8 @@ fail:
     fprintf(stderr, "cannot make the guest: %s\n", e.text);
     exit(1);
 }
+
+uint64_t guest_features(const struct guest *g) { return g->model.features; }
 
 void guest_destroy(struct guest *g)
 {
@@ -189,7 +192,7 @@ static void set_user_state(struct guest *g, const struct cpu_image *in, unsigned
     bool long64 = code_bytes == 8;
     s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     s->cr3 = PML4;
-    s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_PGE;
+    s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_PGE | CR4_OSXSAVE;
     s->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
     s->seg[SEG_CS] = flat(long64 ? SEL_UCODE64 : SEL_UCODE32, long64 ? 0xa0fb : 0xc0fb);
     s->seg[SEG_SS] = s->seg[SEG_DS] = s->seg[SEG_ES] = flat(SEL_UDATA, 0xc0f3);
@@ -213,6 +216,11 @@ static void set_user_state(struct guest *g, const struct cpu_image *in, unsigned
     for (unsigned i = 0; i < 8; i++)
         memcpy(f->st[i], in->fp.st[i], 10);
     memcpy(f->xmm, in->fp.xmm, 256);
+    f->xcr0 = g->model.xcr0;
+    memcpy(f->ymmh, in->fp.ymmh, sizeof(f->ymmh));
+    memcpy(f->zmmh, in->fp.zmmh, sizeof(f->zmmh));
+    memcpy(f->zmm16, in->fp.zmm16, sizeof(f->zmm16));
+    memcpy(f->k, in->fp.k, sizeof(f->k));
 }
 
 static void take_state(struct guest *g, struct test_result *r)
@@ -227,6 +235,10 @@ static void take_state(struct guest *g, struct test_result *r)
     for (unsigned i = 0; i < 8; i++)
         memcpy(r->out.fp.st[i], f->st[i], 10);
     memcpy(r->out.fp.xmm, f->xmm, 256);
+    memcpy(r->out.fp.ymmh, f->ymmh, sizeof(f->ymmh));
+    memcpy(r->out.fp.zmmh, f->zmmh, sizeof(f->zmmh));
+    memcpy(r->out.fp.zmm16, f->zmm16, sizeof(f->zmm16));
+    memcpy(r->out.fp.k, f->k, sizeof(f->k));
 }
 
 /* What the delivered exception pushed: [error,] rip, cs, rflags, rsp, ss. */

@@ -21,6 +21,9 @@ struct fp_image {
     uint8_t st[8][10];
     uint32_t mxcsr;
     uint8_t xmm[16][16];
+    /* Longer registers in pieces, as XSAVE has them; zero where the host has none. */
+    uint8_t ymmh[16][16], zmmh[16][32], zmm16[16][64];
+    uint64_t k[8];
 };
 
 struct cpu_image {
@@ -39,6 +42,12 @@ struct test_case {
     uint8_t memory[WINDOW_SIZE];
     uint32_t cell; /* bookkeeping of the generator */
 };
+
+/* The pieces of struct fp_image by number of their state component (SDM 1 13.1); size 0: none. */
+struct fp_piece {
+    uint16_t offset, size;
+};
+extern const struct fp_piece fp_pieces[8];
 
 #define VECTOR_DONE 3 /* the INT3 behind the instruction (or at a branch target) was reached */
 
@@ -91,6 +100,7 @@ struct guest;
 struct guest *guest_create(const char *engine);
 void guest_destroy(struct guest *g);
 const char *guest_engine(const struct guest *g);
+uint64_t guest_features(const struct guest *g); /* FEATURE_BIT of isa/features.def */
 void guest_run(struct guest *g, const struct test_case *c, struct test_result *r);
 /* Instructions that a program may take. */
 #define PROGRAM_LIMIT 4000u

@@ -7,6 +7,7 @@
 #include "native.h"
 
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -50,6 +51,31 @@ static uint8_t *code_alias, *data_alias;
 static unsigned current;
 static bool started;
 
+#define FP_PIECE(field) \
+    { \
+        offsetof(struct fp_image, field), sizeof(((struct fp_image *)0)->field) \
+    }
+const struct fp_piece fp_pieces[8] = {
+    [2] = FP_PIECE(ymmh), [5] = FP_PIECE(k), [6] = FP_PIECE(zmmh), [7] = FP_PIECE(zmm16)
+};
+
+/* Where the signal frame, an image as of XSAVE, has each component; 0: the host's kernel does not save it. */
+static uint32_t frame_offset[8];
+#define XSTATE_BV 512
+
+static void find_components(void)
+{
+    uint32_t a, b, c, d, low = 0, high;
+    __cpuid(1, a, b, c, d);
+    if (c >> 27 & 1)
+        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    for (uint32_t i = 2; i < 8; i++) {
+        __cpuid_count(0xd, i, a, b, c, d);
+        if (low >> i & 1 && fp_pieces[i].size)
+            frame_offset[i] = b;
+    }
+}
+
 static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                  REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 
@@ -74,6 +100,13 @@ static void take_state(const ucontext_t *uc, struct test_result *r)
     for (unsigned i = 0; i < 8; i++)
         memcpy(r->out.fp.st[i], &fp->_st[i], 10);
     memcpy(r->out.fp.xmm, fp->_xmm, 256);
+    for (unsigned i = 2; i < 8; i++) {
+        void *to = (char *)&r->out.fp + fp_pieces[i].offset;
+        if (frame_offset[i] && *(const uint64_t *)(const void *)((const char *)fp + XSTATE_BV) >> i & 1)
+            memcpy(to, (const char *)fp + frame_offset[i], fp_pieces[i].size);
+        else if (fp_pieces[i].size)
+            memset(to, 0, fp_pieces[i].size);
+    }
 }
 
 static void put_state(ucontext_t *uc, const struct cpu_image *in, unsigned code_bytes)
@@ -93,7 +126,14 @@ static void put_state(ucontext_t *uc, const struct cpu_image *in, unsigned code_
     for (unsigned i = 0; i < 8; i++)
         memcpy(&fp->_st[i], in->fp.st[i], 10);
     memcpy(fp->_xmm, in->fp.xmm, 256);
-    *(uint64_t *)(void *)((char *)fp + 512) |= 3; /* XSAVE header: x87 and SSE are in use */
+    uint64_t in_use = 3;
+    for (unsigned i = 2; i < 8; i++)
+        if (frame_offset[i]) {
+            memcpy((char *)fp + frame_offset[i], (const char *)&in->fp + fp_pieces[i].offset,
+                   fp_pieces[i].size);
+            in_use |= 1ull << i;
+        }
+    *(uint64_t *)(void *)((char *)fp + XSTATE_BV) |= in_use;
 }
 
 static void take_result(const ucontext_t *uc, const struct test_case *c, struct test_result *r)
@@ -233,6 +273,7 @@ static _Noreturn void child_main(void)
     for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
         sigaction(signals[i], &sa, NULL);
     sh->count = 0;
+    find_components();
     allow_no_calls();
     __asm__ volatile("int3");
     _exit(92);
