@@ -4,12 +4,13 @@
  *
  * Each iteration retires one instruction and leaves RCX, RSI and RDI as the next needs them, so a fault or an
  * interrupt between two finds exact state. A repeated one runs in chunks: as many iterations as the count,
- * the wanted retired count and CHUNK allow; then the run loop looks for requests and comes back. Where both
- * operands lie in plain RAM, MOVS and STOS do a page's worth at once.
+ * the wanted retired count and the patience of whoever has a request allow; then the run loop looks and comes
+ * back. What lies in plain RAM is done by the host's own repeated instruction, as far as the host's addresses
+ * follow each other.
  */
 #include "engine/interp/operand.h"
 
-#define CHUNK 4096u
+#define CHUNK 4096u /* single iterations without a look at requests */
 
 enum string_kind { STRING_MOVS, STRING_STOS, STRING_LODS, STRING_CMPS, STRING_SCAS, STRING_INS, STRING_OUTS };
 
@@ -153,90 +154,181 @@ static inline void iterate(const struct string_op *s)
 
 /* --- many at once --------------------------------------------------------------------------------------- */
 
-/* Elements from `lin` upward to the end of its page. */
-static inline uint64_t elements_in_page(uint64_t lin, unsigned size)
-{
-    return (PAGE_SIZE - (lin & PAGE_OFFSET_MASK)) / size;
-}
+#define SPAN_MAX (256u << 10) /* bytes done without a look at requests */
+
+/* Elements at one end that can be done at once: in plain RAM, at addresses of the host that follow each other. */
+struct span {
+    uint8_t *host;
+    uint64_t n; /* 0: none */
+};
 
 static inline uint64_t at_most(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-static void fill(uint8_t *dst, uint64_t val, unsigned size, uint64_t n)
+/* Host address for an access that needs no notice, or NULL. Raises nothing. */
+static uint8_t *cached(struct vcpu *v, uint64_t lin, enum mmu_access access)
 {
-    if (val == 0) {
-        memset(dst, 0, n * size);
-        return;
-    }
-    switch (size) {
-    case 1: memset(dst, (int)(uint8_t)val, n); break;
-    case 2:
-        for (uint64_t i = 0; i < n; i++)
-            ((any16 *)dst)[i] = (uint16_t)val;
-        break;
-    case 4:
-        for (uint64_t i = 0; i < n; i++)
-            ((any32 *)dst)[i] = (uint32_t)val;
-        break;
-    default:
-        for (uint64_t i = 0; i < n; i++)
-            ((any64 *)dst)[i] = val;
-        break;
-    }
+    struct mmu *m = &v->mmu;
+    uint8_t *host = tlb_find(m, lin, 1, access);
+    if (host || m->bypass)
+        return host;
+    struct mmu_result r = mmu_translate(m, GVA(lin), access, m->index);
+    if (r.fault == MMU_FAULT_PAGE)
+        m->stats.true_faults--; /* met again by the single iteration */
+    return r.fault ? NULL : tlb_find(m, lin, 1, access);
 }
 
-/* Element by element, as an overlap of less than the whole wants it: what was stored is loaded again. */
-static void copy_forward(uint8_t *dst, const uint8_t *src, unsigned size, uint64_t n)
+/* Bytes from `lin` upward, `want` at most or little more. Pages are looked up only as far as they will be used. */
+static uint64_t bytes_upward(struct vcpu *v, uint64_t lin, const uint8_t *host, uint64_t want,
+                             enum mmu_access access)
 {
-    if (dst <= src || dst >= src + n * size) {
-        memmove(dst, src, n * size);
-        return;
-    }
-    for (uint64_t i = 0; i < n; i++, dst += size, src += size) {
-        uint8_t element[8];
-        memcpy(element, src, size);
-        memcpy(dst, element, size);
-    }
+    uint64_t bytes = PAGE_SIZE - (lin & PAGE_OFFSET_MASK);
+    want = at_most(want, SPAN_MAX);
+    while (bytes < want && ((lin + bytes) & v->lin_mask) && cached(v, lin + bytes, access) == host + bytes)
+        bytes += PAGE_SIZE;
+    return bytes;
 }
 
-/* How many whole elements from RSI / RDI on could be done at once, upward in flat address space without a
- * wrap. */
-static inline uint64_t run_length(const struct string_op *s, enum reg r, uint64_t lin)
-{
-    uint64_t to_wrap = (s->mask - (s->v->s.gpr[r] & s->mask)) / s->size;
-    return at_most(elements_in_page(lin, s->size), to_wrap);
-}
-
-/* Up to n iterations of a forward STOS or MOVS in plain RAM; 0: take the way of single ones. */
-static uint64_t stos_bulk(const struct string_op *s, uint64_t n)
+/* Up to n elements from the address in register r on, in the direction of DF. */
+static struct span span_at(const struct string_op *s, enum seg seg, enum reg r, uint64_t n,
+                           enum mmu_access access)
 {
     struct vcpu *v = s->v;
-    if (s->step < 0 || !v->sf[SEG_ES].flat[ACCESS_WRITE])
+    uint64_t off = v->s.gpr[r] & s->mask;
+    if (!v->sf[seg].flat[access == ACCESS_WRITE])
+        return (struct span){ 0 };
+    uint64_t lin = (v->sf[seg].base + off) & v->lin_mask, in_page = lin & PAGE_OFFSET_MASK;
+    uint8_t *host = cached(v, lin, access);
+    if (!host)
+        return (struct span){ 0 };
+    if (s->step < 0)
+        n = in_page + s->size > PAGE_SIZE ? 0 : at_most(n, at_most(in_page, off) / s->size + 1);
+    else
+        n = at_most(n, at_most(bytes_upward(v, lin, host, n * s->size, access), s->mask - off) / s->size);
+    return (struct span){ host, n };
+}
+
+/* Upward, or downward with DF. */
+#define HOST_REP(insn, ...) \
+    do { \
+        if (s->step < 0) \
+            __asm__ volatile("std\n\t" insn "\n\tcld" : __VA_ARGS__ : "memory"); \
+        else \
+            __asm__ volatile(insn:__VA_ARGS__ : "memory"); \
+    } while (0)
+
+/* Element by element as the guest wants it: what was stored may be loaded again. */
+static void host_movs(const struct string_op *s, uint8_t *dst, const uint8_t *src, uint64_t n)
+{
+    if (s->step > 0 && (dst <= src || dst >= src + n * s->size)) {
+        n *= s->size; /* bytes are quick from the start */
+        __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
+        return;
+    }
+    switch (s->size) {
+    case 1: HOST_REP("rep movsb", "+D"(dst), "+S"(src), "+c"(n) :); break;
+    case 2: HOST_REP("rep movsw", "+D"(dst), "+S"(src), "+c"(n) :); break;
+    case 4: HOST_REP("rep movsl", "+D"(dst), "+S"(src), "+c"(n) :); break;
+    default: HOST_REP("rep movsq", "+D"(dst), "+S"(src), "+c"(n) :); break;
+    }
+}
+
+static void host_stos(const struct string_op *s, uint8_t *dst, uint64_t val, uint64_t n)
+{
+    switch (s->size) {
+    case 1: HOST_REP("rep stosb", "+D"(dst), "+c"(n) : "a"(val)); break;
+    case 2: HOST_REP("rep stosw", "+D"(dst), "+c"(n) : "a"(val)); break;
+    case 4: HOST_REP("rep stosl", "+D"(dst), "+c"(n) : "a"(val)); break;
+    default: HOST_REP("rep stosq", "+D"(dst), "+c"(n) : "a"(val)); break;
+    }
+}
+
+static uint64_t stos_bulk(const struct string_op *s, uint64_t n)
+{
+    struct span to = span_at(s, SEG_ES, RDI, n, ACCESS_WRITE);
+    if (!to.n)
         return 0;
-    uint64_t lin = dest_linear(s, ACCESS_WRITE);
-    uint8_t *dst = tlb_find(&v->mmu, lin, 1, ACCESS_WRITE);
-    n = at_most(n, run_length(s, RDI, lin));
-    if (!dst || n == 0)
-        return 0;
-    fill(dst, v->s.gpr[RAX], s->size, n);
-    advance(s, RDI, n);
-    return n;
+    host_stos(s, to.host, s->v->s.gpr[RAX], to.n);
+    advance(s, RDI, to.n);
+    return to.n;
 }
 
 static uint64_t movs_bulk(const struct string_op *s, uint64_t n)
 {
-    struct vcpu *v = s->v;
-    if (s->step < 0 || !v->sf[SEG_ES].flat[ACCESS_WRITE] || !v->sf[s->op->seg].flat[ACCESS_READ])
+    struct span from = span_at(s, s->op->seg, RSI, n, ACCESS_READ);
+    if (!from.n)
         return 0;
-    uint64_t from = source_linear(s, ACCESS_READ), to = dest_linear(s, ACCESS_WRITE);
-    const uint8_t *src = tlb_find(&v->mmu, from, 1, ACCESS_READ);
-    uint8_t *dst = tlb_find(&v->mmu, to, 1, ACCESS_WRITE);
-    n = at_most(n, at_most(run_length(s, RSI, from), run_length(s, RDI, to)));
-    if (!src || !dst || n == 0)
+    struct span to = span_at(s, SEG_ES, RDI, from.n, ACCESS_WRITE);
+    if (!to.n)
         return 0;
-    copy_forward(dst, src, s->size, n);
-    advance(s, RSI, n);
-    advance(s, RDI, n);
-    return n;
+    host_movs(s, to.host, from.host, to.n);
+    advance(s, RSI, to.n);
+    advance(s, RDI, to.n);
+    return to.n;
+}
+
+/* The host stops where the guest would; returns the iterations that it made. */
+#define HOST_SCAN(insn, ...) \
+    do { \
+        if (s->step < 0) \
+            __asm__ volatile("std\n\t" insn "\n\tcld\n\tlahf\n\tseto %%al" \
+                             : "+a"(rax), "+c"(n), __VA_ARGS__ \
+                             : \
+                             : "memory"); \
+        else \
+            __asm__ volatile(insn "\n\tlahf\n\tseto %%al" : "+a"(rax), "+c"(n), __VA_ARGS__ : : "memory"); \
+    } while (0)
+#define HOST_SCAN_SIZES(insn, ...) \
+    switch (s->size) { \
+    case 1: HOST_SCAN(insn "b", __VA_ARGS__); break; \
+    case 2: HOST_SCAN(insn "w", __VA_ARGS__); break; \
+    case 4: HOST_SCAN(insn "l", __VA_ARGS__); break; \
+    default: HOST_SCAN(insn "q", __VA_ARGS__); break; \
+    }
+
+static uint64_t scas_bulk(const struct string_op *s, uint64_t n)
+{
+    struct span at = span_at(s, SEG_ES, RDI, at_most(n, PAGE_SIZE), ACCESS_READ);
+    if (!at.n)
+        return 0;
+    uint64_t rax = s->v->s.gpr[RAX], made = n = at.n;
+    if (s->op->r2 == IP_REP)
+        HOST_SCAN_SIZES("repe scas", "+D"(at.host))
+    else
+        HOST_SCAN_SIZES("repne scas", "+D"(at.host))
+    s->v->s.cc = (uint16_t)rax;
+    made -= n;
+    advance(s, RDI, made);
+    return made;
+}
+
+static uint64_t cmps_bulk(const struct string_op *s, uint64_t n)
+{
+    struct span b = span_at(s, SEG_ES, RDI, at_most(n, PAGE_SIZE), ACCESS_READ);
+    struct span a = b.n ? span_at(s, s->op->seg, RSI, b.n, ACCESS_READ) : b;
+    if (!a.n)
+        return 0;
+    uint64_t rax = 0, made = n = a.n;
+    if (s->op->r2 == IP_REP)
+        HOST_SCAN_SIZES("repe cmps", "+D"(b.host), "+S"(a.host))
+    else
+        HOST_SCAN_SIZES("repne cmps", "+D"(b.host), "+S"(a.host))
+    s->v->s.cc = (uint16_t)rax;
+    made -= n;
+    advance(s, RSI, made);
+    advance(s, RDI, made);
+    return made;
+}
+
+/* Up to n iterations in plain RAM; 0: take the way of single ones. */
+static uint64_t bulk(const struct string_op *s, uint64_t n)
+{
+    switch (s->op->r1) {
+    case STRING_MOVS: return movs_bulk(s, n);
+    case STRING_STOS: return stos_bulk(s, n);
+    case STRING_SCAS: return scas_bulk(s, n);
+    case STRING_CMPS: return cmps_bulk(s, n);
+    default: return 0;
+    }
 }
 
 /* --- REP ------------------------------------------------------------------------------------------------ */
@@ -258,16 +350,14 @@ static inline bool comparison_ends(const struct string_op *s)
     return s->op->r1 == STRING_CMPS || s->op->r1 == STRING_SCAS ? equal != (s->op->r2 == IP_REP) : false;
 }
 
-/* Up to n iterations; true when the instruction is complete. */
+/* Up to n iterations, and to what may pass without a look at requests; true when the instruction is complete. */
 static bool repeat(const struct string_op *s, uint64_t n)
 {
     struct vcpu *v = s->v;
-    while (n) {
-        uint64_t done = 0;
-        if (s->op->r1 == STRING_STOS)
-            done = stos_bulk(s, n);
-        else if (s->op->r1 == STRING_MOVS)
-            done = movs_bulk(s, n);
+    uint64_t effort = 0;
+    while (n && effort < SPAN_MAX) {
+        uint64_t done = bulk(s, n);
+        effort += done ? done * s->size : SPAN_MAX / CHUNK;
         if (!done) {
             iterate(s);
             done = 1;
@@ -296,7 +386,7 @@ HANDLER(string_rep)
         exact(v, op);
     if (v->mode & MODE_STEP)
         room = 1; /* each iteration is a step */
-    bool complete = repeat(&s, at_most(at_most(count, room), CHUNK));
+    bool complete = repeat(&s, at_most(count, room));
     if (s.op->r1 >= STRING_INS)
         inexact(v);
     v->s.retired--;
