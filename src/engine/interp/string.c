@@ -9,6 +9,7 @@
  * follow each other.
  */
 #include "engine/interp/operand.h"
+#include "engine/interp/stream.h"
 
 #define CHUNK 4096u /* single iterations without a look at requests */
 
@@ -156,12 +157,6 @@ static inline void iterate(const struct string_op *s)
 
 #define SPAN_MAX (256u << 10) /* bytes done without a look at requests */
 
-/* Elements at one end that can be done at once: in plain RAM, at addresses of the host that follow each other. */
-struct span {
-    uint8_t *host;
-    uint64_t n; /* 0: none */
-};
-
 static inline uint64_t at_most(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* Host address for an access that needs no notice, or NULL. Raises nothing. */
@@ -169,7 +164,7 @@ static uint8_t *cached(struct vcpu *v, uint64_t lin, enum mmu_access access)
 {
     struct mmu *m = &v->mmu;
     uint8_t *host = tlb_find(m, lin, 1, access);
-    if (host || m->bypass)
+    if (likely(host != NULL) || m->bypass)
         return host;
     struct mmu_result r = mmu_translate(m, GVA(lin), access, m->index);
     if (r.fault == MMU_FAULT_PAGE)
@@ -177,35 +172,93 @@ static uint8_t *cached(struct vcpu *v, uint64_t lin, enum mmu_access access)
     return r.fault ? NULL : tlb_find(m, lin, 1, access);
 }
 
-/* Bytes from `lin` upward, `want` at most or little more. Pages are looked up only as far as they will be used. */
-static uint64_t bytes_upward(struct vcpu *v, uint64_t lin, const uint8_t *host, uint64_t want,
-                             enum mmu_access access)
+static bool unchecked(const struct string_op *s, enum seg seg, enum mmu_access access)
 {
-    uint64_t bytes = PAGE_SIZE - (lin & PAGE_OFFSET_MASK);
-    want = at_most(want, SPAN_MAX);
-    while (bytes < want && ((lin + bytes) & v->lin_mask) && cached(v, lin + bytes, access) == host + bytes)
-        bytes += PAGE_SIZE;
-    return bytes;
+    return s->v->sf[seg].flat[access == ACCESS_WRITE];
 }
 
-/* Up to n elements from the address in register r on, in the direction of DF. */
-static struct span span_at(const struct string_op *s, enum seg seg, enum reg r, uint64_t n,
-                           enum mmu_access access)
+/* Elements from the address in register r on, in the direction of DF, as far as the page goes. */
+struct run {
+    uint8_t *host;
+    uint64_t n; /* 0: none */
+};
+
+static struct run run_at(const struct string_op *s, enum seg seg, enum reg r, uint64_t n,
+                         enum mmu_access access)
 {
     struct vcpu *v = s->v;
     uint64_t off = v->s.gpr[r] & s->mask;
-    if (!v->sf[seg].flat[access == ACCESS_WRITE])
-        return (struct span){ 0 };
+    if (!unchecked(s, seg, access))
+        return (struct run){ 0 };
     uint64_t lin = (v->sf[seg].base + off) & v->lin_mask, in_page = lin & PAGE_OFFSET_MASK;
-    uint8_t *host = cached(v, lin, access);
-    if (!host)
-        return (struct span){ 0 };
     if (s->step < 0)
         n = in_page + s->size > PAGE_SIZE ? 0 : at_most(n, at_most(in_page, off) / s->size + 1);
     else
-        n = at_most(n, at_most(bytes_upward(v, lin, host, n * s->size, access), s->mask - off) / s->size);
-    return (struct span){ host, n };
+        n = at_most(n, at_most(PAGE_SIZE - in_page, s->mask - off) / s->size);
+    uint8_t *host = n ? cached(v, lin, access) : NULL;
+    return (struct run){ host, host ? n : 0 };
 }
+
+/* --- many pages ----------------------------------------------------------------------------------------- */
+
+/* One end of an upward run: bytes that the host has side by side, and where it goes on behind them. */
+struct end {
+    uint64_t lin;
+    uint8_t *host;
+    uint64_t len;
+    uint8_t *next; /* NULL: not looked up */
+    enum mmu_access access;
+};
+
+static struct end end_at(const struct string_op *s, enum seg seg, enum reg r, enum mmu_access access)
+{
+    const struct vcpu *v = s->v;
+    return (struct end){ .lin = (v->sf[seg].base + (v->s.gpr[r] & s->mask)) & v->lin_mask, .access = access };
+}
+
+/* As many of the next `want` bytes as lie side by side, 0 when the first may not be accessed like this. Pages behind them are
+ * looked up, and their dirty bits set, only as far as `want` goes. */
+static uint64_t end_extend(struct vcpu *v, struct end *e, uint64_t want)
+{
+    if (!e->len) {
+        e->host = e->next ? e->next : cached(v, e->lin, e->access);
+        e->next = NULL;
+        if (!e->host)
+            return 0;
+        e->len = PAGE_SIZE - (e->lin & PAGE_OFFSET_MASK);
+    }
+    while (e->len < want && !e->next && ((e->lin + e->len) & v->lin_mask)) {
+        uint8_t *next = cached(v, e->lin + e->len, e->access);
+        if (next == e->host + e->len)
+            e->len += PAGE_SIZE;
+        else if (next)
+            e->next = next;
+        else
+            break;
+    }
+    return at_most(e->len, want);
+}
+
+static void end_pass(struct end *e, uint64_t bytes)
+{
+    e->lin += bytes;
+    e->host += bytes;
+    e->len -= bytes;
+}
+
+/* Elements from register r upward until its address wraps. */
+static uint64_t to_wrap(const struct string_op *s, enum reg r)
+{
+    return (s->mask - (s->v->s.gpr[r] & s->mask)) / s->size;
+}
+
+/* Is this one long enough, or the rest of one that was? */
+static bool streams(const struct string_op *s, uint64_t n, uint64_t min)
+{
+    return n >= min / s->size || interp_of(s->v)->stream_at == s->v->s.gpr[RDI];
+}
+
+/* --- what the host does ----------------------------------------------------------------------------------- */
 
 /* Upward, or downward with DF. */
 #define HOST_REP(insn, ...) \
@@ -219,11 +272,6 @@ static struct span span_at(const struct string_op *s, enum seg seg, enum reg r, 
 /* Element by element as the guest wants it: what was stored may be loaded again. */
 static void host_movs(const struct string_op *s, uint8_t *dst, const uint8_t *src, uint64_t n)
 {
-    if (s->step > 0 && (dst <= src || dst >= src + n * s->size)) {
-        n *= s->size; /* bytes are quick from the start */
-        __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(n) : : "memory");
-        return;
-    }
     switch (s->size) {
     case 1: HOST_REP("rep movsb", "+D"(dst), "+S"(src), "+c"(n) :); break;
     case 2: HOST_REP("rep movsw", "+D"(dst), "+S"(src), "+c"(n) :); break;
@@ -232,8 +280,9 @@ static void host_movs(const struct string_op *s, uint8_t *dst, const uint8_t *sr
     }
 }
 
-static void host_stos(const struct string_op *s, uint8_t *dst, uint64_t val, uint64_t n)
+static void host_stos(const struct string_op *s, uint8_t *dst, uint64_t n)
 {
+    uint64_t val = s->v->s.gpr[RAX];
     switch (s->size) {
     case 1: HOST_REP("rep stosb", "+D"(dst), "+c"(n) : "a"(val)); break;
     case 2: HOST_REP("rep stosw", "+D"(dst), "+c"(n) : "a"(val)); break;
@@ -242,29 +291,96 @@ static void host_stos(const struct string_op *s, uint8_t *dst, uint64_t val, uin
     }
 }
 
+/* Upward; `next`: where the source goes on, in a long copy. */
+static void copy_up(const struct string_op *s, uint8_t *dst, const uint8_t *src, uint64_t bytes,
+                    bool streaming, const uint8_t *next)
+{
+    if (dst > src && dst < src + bytes)
+        host_movs(s, dst, src, bytes / s->size);
+    else if (streaming && (dst + bytes <= src || src + bytes <= dst))
+        stream_copy(dst, src, bytes, next);
+    else /* bytes are quick from the start */
+        __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(bytes) : : "memory");
+}
+
+/* The element's value, filling 64 bits. */
+static uint64_t repeated(uint64_t val, unsigned size)
+{
+    static const uint64_t ones[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001, 1 };
+    return (val & mask_bytes(size)) * ones[size_index(size)];
+}
+
+/* --- STOS, MOVS ---------------------------------------------------------------------------------------------- */
+
+/* Whole elements in the next `want` bytes of an end; 0 also where one lies on two pages that the host has apart. */
+static uint64_t whole(const struct string_op *s, struct end *e, uint64_t want)
+{
+    return end_extend(s->v, e, want) & ~(uint64_t)(s->size - 1);
+}
+
+static uint64_t stos_up(const struct string_op *s, uint64_t n)
+{
+    struct end to = end_at(s, SEG_ES, RDI, ACCESS_WRITE);
+    bool streaming = streams(s, n, STREAM_FILL_MIN);
+    uint64_t want = at_most(at_most(n, to_wrap(s, RDI)), SPAN_MAX / s->size) * s->size, done = 0, now;
+    for (; done < want && (now = whole(s, &to, want - done)); done += now, end_pass(&to, now))
+        if (streaming)
+            stream_fill(to.host, repeated(s->v->s.gpr[RAX], s->size), now);
+        else
+            host_stos(s, to.host, now / s->size);
+    if (streaming)
+        interp_of(s->v)->stream_at = s->v->s.gpr[RDI] + done;
+    return done / s->size;
+}
+
+static uint64_t movs_up(const struct string_op *s, uint64_t n)
+{
+    struct end from = end_at(s, s->op->seg, RSI, ACCESS_READ), to = end_at(s, SEG_ES, RDI, ACCESS_WRITE);
+    bool streaming = streams(s, n, STREAM_COPY_MIN);
+    n = at_most(at_most(n, SPAN_MAX / s->size), at_most(to_wrap(s, RSI), to_wrap(s, RDI)));
+    uint64_t want = n * s->size, done = 0, now;
+    while (done < want && (now = whole(s, &from, want - done)) && (now = whole(s, &to, now))) {
+        copy_up(s, to.host, from.host, now, streaming, now < from.len ? from.host + now : from.next);
+        end_pass(&from, now);
+        end_pass(&to, now);
+        done += now;
+    }
+    if (streaming)
+        interp_of(s->v)->stream_at = s->v->s.gpr[RDI] + done;
+    return done / s->size;
+}
+
 static uint64_t stos_bulk(const struct string_op *s, uint64_t n)
 {
-    struct span to = span_at(s, SEG_ES, RDI, n, ACCESS_WRITE);
-    if (!to.n)
+    if (!unchecked(s, SEG_ES, ACCESS_WRITE))
         return 0;
-    host_stos(s, to.host, s->v->s.gpr[RAX], to.n);
-    advance(s, RDI, to.n);
-    return to.n;
+    if (s->step > 0) {
+        n = stos_up(s, n);
+    } else {
+        struct run to = run_at(s, SEG_ES, RDI, n, ACCESS_WRITE);
+        host_stos(s, to.host, n = to.n);
+    }
+    advance(s, RDI, n);
+    return n;
 }
 
 static uint64_t movs_bulk(const struct string_op *s, uint64_t n)
 {
-    struct span from = span_at(s, s->op->seg, RSI, n, ACCESS_READ);
-    if (!from.n)
+    if (!unchecked(s, SEG_ES, ACCESS_WRITE) || !unchecked(s, s->op->seg, ACCESS_READ))
         return 0;
-    struct span to = span_at(s, SEG_ES, RDI, from.n, ACCESS_WRITE);
-    if (!to.n)
-        return 0;
-    host_movs(s, to.host, from.host, to.n);
-    advance(s, RSI, to.n);
-    advance(s, RDI, to.n);
-    return to.n;
+    if (s->step > 0) {
+        n = movs_up(s, n);
+    } else {
+        struct run from = run_at(s, s->op->seg, RSI, n, ACCESS_READ);
+        struct run to = run_at(s, SEG_ES, RDI, from.n, ACCESS_WRITE);
+        host_movs(s, to.host, from.host, n = to.n);
+    }
+    advance(s, RSI, n);
+    advance(s, RDI, n);
+    return n;
 }
+
+/* --- SCAS, CMPS ----------------------------------------------------------------------------------------------- */
 
 /* The host stops where the guest would; returns the iterations that it made. */
 #define HOST_SCAN(insn, ...) \
@@ -287,7 +403,7 @@ static uint64_t movs_bulk(const struct string_op *s, uint64_t n)
 
 static uint64_t scas_bulk(const struct string_op *s, uint64_t n)
 {
-    struct span at = span_at(s, SEG_ES, RDI, at_most(n, PAGE_SIZE), ACCESS_READ);
+    struct run at = run_at(s, SEG_ES, RDI, n, ACCESS_READ);
     if (!at.n)
         return 0;
     uint64_t rax = s->v->s.gpr[RAX], made = n = at.n;
@@ -303,8 +419,8 @@ static uint64_t scas_bulk(const struct string_op *s, uint64_t n)
 
 static uint64_t cmps_bulk(const struct string_op *s, uint64_t n)
 {
-    struct span b = span_at(s, SEG_ES, RDI, at_most(n, PAGE_SIZE), ACCESS_READ);
-    struct span a = b.n ? span_at(s, s->op->seg, RSI, b.n, ACCESS_READ) : b;
+    struct run b = run_at(s, SEG_ES, RDI, n, ACCESS_READ);
+    struct run a = run_at(s, s->op->seg, RSI, b.n, ACCESS_READ);
     if (!a.n)
         return 0;
     uint64_t rax = 0, made = n = a.n;
