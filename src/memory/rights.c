@@ -86,9 +86,11 @@ bool pmap_claim_write(struct pmap *pm, struct page *pg, int n)
     (void)pm;
     if (atomic_load_explicit(&pg->state, memory_order_relaxed) & NO_WRITE_CLAIM)
         return false;
-    /* The bit stays when the second look refuses: it costs one needless revocation and needs no reasoning
+    /* Whoever claims code takes the bit back first and waits for this consumer: a bit that stands needs no ordering.
+     * It stays when the second look refuses: it costs one needless revocation and needs no reasoning
      * about rights that this consumer cached earlier under another address. */
-    atomic_fetch_or(&pg->writers, (uint32_t)BIT((unsigned)n));
+    if (!(atomic_load_explicit(&pg->writers, memory_order_relaxed) & BIT((unsigned)n)))
+        atomic_fetch_or(&pg->writers, (uint32_t)BIT((unsigned)n));
     page_mark_dirty(pg);
     return !(atomic_load(&pg->state) & NO_WRITE_CLAIM);
 }

@@ -393,7 +393,8 @@ static struct mmu_result to_result(struct mmu *m, const struct walk_result *walk
 struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)
 {
     m->stats.walks++;
-    struct walk_result walk = mmu_walk(m, addr, access, index, true);
+    struct walk_result walk;
+    mmu_walk(m, addr, access, index, true, &walk);
     struct mmu_result res = to_result(m, &walk);
     if (access == ACCESS_FETCH) {
         uint64_t bit, *fetched = fetched_word(m, addr.v, &bit);
@@ -409,12 +410,14 @@ struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access,
 
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)
 {
-    struct walk_result walk = mmu_walk(m, addr, access, index, false);
+    struct walk_result walk;
+    mmu_walk(m, addr, access, index, false, &walk);
     return to_result(m, &walk);
 }
 
 bool mmu_write_settled(struct mmu *m, gva addr, enum mmu_index index)
 {
-    struct walk_result walk = mmu_walk(m, addr, ACCESS_WRITE, index, false);
+    struct walk_result walk;
+    mmu_walk(m, addr, ACCESS_WRITE, index, false, &walk);
     return walk.fault == MMU_OK && walk.settled;
 }

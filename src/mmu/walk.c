@@ -232,24 +232,24 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
  * walk stands without its bits and is not cached, so that no guest can hold a vcpu here. */
 #define WALK_RESTARTS 256
 
-struct walk_result mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index,
-                            bool commit)
+void mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index, bool commit,
+              struct walk_result *out)
 {
-    struct walk_result res = { .addr = GPA(addr.v & 0xffffffffu), .page_shift = PAGE_SHIFT, .settled = true };
+    *out = (struct walk_result){ .addr = GPA(addr.v & 0xffffffffu), .page_shift = PAGE_SHIFT, .settled = true };
     if (!(m->regs.cr0 & PG_CR0_PG))
-        return res;
+        return;
     uint64_t lin = addr.v;
     if (!(m->regs.efer & PG_EFER_LMA)) {
         lin &= 0xffffffffu;
     } else if ((uint64_t)sext(lin, 48) != lin) {
-        return (struct walk_result){ .fault = MMU_FAULT_CANONICAL };
+        *out = (struct walk_result){ .fault = MMU_FAULT_CANONICAL };
+        return;
     }
     for (unsigned tries = 0; tries < WALK_RESTARTS; tries++)
-        if (walk_once(m, lin, access, index, commit, &res) == STEP_DONE)
-            return res;
-    walk_once(m, lin, access, index, false, &res);
-    res.settled = false;
-    return res;
+        if (walk_once(m, lin, access, index, commit, out) == STEP_DONE)
+            return;
+    walk_once(m, lin, access, index, false, out);
+    out->settled = false;
 }
 
 /* Reserved bits of a PDPTE (SDM 3A Table 4-8): 2:1, 8:5 and everything above the physical address. */

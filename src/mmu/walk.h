@@ -35,9 +35,10 @@ struct walk_result {
     bool settled; /* accessed and dirty bits are as they should be: the translation may be cached */
 };
 
-/* Walks the tables of m->regs for `access` by `index`. `commit` sets accessed and dirty bits. */
-struct walk_result mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index,
-                            bool commit);
+/* Walks the tables of m->regs for `access` by `index`. `commit` sets accessed and dirty bits. The result is made where it is
+ * wanted: copied as a whole it would have to wait for all earlier stores. */
+void mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index, bool commit,
+              struct walk_result *out);
 
 static inline bool paging_pae(const struct paging_regs *r) { return r->cr4 & PG_CR4_PAE; }
 
