@@ -41,8 +41,9 @@ void stream_copy(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *next
         }
     }
     copy_bytes(dst, src, n);
-    _mm_sfence(); /* as stores of a string instruction are ordered with what follows it */
 }
+
+void stream_end(void) { _mm_sfence(); }
 
 void stream_fill(uint8_t *dst, uint64_t val, size_t n)
 {
@@ -58,5 +59,4 @@ void stream_fill(uint8_t *dst, uint64_t val, size_t n)
             _mm_stream_si128((__m128i *)(void *)dst + i, x);
     for (size_t i = 0; i < n; i++)
         dst[i] = (uint8_t)(turned >> (8 * (i & 7)));
-    _mm_sfence();
 }

@@ -13,5 +13,7 @@
 void stream_copy(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *next);
 /* Stores `val` again and again, n bytes in all. */
 void stream_fill(uint8_t *dst, uint64_t val, size_t n);
+/* To be called behind the last of them: as the stores of a string instruction, theirs come before all that follow. */
+void stream_end(void);
 
 #endif

@@ -258,6 +258,12 @@ static bool streams(const struct string_op *s, uint64_t n, uint64_t min)
     return n >= min / s->size || interp_of(s->v)->stream_at == s->v->s.gpr[RDI];
 }
 
+static void streamed(const struct string_op *s, uint64_t bytes)
+{
+    stream_end();
+    interp_of(s->v)->stream_at = s->v->s.gpr[RDI] + bytes;
+}
+
 /* --- what the host does ----------------------------------------------------------------------------------- */
 
 /* Upward, or downward with DF. */
@@ -329,7 +335,7 @@ static uint64_t stos_up(const struct string_op *s, uint64_t n)
         else
             host_stos(s, to.host, now / s->size);
     if (streaming)
-        interp_of(s->v)->stream_at = s->v->s.gpr[RDI] + done;
+        streamed(s, done);
     return done / s->size;
 }
 
@@ -346,7 +352,7 @@ static uint64_t movs_up(const struct string_op *s, uint64_t n)
         done += now;
     }
     if (streaming)
-        interp_of(s->v)->stream_at = s->v->s.gpr[RDI] + done;
+        streamed(s, done);
     return done / s->size;
 }
 
