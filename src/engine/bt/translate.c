@@ -139,6 +139,7 @@ static void poll_before_definition(struct translation *t, struct planned *p)
     emit_byte(&t->e, 0);
     struct stub *s = stub_new(t, STUB_UNLINK, emit_jcc(&t->e, 5, emit_exec(&t->e)));
     s->retry = emit_exec(&t->e);
+    t->delta_group = NO_GROUP; /* the stub uses T1 */
     t->polled = true;
 }
 
