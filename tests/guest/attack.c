@@ -489,6 +489,15 @@ static void loops(void)
         }
         CHECK_EQ(cases[i].name, wrong, 0);
     }
+#if WIDE
+    /* GS is another segment in every other round */
+    u64 gs = rdmsr(MSR_GS_BASE), other = rdmsr(MSR_KERNEL_GS_BASE);
+    put_word(DATA + 16, 1), put_word(OTHER + 16, 0x10000);
+    wrmsr(MSR_GS_BASE, TEST), wrmsr(MSR_KERNEL_GS_BASE, TEST + PAGE);
+    struct trap s = HOT("1: add rax, gs:[16]\n swapgs\n sub ecx, 1\n jnz 1b", .cx = 100);
+    wrmsr(MSR_GS_BASE, gs), wrmsr(MSR_KERNEL_GS_BASE, other);
+    CHECK("loop-swapgs", s.vector == VECTOR_DONE && s.regs.ax == 50 * 0x10001);
+#endif
     /* a page that moves while a loop runs: the next round sees it */
     const ulong low = 0x70000000;
     page(low, DATA, PTE_RWU);
@@ -503,6 +512,52 @@ static void loops(void)
                     bp) "]\n sub ecx, 1\n jnz 1b",
         .cx = 100, .bx = entry_at, .si = DATA | PTE_RWU, .dx = OTHER | PTE_RWU);
     CHECK("loop-invlpg", t.vector == VECTOR_DONE && (u32)t.regs.ax == 51 + 49 * 0x10000);
+}
+
+/* ---- interrupts in the middle ---- */
+
+#define TICK 0x70
+static volatile u32 ticks;
+static void on_tick(struct frame *frame)
+{
+    (void)frame;
+    ticks++;
+    apic_write(APIC_EOI, 0);
+}
+
+/* Wherever an interrupt comes, the accesses behind it are those that were meant. */
+static void interrupted(void)
+{
+    map(&space, APIC_BASE, APIC_BASE, PTE_P | PTE_W | PTE_PCD, 2);
+    flush_tlb();
+    apic_enable();
+    handler_fn *before = set_handler(TICK, on_tick);
+    apic_write(APIC_TDCR, 0x0b);
+    apic_write(APIC_LVTT, 0x20000 | TICK);
+    apic_write(APIC_TMICT, 20000);
+    ticks = 0;
+    page(TEST, DATA, PTE_RWU);
+    put_word(DATA, 1), put_word(DATA + 8, 2), put_word(DATA + 64, 4);
+    u32 wrong = 0, rounds = 0;
+    for (; rounds < 3000 && ticks < 300; rounds++) {
+        struct trap t = TRY(
+            "1: mov " R(ax) ", [" R(bx) "]\n sti\n test al, al\n test al, al\n add " R(si) ", [" R(
+                bx) " + 8]\n"
+                    "cli\n add " R(di) ", [" R(bx) " + 64]\n sti\n mov " R(dx) ", [" R(
+                        bx) " + 8]\n test al, al\n"
+                            "add " R(di) ", [" R(bx) " + 64]\n sub ecx, 1\n jnz 1b\n cli",
+            .bx = TEST, .cx = 2000);
+        wrong += t.vector != VECTOR_DONE || t.regs.ax != 1 || t.regs.si != 4000 || t.regs.di != 16000 ||
+                 t.regs.dx != 2;
+    }
+    apic_write(APIC_LVTT, 0x10000);
+    apic_write(APIC_TMICT, 0);
+    enable_interrupts();
+    cpu_pause();
+    disable_interrupts();
+    set_handler(TICK, before);
+    CHECK_EQ("interrupted", wrong, 0);
+    CHECK("interrupted-often", ticks > 0);
 }
 
 /* ---- nothing of what code made for the guest uses may show ---- */
@@ -715,6 +770,7 @@ void guest_main(void)
         x87_pointers,
         old_tags,
         loops,
+        interrupted,
         wrapped,
 #if WIDE
         far_moffs,
