@@ -9,6 +9,7 @@
 
 #include "base/bits.h"
 #include "base/checked.h"
+#include "cpu/model.h"
 
 const char *const kernel_entry_names[] = {
     [KERNEL_ENTRY_AUTO] = "auto",
@@ -76,6 +77,12 @@ static int set_engine(struct run_options *o, const char *value, struct error *e)
 {
     o->vm.engine = value;
     return !strcmp(value, "auto") || engine_find(value, e) ? 0 : error_wrap(e, "--engine");
+}
+
+static int set_cpu_model(struct run_options *o, const char *value, struct error *e)
+{
+    o->vm.cpu_model = value;
+    return model_parse(value, e) < 0 ? error_wrap(e, "--cpu-model") : 0;
 }
 
 /* A size within bounds that `range` tells people. */
@@ -320,6 +327,8 @@ static const struct option {
       "auto (default), bzimage, or pvh: the fast way past the kernel's unpacker" },
     { "--cpus", TAKES_VALUE, "N", set_cpus, "processors, 1 (default) to 8" },
     { "--memory", TAKES_VALUE, "SIZE", set_memory, "with K, M or G; default 512M" },
+    { "--cpu-model", TAKES_VALUE, "NAME", set_cpu_model,
+      "v1, v2 (default), v3, v4: levels of x86-64; host: all there is" },
     { "--engine", TAKES_VALUE, "NAME", set_engine,
       "auto (default: the best usable of `sundog doctor`) or one of:" },
     { "--code-cache", TAKES_VALUE | TRANSLATOR, "SIZE", set_code_cache,

@@ -72,6 +72,7 @@ static struct vm_config to_vm_config(struct sundog *s, const struct engine_confi
         .engine = c->engine ? c->engine : "auto",
         .engine_config = *ec,
         .cpus = c->cpus ? c->cpus : 1,
+        .cpu_model = c->cpu_model,
         .memory = c->memory ? c->memory : 512ull << 20,
         .board = { .kernel = c->kernel,
                    .initrd = c->initrd,

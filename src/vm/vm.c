@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "host/code_memory.h"
 #include "host/host_cpu.h"
 #include "host/memory.h"
 #include "host/time.h"
@@ -99,6 +100,33 @@ static uint64_t tsc_khz(const struct vm_config *cfg)
     return cfg->clock_mode == CLOCK_DETERMINISTIC ? 1000000 : host_tsc_khz();
 }
 
+/* Vector extensions are executed by code made at run time. */
+static int check_code_memory(const char *model, struct error *e)
+{
+    struct host_code code;
+    struct error why = { 0 };
+    int err = host_code_map(&code, PAGE_SIZE, &why);
+    if (err)
+        return error_set(e, err, "the CPU model %s: %s; or try --cpu-model v2", model, why.text);
+    host_code_unmap(&code);
+    return 0;
+}
+
+/* In deterministic mode the processor has no random numbers. */
+static int choose_model(struct vm *vm, struct error *e)
+{
+    const struct vm_config *cfg = &vm->cfg;
+    const char *name = cfg->cpu_model ? cfg->cpu_model : CPU_MODEL_DEFAULT;
+    struct host_cpu_facts host;
+    int model = model_parse(name, e);
+    if (model < 0)
+        return model;
+    host_cpu_read(&host);
+    int err = model_init(&vm->model, &host, (enum cpu_model)model, cfg->clock_mode == CLOCK_DETERMINISTIC,
+                         cfg->cpus, tsc_khz(cfg), e);
+    return err || model <= CPU_MODEL_V2 ? err : check_code_memory(name, e);
+}
+
 static int create_parts(struct vm *vm, struct error *e)
 {
     const struct vm_config *cfg = &vm->cfg;
@@ -116,9 +144,9 @@ static int create_parts(struct vm *vm, struct error *e)
     int err = events_init(vm, e);
     if (err)
         return err;
-    struct host_cpu_facts host;
-    host_cpu_read(&host);
-    model_init_v2(&vm->model, &host, cfg->cpus, tsc_khz(cfg));
+    err = choose_model(vm, e);
+    if (err)
+        return err;
     for (unsigned i = 0; i < cfg->cpus; i++) {
         err = create_cpu(vm, i, e);
         if (err)
