@@ -215,9 +215,11 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
         return STEP_DONE;
     }
     out->settled = true;
-    for (unsigned i = 0; commit && i <= depth; i++) {
+    for (unsigned i = 0; i <= depth; i++) {
         uint64_t set = i == depth && access == ACCESS_WRITE ? PTE_A | PTE_D : PTE_A;
-        if (!set_entry_bits(m, &path[i], f->entry_bytes, set))
+        if (!commit)
+            out->settled = out->settled && (!path[i].page || (path[i].value & set) == set);
+        else if (!set_entry_bits(m, &path[i], f->entry_bytes, set))
             return STEP_AGAIN;
     }
     out->fault = MMU_OK;
@@ -235,7 +237,8 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
 void mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index, bool commit,
               struct walk_result *out)
 {
-    *out = (struct walk_result){ .addr = GPA(addr.v & 0xffffffffu), .page_shift = PAGE_SHIFT, .settled = true };
+    *out =
+        (struct walk_result){ .addr = GPA(addr.v & 0xffffffffu), .page_shift = PAGE_SHIFT, .settled = true };
     if (!(m->regs.cr0 & PG_CR0_PG))
         return;
     uint64_t lin = addr.v;

@@ -309,6 +309,69 @@ static void turns(void)
     CHECK("user-code-taken", t.vector == PF && (t.error & ~0x10ul) == 5 && t.cr2 == TEST);
 }
 
+/* ---- writes that do not come ---- */
+
+/* A page is marked written by a write alone, not by what mostly comes later (SDM 3A 4.8). A call to nowhere writes nothing; it
+ * may have asked for the right to. */
+static void unwritten(void)
+{
+    /* not a page that held code: every write there is looked at */
+    const ulong hole = TEST + PAGE, base = TEST + 0x100, clean = DATA + 0x20000;
+    /* some page that may be written is at hand */
+#define WRITER "push " R(ax) "\n pop " R(ax) "\n"
+    struct {
+        const char *name;
+        struct code code;
+        ulong vector;
+    } cases[] = {
+        { "clean-branch",
+          CODE(WRITER
+               "mov " R(ax) ", [" R(bx) "]\n cmp " R(ax) ", 5\n je 1f\n mov [" R(bx) " + 8], " R(ax) "\n1:"),
+          VECTOR_DONE },
+        { "clean-fault",
+          CODE(WRITER "mov " R(ax) ", [" R(bx) "]\n mov cl, [" R(si) "]\n mov [" R(bx) " + 8], " R(ax)), PF },
+        { "clean-push", CODE(WRITER "mov " R(sp) ", " R(bx) "\n push [" R(si) "]"), PF },
+        { "clean-call", CODE(WRITER "mov " R(sp) ", " R(bx) "\n call [" R(si) "]"), PF },
+#if WIDE
+        { "clean-call-nowhere", CODE(WRITER "mov rsp, rbx\n call rdi"), GP },
+        { "clean-call-far", CODE(WRITER "mov rsp, rbx\n jmp rdx"), GP },
+#endif
+    };
+    page(hole, 0, 0);
+    fill((void *)OTHER, 0x90, PAGE);
+#if WIDE
+    /* at the end of the lower half: a call beyond it */
+    static const u8 call[] = { 0xe8, 0, 0x10, 0, 0 };
+    const ulong top = 0x800000000000ul - PAGE;
+    page(top, OTHER, PTE_P | PTE_U);
+    copy((void *)(OTHER + 0x40), call, sizeof(call));
+#else
+    const ulong top = 0;
+#endif
+    for (u32 i = 0; i < ARRAY_LEN(cases); i++) {
+        u32 wrong = 0;
+        for (u32 round = 0; round < 40; round++) {
+            fill((void *)clean, 0, PAGE);
+            put_word(clean + 0x100, 5);
+            page(TEST, clean, PTE_RWU);
+            struct trap t = run_code(alias(cases[i].code),
+                                     (struct regs){ .cs = SEL_USER_CODE,
+                                                    .sp = (ulong)user_stack_top + USER_ALIAS,
+                                                    .bx = base,
+                                                    .si = hole,
+                                                    .di = TEST ^ 1ul << (WIDE ? 47 : 0),
+                                                    .dx = top + 0x40 });
+            bool same = true;
+            for (ulong at = 0; at < PAGE; at += sizeof(ulong))
+                same = same && word_at(clean + at) == (at == 0x100 ? 5 : 0);
+            wrong += t.vector != cases[i].vector || !same ||
+                     (t.vector != GP && entry_get(&space, TEST, 1) & PTE_D);
+        }
+        CHECK_EQ(cases[i].name, wrong, 0);
+    }
+    page(TEST, DATA, PTE_RWU);
+}
+
 /* ---- the ends of the address space ---- */
 
 #if WIDE
@@ -771,6 +834,7 @@ void guest_main(void)
         old_tags,
         loops,
         interrupted,
+        unwritten,
         wrapped,
 #if WIDE
         far_moffs,

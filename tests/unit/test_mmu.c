@@ -325,6 +325,28 @@ static void peek_leaves_no_trace(void **state)
     assert_null(tlb_find(&k->v->mmu, LIN, 1, ACCESS_READ));
 }
 
+/* Settled is a write that sets no bit: those on the way, the page's own two; and asking sets none. */
+static void settled_writes(void **state)
+{
+    struct kit *k = *state;
+    build_chain(k);
+    set_regs(k, PG_ON, ROOT, CR4_PAE, LONG_EFER);
+    assert_false(mmu_write_settled(&k->v->mmu, GVA(LIN), MMU_USER));
+    assert_int_equal(kit_get64(k, chain[3].entry), chain[3].next | P | W | U);
+    assert_maps(k, LIN, ACCESS_READ, MMU_USER, PAGE);
+    assert_false(mmu_write_settled(&k->v->mmu, GVA(LIN), MMU_USER));
+    assert_maps(k, LIN, ACCESS_WRITE, MMU_USER, PAGE);
+    assert_true(mmu_write_settled(&k->v->mmu, GVA(LIN), MMU_USER));
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t e = kit_get64(k, chain[i].entry);
+        kit_put64(k, chain[i].entry, e & ~A);
+        assert_false(mmu_write_settled(&k->v->mmu, GVA(LIN), MMU_USER));
+        kit_put64(k, chain[i].entry, e);
+    }
+    kit_put64(k, chain[3].entry, kit_get64(k, chain[3].entry) & ~W);
+    assert_false(mmu_write_settled(&k->v->mmu, GVA(LIN), MMU_USER));
+}
+
 /* Accessed bits that land on bytes that were decoded as code make that code stale. */
 static void tables_on_code(void **state)
 {
@@ -664,6 +686,7 @@ int main(void)
         TEST(not_canonical),
         TEST(tables_elsewhere),
         TEST(peek_leaves_no_trace),
+        TEST(settled_writes),
         TEST(tables_on_code),
         TEST(fills_by_right),
         TEST(remapped_page_keeps_no_rights),

@@ -305,7 +305,7 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
     }
     struct amode low = ea;
     unsigned span = a->size;
-    bool write = a->write, read_first = false, slot = false;
+    bool write = a->write, read_first = a->doubtful, slot = false;
     if (a->group != NO_GROUP) {
         const struct group *g = &t->plan.groups[a->group];
         low.disp += (int32_t)(g->low - a->at);

@@ -4,8 +4,7 @@
  *
  * A jump inside the page is a host jump, linked when it is first taken. One to another page, an indirect one and a return look
  * their target up in the context's jump table: so an address is trusted only in the address space and mode where it was
- * found. A direct call writes its return address before its target is looked up; when that fails the interpreter does the
- * whole instruction again, which writes the same. An indirect one writes it afterwards, since its target may be none.
+ * found. A call writes its return address behind that look-up, since its target may be none.
  */
 #include "engine/bt/unit.h"
 
@@ -63,34 +62,50 @@ static void push_return(struct translation *t, unsigned end)
     emit_load(&t->e, T0, AT_AREA(exit_lin));
 }
 
+/* `slot` = address of the jump table's entry for T0; returns the jump taken when it is another target's. */
+static uint8_t *slot_emit(struct translation *t, unsigned slot)
+{
+    struct emitter *e = &t->e;
+    emit_reg(e, 0, 0x69, slot, T0); /* imul r32, r/m32, imm32 */
+    emit_imm(e, JUMP_HASH, 4);
+    emit_reg(e, 0, 0xc1, 5, slot);
+    emit_byte(e, 32 - jump_bits(t->key));
+    emit_reg(e, 0, 0xc1, 4, slot);
+    emit_byte(e, 4);
+    emit_mem(e, ENC_W, 0x03, slot, AT_AREA(jumps));
+    emit_mem(e, ENC_W, 0x3b, T0, amode_at(slot, offsetof(struct bt_jump, lin)));
+    return emit_jcc(e, 5, emit_exec(e));
+}
+
+static void jump_by_slot(struct translation *t, unsigned slot)
+{
+    emit_mem(&t->e, 0, 0xff, 4, amode_at(slot, offsetof(struct bt_jump, code)));
+}
+
+/* The target is not in the table: looked for, and all from `again` on done anew, or `miss`. */
+static void missing(struct translation *t, uint8_t *from, uint64_t again, uint32_t miss)
+{
+    struct stub *s = stub_new(t, pass_on(t->b, ENGINE_PASS_INDIRECT) ? STUB_LOOKUP : STUB_EXIT, from);
+    s->retry = again;
+    s->info = miss;
+}
+
 /* T0: linear address of the target. State S. `push`: the return address' offset in the page, 0: none. */
 static void jump_table_emit(struct translation *t, int32_t adjust, unsigned push, uint32_t miss)
 {
     struct emitter *e = &t->e;
     uint64_t again = emit_exec(e);
-    enum stub_kind kind = STUB_EXIT;
     uint8_t *from;
     if (pass_on(t->b, ENGINE_PASS_INDIRECT)) {
-        kind = STUB_LOOKUP;
-        emit_reg(e, 0, 0x69, T1, T0); /* imul r32, r/m32, imm32 */
-        emit_imm(e, JUMP_HASH, 4);
-        emit_reg(e, 0, 0xc1, 5, T1);
-        emit_byte(e, 32 - jump_bits(t->key));
-        emit_reg(e, 0, 0xc1, 4, T1);
-        emit_byte(e, 4);
-        emit_mem(e, ENC_W, 0x03, T1, AT_AREA(jumps));
-        emit_mem(e, ENC_W, 0x3b, T0, amode_at(T1, offsetof(struct bt_jump, lin)));
-        from = emit_jcc(e, 5, emit_exec(e));
+        from = slot_emit(t, T1);
         if (push)
             push_return(t, push);
         adjust_rsp(t, adjust);
-        emit_mem(e, 0, 0xff, 4, amode_at(T1, offsetof(struct bt_jump, code)));
+        jump_by_slot(t, T1);
     } else {
         from = emit_jmp(e, emit_exec(e));
     }
-    struct stub *s = stub_new(t, kind, from);
-    s->retry = again;
-    s->info = miss;
+    missing(t, from, again, miss);
 }
 
 void far_jump_emit(struct translation *t, int64_t to, int32_t adjust, uint32_t miss)
@@ -126,6 +141,12 @@ static unsigned rest_after(const struct translation *t) { return t->unit->insns 
 
 static int64_t target_of(const struct planned *p) { return p->end + (int64_t)p->in.imm; }
 
+/* The interpreter does this instruction. */
+static void leave_here(struct translation *t)
+{
+    stub_new(t, STUB_EXIT, emit_jmp(&t->e, emit_exec(&t->e)))->info = exit_at(t, BT_BAIL, t->index);
+}
+
 static void jump_to(struct translation *t, int64_t to, int32_t adjust)
 {
     if (on_page(to)) {
@@ -137,7 +158,7 @@ static void jump_to(struct translation *t, int64_t to, int32_t adjust)
     } else if (to == (int32_t)to) {
         far_jump_emit(t, to, adjust, exit_at(t, BT_BAIL, t->index));
     } else {
-        stub_new(t, STUB_EXIT, emit_jmp(&t->e, emit_exec(&t->e)))->info = exit_at(t, BT_BAIL, t->index);
+        leave_here(t);
     }
 }
 
@@ -174,12 +195,44 @@ static void jcc_emit(struct translation *t, struct planned *p)
 
 /* --- CALL, RET, indirect jumps --------------------------------------------------------------------------------- */
 
+/* To another page in 64-bit code: T0 is the target, and in between the return address, so far from it. */
+static void far_call_emit(struct translation *t, struct planned *p, int32_t distance)
+{
+    struct emitter *e = &t->e;
+    flags_to_s(t);
+    t->delta_group = NO_GROUP; /* a look-up comes back here */
+    uint64_t again = emit_exec(e);
+    struct amode host = access_emit(t, &p->stack, amode_at(GUEST_RSP, -8));
+    uint8_t *from;
+    if (pass_on(t->b, ENGINE_PASS_INDIRECT)) {
+        emit_load(e, T0, AT_AREA(page));
+        emit_lea(e, T0, amode_at(T0, (int32_t)target_of(p)));
+        from = slot_emit(t, T2);
+        emit_lea(e, T0, amode_at(T0, -distance));
+        emit_store(e, host, T0);
+        emit_lea(e, T0, amode_at(T0, distance));
+        adjust_rsp(t, -8);
+        jump_by_slot(t, T2);
+    } else {
+        from = emit_jmp(e, emit_exec(e));
+    }
+    missing(t, from, again, exit_at(t, BT_BAIL, t->index));
+}
+
 static void call_emit(struct translation *t, struct planned *p)
 {
+    int64_t to = target_of(p), distance = to - p->end;
+    if (is64(t) && !on_page(to)) {
+        if (to == (int32_t)to && -distance == (int32_t)-distance)
+            far_call_emit(t, p, (int32_t)distance);
+        else
+            leave_here(t);
+        return;
+    }
     struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
     return_address(t, T2, p->end);
     store_word(t, host, T2);
-    jump_to(t, target_of(p), -word(t));
+    jump_to(t, to, -word(t));
 }
 
 /* The target of an indirect jump to T0. */

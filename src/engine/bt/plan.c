@@ -143,7 +143,7 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
         .scale = a->scale,
         .seg = a->seg,
         .write = x->write,
-        .read_first = !x->write,
+        .read_first = !x->write || x->doubtful,
         .low = a->at,
         .high = a->at + x->size,
         .count = 1,
@@ -165,6 +165,14 @@ static void note_back(struct unit_plan *p, const struct tracker *k, unsigned i)
         }
 }
 
+/* A call whose target may not be canonical: then it writes no return address. */
+static bool may_lead_nowhere(const struct unit_plan *p, const struct planned *x)
+{
+    int64_t to = x->end + (int64_t)x->in.imm;
+    return p->code64 &&
+           (x->how == HOW_CALL_IND || (x->how == HOW_CALL && (to < 0 || to >= (int64_t)PAGE_SIZE)));
+}
+
 void unit_plan(struct unit_plan *p, const struct bt *b)
 {
     struct tracker k = { .next = SYMBOLS_FIXED, .bytes = p->addr_bytes };
@@ -179,6 +187,7 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
         if (x->stack.used) {
             struct symbol sp = k.reg[x->in.id == INSN_LEAVE ? RBP : RSP];
             struct address a = { .base = sp.id, .at = sp.add - (x->stack.write ? x->stack.size : 0) };
+            x->stack.doubtful = x->mem.used || may_lead_nowhere(p, x);
             place(p, &x->stack, &a, merge);
             if (x->mem.used &&
                 x->stack.group == NO_GROUP) { /* its distance would be lost to the other access */

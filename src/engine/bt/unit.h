@@ -42,7 +42,8 @@ struct symbol {
 /* One access of an instruction to memory. */
 struct access {
     bool used, write, read;
-    bool aligned; /* faults unless 16-byte aligned */
+    bool aligned;  /* faults unless 16-byte aligned */
+    bool doubtful; /* once it is checked the instruction may still fault */
     uint8_t size;
     uint8_t seg; /* FS, GS; outside 64-bit mode also CS; else 0: no segment checks, base 0 */
     int8_t group;
