@@ -228,7 +228,7 @@ static bool spot_wanted(struct translation *t, struct access *a)
     if (a->spot)
         return true;
     if (mode_cpl(t->key) != 3 || !pass_on(b, ENGINE_PASS_ADAPT) || b->nspots + 2 > SPOTS ||
-        b->guilt[guilt_slot(guest_code(t))] >= GUILTY)
+        bt_adapt_is_guilty(b, guest_code(t)))
         return false;
     if (!t->unit->spots) {
         t->unit->first_spot = b->nspots++;

@@ -182,6 +182,7 @@ struct bt_link {
     bool state_s;
     bool linked;
     uint32_t stub; /* where it goes while not linked */
+    uint32_t to;   /* the unit where it goes while linked */
     struct bt_unit *from;
 };
 
@@ -189,8 +190,9 @@ struct bt_link {
  * instruction's and the one that ends it. */
 struct bt_call {
     uint32_t unit;
-    uint16_t off;  /* of the instruction in its page */
-    uint16_t rest; /* instructions of the unit from this one on */
+    uint16_t off; /* of the instruction in its page */
+    uint8_t rest; /* instructions of the unit from this one on */
+    bool lesson;  /* called since its check fails */
 };
 
 /* A place where the host itself may fault (SIGFPE, SIGSEGV): the instruction, and the exit to take. */
@@ -200,12 +202,14 @@ struct bt_site {
 
 #define BT_COUNTERS(X) \
     X(units) \
-    X(guest_bytes) X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) \
-        X(lookup_misses) X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) \
-            X(fills_failed) X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) \
-                X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) \
-                    X(cache_flushes) X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) \
-                        X(calls_went_on) X(calls_jumped) X(calls_left) X(faults_delivered) X(jumps_found)
+    X(guest_bytes) \
+    X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) X(lookup_misses) \
+        X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) X(fills_failed) \
+            X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) X(checks_merged) \
+                X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) \
+                    X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) \
+                        X(calls_jumped) X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) \
+                            X(made_alone) X(let_off)
 
 struct bt_counters {
 #define X(name) uint64_t name;
@@ -213,10 +217,22 @@ struct bt_counters {
 #undef X
 };
 
-/* Samples after which an access is checked by the TLB from then on. */
-#define GUILTY 4u
 #define HASH_BITS 15
 #define HEAT_BITS 14
+
+/* What was learnt about an instruction. */
+struct bt_lesson {
+    uint8_t guilt;    /* samples in which its accesses hopped from page to page */
+    uint8_t strikes;  /* checks that failed for good */
+    uint8_t innocent; /* accesses of plain memory in a row, while it is called */
+    uint8_t terms : 6;
+    bool called : 1, alone : 1;
+};
+#define SENTENCES 64u
+struct bt_sentence {
+    const uint8_t *code; /* NULL: none */
+    uint64_t until;      /* host_monotonic_ns() */
+};
 
 /* Some page that may be read, and one that may be written, under a stamp. */
 #define ANY_STAMPS 8u
@@ -241,8 +257,12 @@ struct bt {
     struct bt_link *links;
     uint32_t nlinks, max_links;
     uint32_t nspots;
-    const void *spot_code[SPOTS];   /* guest instruction of each, on the host */
-    uint8_t guilt[1u << HEAT_BITS]; /* by guest instruction: its accesses hop from page to page */
+    const void *spot_code[SPOTS];              /* guest instruction of each, on the host */
+    struct bt_lesson lessons[1u << HEAT_BITS]; /* by guest instruction */
+    struct bt_sentence sentences[SENTENCES];
+    unsigned next_sentence;
+    uint64_t next_release; /* 0: nobody waits */
+    bool fill_failed;      /* so the unit was left */
     uint32_t samples;
     uint64_t sampled;              /* time stamp counter at the last sample */
     struct bt_any any[ANY_STAMPS]; /* of recent address spaces, by stamp */
@@ -264,7 +284,7 @@ struct bt {
     struct bt_bails *bails; /* NULL: not counted */
 };
 
-static inline unsigned guilt_slot(const uint8_t *code)
+static inline unsigned bt_lesson_slot(const uint8_t *code)
 {
     return (unsigned)((uint64_t)(uintptr_t)code * 0x9e3779b97f4a7c15ull >> (64 - HEAT_BITS));
 }
@@ -301,6 +321,8 @@ void bt_cache_add(struct bt *b, struct bt_unit *u);
 bool bt_unit_fresh(const struct bt_unit *u);
 /* Takes out the units of the page of these bytes: nothing enters them any more. */
 void bt_cache_drop_page(struct bt *b, const uint8_t *host);
+/* The same for the units that hold the instruction of these bytes: it is to be translated in another way. */
+void bt_cache_drop_code(struct bt *b, const uint8_t *code);
 /* Makes a direct jump go to `to`. */
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to);
 /* Room for one more unit of `code` bytes and its tables, else false. */
@@ -311,6 +333,26 @@ void bt_gates_emit(struct bt *b);
 /* Slow path of a check: is the translation cached now? No effect that the guest could see besides accessed and dirty
  * bits that the access itself would set. Called by generated code. */
 bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info);
+
+/* --- adapt.c: what was learnt about single instructions; `code` is where one begins on the host ---------------- */
+static inline bool bt_adapt_is_called(const struct bt *b, const uint8_t *code)
+{
+    return b->lessons[bt_lesson_slot(code)].called;
+}
+static inline bool bt_adapt_is_alone(const struct bt *b, const uint8_t *code)
+{
+    return b->lessons[bt_lesson_slot(code)].alone;
+}
+/* Is its address checked by the TLB rather than by spot? */
+bool bt_adapt_is_guilty(const struct bt *b, const uint8_t *code);
+/* Its check failed for good, and the interpreter did it; `plain`: without a miss of the TLB. */
+void bt_adapt_failed(struct bt *b, const uint8_t *code, bool plain);
+/* It was called. True: it will be checked again, in a new unit. */
+bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain);
+/* A sample of the misses of spots: an access that is met here again and again while they are dense is guilty. */
+void bt_adapt_judge(struct bt *b, const uint8_t *code);
+/* Whose time is up is let off. Cheap. */
+void bt_adapt_release(struct bt *b);
 
 /* --- trace.c: --trace-blocks and --perf-map -------------------------------------------------------------------- */
 void bt_trace_open(struct bt *b);

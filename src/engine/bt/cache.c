@@ -182,10 +182,51 @@ void bt_cache_drop_page(struct bt *b, const uint8_t *host)
     }
 }
 
+static void unlink_one(struct bt *b, struct bt_link *l)
+{
+    struct emitter e = bt_emitter(b);
+    emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->stub));
+    l->linked = false;
+}
+
+/* Nobody on its page jumps to unit `to` any more. */
+static void unlink_all_to(struct bt *b, const struct bt_unit *to)
+{
+    uint32_t index = (uint32_t)(to - b->units);
+    for (struct bt_unit *u = b->pages[page_hash(to->host)]; u; u = u->page_next)
+        for (uint32_t i = 0; i < u->links; i++) {
+            struct bt_link *l = &b->links[u->first_link + i];
+            if (l->linked && l->to == index)
+                unlink_one(b, l);
+        }
+}
+
+static bool holds(const struct bt_unit *u, const uint8_t *code)
+{
+    return code >= u->host && code < u->host + (u->guest_bytes ? u->guest_bytes : 1);
+}
+
+void bt_cache_drop_code(struct bt *b, const uint8_t *code)
+{
+    struct bt_unit **at = &b->pages[page_hash(code)];
+    while (*at) {
+        struct bt_unit *u = *at;
+        if (u->head || !holds(u, code)) {
+            at = &u->page_next;
+            continue;
+        }
+        *at = u->page_next;
+        unhash(b, u);
+        seal(b, u);
+        unlink_all_to(b, u);
+    }
+}
+
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
 {
     struct emitter e = bt_emitter(b);
     emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->state_s ? to->entry_s : to->entry_e));
     l->linked = true;
+    l->to = (uint32_t)(to - b->units);
     b->n.links_made++;
 }

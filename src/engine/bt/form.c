@@ -122,6 +122,16 @@ static enum how classify(const struct bt *b, const struct insn *in, const uint8_
     return how == HOW_BAIL && call_out_possible(b, in, key) ? HOW_CALL_OUT : how;
 }
 
+/* What was learnt while it ran. */
+static void take_lesson(struct planned *p, const struct bt *b, const uint8_t *code, uint32_t key)
+{
+    p->lesson = p->how != HOW_BAIL && p->how != HOW_CALL_OUT && bt_adapt_is_called(b, code) &&
+                call_out_possible(b, &p->in, key);
+    p->alone = bt_adapt_is_alone(b, code);
+    if (p->lesson)
+        p->how = HOW_CALL_OUT;
+}
+
 static unsigned stack_size(uint32_t key) { return key_code64(key) ? 8 : 4; }
 
 static void note_accesses(struct planned *p, uint32_t key)
@@ -174,6 +184,7 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
     if (st == DECODE_MORE)
         return st;
     i->how = st == DECODE_OK ? classify(b, &i->in, bytes, key) : HOW_BAIL;
+    take_lesson(i, b, bytes, key);
     i->off = i->end = (uint16_t)at;
     if (i->how != HOW_BAIL) {
         insn_effects(&i->fx, &i->in);

@@ -120,10 +120,10 @@ static void end_before(struct unit_plan *p, unsigned i)
     p->count = i + 1;
 }
 
-static void place(struct unit_plan *p, struct access *x, const struct address *a, bool merge)
+static void place(struct unit_plan *p, struct access *x, const struct address *a, bool merge, bool alone)
 {
     x->at = a->at;
-    if (merge && a->base != NEVER_GROUPED)
+    if (merge && !alone && a->base != NEVER_GROUPED)
         for (unsigned i = 0; i < p->ngroups; i++)
             if (joins(&p->groups[i], a, x->size)) {
                 widen(&p->groups[i], a, x);
@@ -147,6 +147,7 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
         .low = a->at,
         .high = a->at + x->size,
         .count = 1,
+        .closed = alone,
     };
 }
 
@@ -188,7 +189,7 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             struct symbol sp = k.reg[x->in.id == INSN_LEAVE ? RBP : RSP];
             struct address a = { .base = sp.id, .at = sp.add - (x->stack.write ? x->stack.size : 0) };
             x->stack.doubtful = x->mem.used || may_lead_nowhere(p, x);
-            place(p, &x->stack, &a, merge);
+            place(p, &x->stack, &a, merge, x->alone);
             if (x->mem.used &&
                 x->stack.group == NO_GROUP) { /* its distance would be lost to the other access */
                 end_before(p, i);
@@ -199,7 +200,7 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
         }
         if (x->mem.used) {
             struct address a = address_of(&k, x);
-            place(p, &x->mem, &a, merge);
+            place(p, &x->mem, &a, merge, x->alone);
         }
         if (x->in.id == INSN_SWAPGS && x->how == HOW_INLINE)
             for (unsigned g = 0; g < p->ngroups; g++)

@@ -182,30 +182,11 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
             return true;
     }
     b->n.fills_failed++;
+    b->fill_failed = true;
     return false;
 }
 
 /* --- spots --- */
-
-/* Misses so close together cost more than checking by the TLB each time. */
-#define DENSE_CYCLES 150u
-/* After so many samples whoever is not guilty yet is innocent again. */
-#define FORGIVE 32u
-
-/* A sample of the misses: an access that is met here again and again while they are dense is guilty. */
-static void judge(struct bt *b, unsigned spot)
-{
-    uint64_t now = __builtin_ia32_rdtsc(), since = now - b->sampled;
-    uint8_t *guilt = &b->guilt[guilt_slot(b->spot_code[spot])];
-    b->sampled = now;
-    if (++b->samples % FORGIVE == 0)
-        for (unsigned i = 0; i < array_size(b->guilt); i++)
-            b->guilt[i] = b->guilt[i] >= GUILTY ? GUILTY : 0;
-    if (since > (uint64_t)SPOT_SAMPLE * DENSE_CYCLES || ++*guilt != GUILTY)
-        return;
-    bt_cache_drop_page(b, b->spot_code[spot]); /* translated anew, each guilty access in its other form */
-    b->n.spots_guilty++;
-}
 
 bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info)
 {
@@ -216,7 +197,7 @@ bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     b->n.spot_fills++;
     if (--a->spot_credit == 0) {
         a->spot_credit = SPOT_SAMPLE;
-        judge(b, spot);
+        bt_adapt_judge(b, b->spot_code[spot]);
     }
     const uint8_t *host = tlb_find(&v->mmu, lin, size, access);
     if (!host) {
@@ -342,6 +323,21 @@ static void creep(struct vcpu *v)
         interp_run_one(v);
 }
 
+/* The interpreter does the instruction. Where a check failed, that is a lesson, unless it faults. */
+static void bail(struct bt *b)
+{
+    struct vcpu *v = b->v;
+    bool failed = b->fill_failed;
+    b->fill_failed = false;
+    if (v->s.retired >= b->interp.until)
+        return;
+    const uint8_t *code = failed ? interp_fetch_host(v, fetch_linear(v)) : NULL;
+    uint64_t walks = v->mmu.stats.walks;
+    interp_run_one(v);
+    if (code)
+        bt_adapt_failed(b, code, v->mmu.stats.walks == walks);
+}
+
 static void run_unit(struct bt *b, uint64_t lin)
 {
     struct vcpu *v = b->v;
@@ -360,8 +356,7 @@ static void run_unit(struct bt *b, uint64_t lin)
     switch (run_code(b, j->code, lin)) {
     case BT_BAIL:
         bt_bails_note(b, bt_area(v)->exit);
-        if (v->s.retired < b->interp.until)
-            interp_run_one(v);
+        bail(b);
         break;
     case BT_LINK: link_exit(b, bt_area(v)); break;
     case BT_STALE: {
@@ -369,7 +364,10 @@ static void run_unit(struct bt *b, uint64_t lin)
         b->context->jumps[slot].lin = jump_none(slot);
         break;
     }
-    case BT_LOOK: creep(v); break;
+    case BT_LOOK:
+        bt_adapt_release(b);
+        creep(v);
+        break;
     default: break;
     }
 }

@@ -86,7 +86,8 @@ static uint32_t call_record(struct translation *t, const struct planned *p)
     *c = (struct bt_call){
         .unit = (uint32_t)(t->unit - b->units),
         .off = p->off,
-        .rest = (uint16_t)(t->unit->insns - t->index),
+        .rest = (uint8_t)(t->unit->insns - t->index),
+        .lesson = p->lesson,
     };
     *blk = (struct block){ .count = 1, .bytes = p->in.len, .mode = t->key & MODE_KEY_MASK };
     lower(&blk->ops[0], &p->in, p->in.len, blk->mode);
@@ -263,6 +264,13 @@ static bool can_go_on(struct bt *b, const struct bt_context *before, const struc
     return true;
 }
 
+/* The instruction's bytes. */
+static const uint8_t *code_of(const struct bt *b, const struct bt_call *call)
+{
+    const struct bt_unit *u = &b->units[call->unit];
+    return u->host + (call->off - ((uintptr_t)u->host & PAGE_OFFSET_MASK));
+}
+
 uint64_t bt_call_out(struct vcpu *v, uint32_t index)
 {
     struct bt *b = bt_of(v);
@@ -272,19 +280,19 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     const struct bt_context before = *b->context; /* its place may be given to another one */
     uint64_t flushes = b->n.cache_flushes, next;
     b->n.calls++;
-    const struct bt_unit *u = &b->units[call->unit];
-    bt_bails_called(b, block_of(call)->ops[0].id,
-                    u->host + (call->off - ((uintptr_t)u->host & PAGE_OFFSET_MASK)), block_of(call)->bytes);
+    bt_bails_called(b, block_of(call)->ops[0].id, code_of(b, call), block_of(call)->bytes);
     c->block = block_of(call);
     c->rip0 = (a->page + call->off) & v->lin_mask;
     c->retired0 = before.key & KEY_COUNT ? c->until - (uint64_t)(a->left + call->rest) : v->s.retired;
     next = (c->rip0 + c->block->bytes) & v->lin_mask;
     v->s.rip = c->rip0;
     v->s.retired = c->retired0 + 1;
+    uint64_t walks = v->mmu.stats.walks;
     run_handler(v, c, c->block->ops);
     c->repeating = false;
+    bool anew = call->lesson && bt_adapt_called(b, code_of(b, call), v->mmu.stats.walks == walks);
     if (undisturbed(v, c)) {
-        if (v->s.rip == next && can_go_on(b, &before, call, flushes)) {
+        if (v->s.rip == next && !anew && can_go_on(b, &before, call, flushes)) {
             b->n.calls_went_on++;
             return CALL_WENT_ON;
         }

@@ -73,6 +73,8 @@ struct planned {
     struct insn in;
     struct insn_effects fx;
     enum how how;
+    bool lesson;       /* HOW_CALL_OUT: only since its check fails */
+    bool alone;        /* shares its checks with no other */
     uint16_t off, end; /* offsets in the page */
     struct access mem, stack;
     uint32_t host_at; /* where its code begins in the cache */

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What was learnt about single instructions while they ran, and how a unit is made anew by it. Every instruction is innocent
+ * until proven guilty, and is let off again:
+ *
+ *   its check fails, the interpreter does it ──often──► called: its handler is called, without a check
+ *                                                          └── plain memory many times in a row ──► checked again
+ *   its check fails, but it is a plain access itself ──► alone: shares its check with no other ──┐
+ *   its accesses hop between pages, spots miss ────────► guilty: checked by the TLB ─────────────┴── some time ──► as before
+ *
+ * Each time it comes back it has to be met more often, or stays longer: so the work of translating anew is bounded by what
+ * made it necessary.
+ */
+#include "engine/bt/bt.h"
+
+#include "host/time.h"
+
+#define STRIKES 8u   /* failed checks for the first sentence; twice as many for each further one */
+#define TERMS_MAX 5u /* doublings */
+#define INNOCENT 16u /* plain accesses in a row that end a call */
+#define FIRST_TERM_NS 500000000ull
+
+static bool on(const struct bt *b) { return pass_on(b, ENGINE_PASS_ADAPT); }
+
+static struct bt_lesson *lesson_of(struct bt *b, const uint8_t *code)
+{
+    return &b->lessons[bt_lesson_slot(code)];
+}
+
+static void next_term(struct bt_lesson *l)
+{
+    if (l->terms < TERMS_MAX)
+        l->terms++;
+    l->strikes = l->innocent = l->guilt = 0;
+}
+
+/* --- sentences for a time ------------------------------------------------------------------------------------ */
+
+/* Lets `code` off when its time is up, or earlier when the list is full. */
+static void let_off(struct bt *b, struct bt_sentence *s)
+{
+    struct bt_lesson *l = lesson_of(b, s->code);
+    l->alone = false;
+    next_term(l);
+    bt_cache_drop_code(b, s->code);
+    b->n.let_off++;
+    s->code = NULL;
+}
+
+static void sentence(struct bt *b, const uint8_t *code)
+{
+    struct bt_sentence *s = &b->sentences[b->next_sentence++ % SENTENCES];
+    if (s->code)
+        let_off(b, s);
+    *s = (struct bt_sentence){ code, host_monotonic_ns() + (FIRST_TERM_NS << lesson_of(b, code)->terms) };
+    if (!b->next_release || s->until < b->next_release)
+        b->next_release = s->until;
+}
+
+void bt_adapt_release(struct bt *b)
+{
+    if (!b->next_release)
+        return;
+    uint64_t now = host_monotonic_ns(), next = 0;
+    if (now < b->next_release)
+        return;
+    for (struct bt_sentence *s = b->sentences; s < b->sentences + SENTENCES; s++) {
+        if (s->code && s->until <= now)
+            let_off(b, s);
+        if (s->code && (!next || s->until < next))
+            next = s->until;
+    }
+    b->next_release = next;
+}
+
+/* --- checks that fail ---------------------------------------------------------------------------------------- */
+
+void bt_adapt_failed(struct bt *b, const uint8_t *code, bool plain)
+{
+    struct bt_lesson *l = lesson_of(b, code);
+    if (!on(b) || ++l->strikes < STRIKES << l->terms)
+        return;
+    l->strikes = 0;
+    if (!plain) {
+        l->called = true;
+        b->n.made_calls++;
+    } else if (!l->alone) {
+        l->alone = true;
+        sentence(b, code);
+        b->n.made_alone++;
+    } else {
+        return;
+    }
+    bt_cache_drop_code(b, code);
+}
+
+bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain)
+{
+    struct bt_lesson *l = lesson_of(b, code);
+    if (!plain) {
+        l->innocent = 0;
+        return false;
+    }
+    if (++l->innocent < INNOCENT)
+        return false;
+    l->called = false;
+    next_term(l);
+    bt_cache_drop_code(b, code);
+    b->n.let_off++;
+    return true;
+}
+
+/* --- spots --------------------------------------------------------------------------------------------------- */
+
+/* Samples after which an access is checked by the TLB. */
+#define GUILTY 4u
+/* Misses so close together cost more than checking by the TLB each time. */
+#define DENSE_CYCLES 150u
+/* After so many samples whoever is not guilty yet is innocent again. */
+#define FORGIVE 32u
+
+bool bt_adapt_is_guilty(const struct bt *b, const uint8_t *code)
+{
+    return b->lessons[bt_lesson_slot(code)].guilt >= GUILTY;
+}
+
+void bt_adapt_judge(struct bt *b, const uint8_t *code)
+{
+    uint64_t now = __builtin_ia32_rdtsc(), since = now - b->sampled;
+    struct bt_lesson *l = lesson_of(b, code);
+    b->sampled = now;
+    if (++b->samples % FORGIVE == 0)
+        for (unsigned i = 0; i < array_size(b->lessons); i++)
+            if (b->lessons[i].guilt < GUILTY)
+                b->lessons[i].guilt = 0;
+    if (since > (uint64_t)SPOT_SAMPLE * DENSE_CYCLES || ++l->guilt != GUILTY)
+        return;
+    sentence(b, code);
+    bt_cache_drop_code(b, code);
+    b->n.spots_guilty++;
+}
