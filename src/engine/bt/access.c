@@ -24,6 +24,7 @@ struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from)
                         .from = from,
                         .state = t->state,
                         .recipe = t->recipe,
+                        .x87 = t->x87,
                         .site = -1,
                         .index = (uint16_t)t->index };
     return s;
@@ -341,6 +342,8 @@ static void exit_emit(struct translation *t, const struct stub *s, uint32_t info
     t->recipe = s->recipe;
     if (t->state == FLAGS_R)
         flags_to_e(t);
+    struct x87_note x87 = s->x87;
+    x87_flush(t, &x87);
     emit_mov_imm32(&t->e, T1, info);
     if (EXIT_KIND(info) == BT_LINK)
         emit_mov_imm32(&t->e, T2, arg);
@@ -492,7 +495,7 @@ void stubs_emit(struct translation *t)
         [STUB_LINK] = link_stub,     [STUB_FAR] = far_stub,   [STUB_COUNT] = count_stub,
         [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub, [STUB_STRIP] = strip_failed,
         [STUB_LOOP] = loop_stub,     [STUB_CALL] = call_stub, [STUB_SPOT] = spot_stub,
-        [STUB_SPOTS] = spots_stub,
+        [STUB_SPOTS] = spots_stub,   [STUB_X87] = x87_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
         const struct stub *s = &t->stubs[i];

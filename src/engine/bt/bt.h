@@ -64,6 +64,7 @@ static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 #define KEY_SSE BIT(17)    /* SSE instructions may run */
 #define KEY_FPX BIT(18)    /* no SIMD floating-point exception is unmasked */
 #define KEY_FLAT_CS BIT(19)
+#define KEY_X87 BIT(21)      /* x87 and MMX instructions may run, and none raises an exception */
 #define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
 
 #define CONTEXTS 16u
@@ -88,6 +89,7 @@ struct bt_spot {
 #define SPOT_SAMPLE 64u /* every so many misses one is looked at */
 
 #define GROUP_SLOTS 16u
+#define X87_NOTED 0x800u
 struct bt_area {
     void *host_sp;         /* C's stack pointer while generated code runs */
     uint64_t page;         /* linear address of the running unit's page */
@@ -96,8 +98,10 @@ struct bt_area {
     uint64_t exit_lin;
     uint64_t call_slot; /* host address of the return address that an indirect call will write */
     uint32_t exit, exit_arg;
-    uint32_t simd_live; /* XMM registers of the guest are in the host's */
-    uint32_t pad;
+    uint32_t simd_live;   /* XMM registers of the guest are in the host's */
+    uint32_t x87_used;    /* x87 registers are, and generated code may have changed them: bt_x87_sync() */
+    uint32_t x87_fop;     /* X87_NOTED | FOP of the last instruction, 0: v->s.fpu has it */
+    uint32_t x87_seg;     /* segment of the last memory operand, plus 1; 0: v->s.fpu has its selector */
     uint32_t spot_credit; /* misses until the next sample */
     int32_t strip_skip;   /* rounds of a loop until its strip is tried again */
     uint32_t strip;       /* rounds left in the strip */
@@ -250,8 +254,8 @@ struct bt {
     struct host_code code;
     uint32_t used;      /* bytes of the cache */
     uint32_t gates_end; /* flushing keeps what is below */
-    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_unlink, gate_spot, gate_spots,
-        gate_call, gate_lookup;
+    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_x87, gate_unlink, gate_spot,
+        gate_spots, gate_call, gate_lookup;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
@@ -353,6 +357,20 @@ bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain);
 void bt_adapt_judge(struct bt *b, const uint8_t *code);
 /* Whose time is up is let off. Cheap. */
 void bt_adapt_release(struct bt *b);
+
+/* --- x87.c --------------------------------------------------------------------------------------------------- */
+/* May x87 instructions be copied, as CR0 and the control and status words are? */
+bool bt_x87_possible(const struct vcpu *v);
+/* The guest's x87 registers are in the host's from now on. Called by generated code; true. */
+bool bt_x87_ready(struct vcpu *v, uint64_t unused, uint32_t unused2);
+/* What of the x87 state interpreter and handlers expect in v->s.fpu while its registers are live: status word and pointers. After
+ * generated code was left. */
+void bt_x87_fetch(struct vcpu *v);
+static inline void bt_x87_sync(struct vcpu *v)
+{
+    if (bt_area(v)->x87_used)
+        bt_x87_fetch(v);
+}
 
 /* --- trace.c: --trace-blocks and --perf-map -------------------------------------------------------------------- */
 void bt_trace_open(struct bt *b);

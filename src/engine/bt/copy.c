@@ -15,6 +15,7 @@ static const uint8_t roles[OPSPEC_COUNT] = {
     [Ib] = ROLE_IMM, [Ibs] = ROLE_IMM, [Iw] = ROLE_IMM, [Iz] = ROLE_IMM, [Iv] = ROLE_IMM, [I1] = ROLE_ONE,
     [Zb] = ROLE_OPC, [Zv] = ROLE_OPC, [rAL] = ROLE_FIXED, [rAX] = ROLE_FIXED, [rCL] = ROLE_FIXED,
     [Vx] = ROLE_REG, [Wb] = ROLE_RM, [Ww] = ROLE_RM, [Wd] = ROLE_RM, [Wq] = ROLE_RM, [Wdq] = ROLE_RM, [Ux] = ROLE_RM,
+    [Pq] = ROLE_REG, [Qd] = ROLE_RM, [Qq] = ROLE_RM, [Nq] = ROLE_RM,
 };
 /* clang-format on */
 
@@ -44,8 +45,6 @@ bool copy_possible(const struct insn *in, uint32_t key)
         return false;
     for (unsigned i = 0; i < 3; i++) {
         if (in->row->op[i] >= OPSPEC_COUNT || roles[in->row->op[i]] == ROLE_UNKNOWN)
-            return false;
-        if (in->op[i].kind == OPND_MMX || in->op[i].kind == OPND_ST)
             return false;
     }
     (void)key;
@@ -104,7 +103,7 @@ static bool is_written(const struct insn *in, const struct operand *o)
 
 static struct placed place(struct translation *t, struct planned *p, const struct operand *o, unsigned temp)
 {
-    if (o->kind == OPND_XMM)
+    if (o->kind == OPND_XMM || o->kind == OPND_MMX)
         return (struct placed){ o->reg, -1 };
     if (o->kind == OPND_REGH)
         return (struct placed){ 4u + o->reg, -1 };
@@ -171,7 +170,7 @@ static bool reversible(const struct planned *p)
            host_of(g->reg) == H_NONE;
 }
 
-static void encode(struct translation *t, struct planned *p, struct amode host)
+void encode_emit(struct translation *t, struct planned *p, struct amode host)
 {
     const struct insn *in = &p->in;
     struct emitter *e = &t->e;
@@ -250,7 +249,7 @@ void copy_emit(struct translation *t, struct planned *p)
         use = FLAGS_UNUSED;
     if (use == FLAGS_NEEDED)
         flags_to_e(t);
-    encode(t, p, host);
+    encode_emit(t, p, host);
     if (use != FLAGS_UNUSED)
         flags_defined(t, p);
 }

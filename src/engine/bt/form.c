@@ -91,6 +91,8 @@ static enum how classify_copied(const struct bt *b, const struct insn *in, const
         how = HOW_SIMD;
     }
     if (how == HOW_BAIL)
+        how = x87_how(b, in, key);
+    if (how == HOW_BAIL)
         return string_possible(b, in, key) ? HOW_STRING : HOW_BAIL;
     if (is_moffs(in))
         return in->addrsize == mode_code_bytes(key & 0xfff) ? HOW_MOFFS : HOW_BAIL;
@@ -188,6 +190,10 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
     i->off = i->end = (uint16_t)at;
     if (i->how != HOW_BAIL) {
         insn_effects(&i->fx, &i->in);
+        if (i->how == HOW_X87) { /* FCOMI: only an unmasked exception would keep the flags */
+            i->fx.flags_written |= i->fx.flags_maybe;
+            i->fx.flags_maybe = 0;
+        }
         if (i->fx.unknown && i->how == HOW_COPY)
             i->how = HOW_BAIL;
     }

@@ -198,6 +198,8 @@ void bt_gates_emit(struct bt *b)
     emit_call_out(&e, bt_lookup);
     b->gate_call = HERE;
     emit_call_insn(&e);
+    b->gate_x87 = HERE;
+    emit_call_out(&e, bt_x87_ready);
     b->gate_simd = HERE;
     emit_simd(&e);
     b->used = b->gates_end = (HERE + 63) & ~63u;

@@ -62,6 +62,7 @@ bool loop_back(struct translation *t, const struct planned *p)
     }
     /* What every way to the loop has made sure of. */
     t->loop_simd = t->simd_ready && (!t->has_loop || t->loop_simd);
+    t->loop_x87 = t->x87_ready && (!t->has_loop || t->loop_x87);
     t->loop_spots = t->spots_fresh && (!t->has_loop || t->loop_spots);
     t->has_loop = true;
     jump_back(t, p, 0);
@@ -207,6 +208,7 @@ static void begin_copy(struct translation *t)
     t->recipe = t->loop_recipe;
     t->recipe_of = UNIT_INSNS;
     t->simd_ready = t->loop_simd;
+    t->x87_ready = t->loop_x87;
     t->spots_fresh = t->loop_spots;
     t->delta_group = NO_GROUP;
     t->index = 0;

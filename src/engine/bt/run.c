@@ -46,6 +46,8 @@ static uint32_t key_of(const struct vcpu *v, bool counting)
         key |= KEY_SSE;
     if ((v->s.fpu.mxcsr & MXCSR_MASKS) == MXCSR_MASKS)
         key |= KEY_FPX;
+    if (bt_x87_possible(v))
+        key |= KEY_X87;
     return key;
 }
 
@@ -298,6 +300,7 @@ static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
         a->left = (int64_t)(b->interp.until - v->s.retired);
     v->s.shadow = 0;
     ((enter_fn)(uintptr_t)bt_exec(b, b->gate_enter))(v, code, lin);
+    bt_x87_sync(v);
     enum bt_exit_kind kind = EXIT_KIND(a->exit);
     if (kind == BT_LEFT) {
         b->n.calls_left++;

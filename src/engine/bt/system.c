@@ -102,7 +102,7 @@ void call_out_emit(struct translation *t, const struct planned *p)
     emit_mov_imm32(&t->e, T1, index);
     emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_call));
     t->delta_group = NO_GROUP;
-    t->simd_ready = false;
+    t->simd_ready = t->x87_ready = false;
     t->spots_fresh = false;
 }
 
@@ -280,6 +280,7 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     const struct bt_context before = *b->context; /* its place may be given to another one */
     uint64_t flushes = b->n.cache_flushes, next;
     b->n.calls++;
+    bt_x87_sync(v);
     bt_bails_called(b, block_of(call)->ops[0].id, code_of(b, call), block_of(call)->bytes);
     c->block = block_of(call);
     c->rip0 = (a->page + call->off) & v->lin_mask;

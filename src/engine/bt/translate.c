@@ -32,7 +32,7 @@ static enum first_event first_event(const struct unit_plan *p)
         const struct planned *x = &p->insns[i];
         if (x->how == HOW_BAIL || x->how == HOW_JCC)
             return FIRST_NEEDED;
-        if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_CLD ||
+        if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_X87 || x->how == HOW_CLD ||
             x->how == HOW_JMP_IND || x->how == HOW_CALL_OUT || x->how == HOW_STRING || x->how == HOW_INLINE)
             return FIRST_LOST;
         if (x->how == HOW_JMP)
@@ -145,6 +145,7 @@ static void poll_before_definition(struct translation *t, struct planned *p)
 
 static void insn_emit(struct translation *t, struct planned *p)
 {
+    x87_before(t, p);
     switch (p->how) {
     case HOW_BAIL: {
         struct stub *s = stub_new(t, STUB_EXIT, emit_jmp(&t->e, emit_exec(&t->e)));
@@ -157,6 +158,7 @@ static void insn_emit(struct translation *t, struct planned *p)
         copy_emit(t, p);
         break;
     case HOW_SIMD: copy_emit(t, p); break;
+    case HOW_X87: x87_emit(t, p); break;
     case HOW_LEA: lea_emit(t, p); break;
     case HOW_MOFFS: moffs_emit(t, p); break;
     case HOW_CLD:
@@ -197,6 +199,7 @@ void body_emit(struct translation *t, unsigned last)
         flags_follow(t, &p->insns[t->index]);
     }
     t->index = last;
+    x87_flush(t, &t->x87);
     if (goes_on(&p->insns[last]))
         fall_through_emit(t, p->insns[last].end, t->unit->insns - 1u - last);
 }

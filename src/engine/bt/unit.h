@@ -13,6 +13,7 @@ enum how {
     HOW_NOP,
     HOW_COPY, /* re-encoded with the host's registers and addresses */
     HOW_SIMD, /* the same, with XMM registers */
+    HOW_X87,  /* x87 and MMX: x87.c */
     HOW_LEA,
     HOW_MOFFS,
     HOW_PUSH,
@@ -115,6 +116,14 @@ static inline enum flag_use flag_use(const struct planned *p)
     return w ? FLAGS_DEFINED : FLAGS_UNUSED;
 }
 
+/* What is to be written about the last x87 instruction before anybody looks: x87.c. */
+struct x87_note {
+    bool pending, operand_pending; /* FIP and FOP; FDP */
+    uint8_t seg;                   /* of the operand, plus 1; 0: none */
+    uint16_t off, fop;
+    struct amode operand; /* its guest address */
+};
+
 /* Code out of the way, written behind the unit's body. */
 struct stub {
     enum stub_kind {
@@ -126,6 +135,7 @@ struct stub {
         STUB_COUNT,  /* too few instructions left */
         STUB_UNLINK, /* a request is seen where there is no leaving: the unit's links are undone */
         STUB_SIMD,   /* loads XMM registers */
+        STUB_X87,    /* loads x87 registers */
         STUB_SPOT,   /* the same for a spot */
         STUB_SPOTS,  /* the unit's spots are out of date */
         STUB_STRIP,  /* a strip's set-up failed */
@@ -141,6 +151,7 @@ struct stub {
     uint32_t fill;
     enum flags_state state;
     struct recipe recipe;
+    struct x87_note x87;
     uint32_t info; /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
     int32_t site;  /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
     uint16_t target;
@@ -160,22 +171,24 @@ struct translation {
     struct recipe recipe; /* of the flags, when in state E or R */
     unsigned recipe_of;   /* the instruction that it is about */
     bool simd_ready;      /* XMM registers are known to be loaded */
-    bool polled;          /* a request would have been seen on the way here */
-    bool spots_fresh;     /* the stamp of the unit's spots was compared on the way here */
-    int delta_group;      /* group whose distance T1 holds, or NO_GROUP */
-    unsigned index;       /* of the instruction being emitted */
-    unsigned shadowed;    /* index + 1 of the instruction behind an STI; 0: none */
-    bool failed;          /* out of room */
+    bool x87_ready;       /* x87 registers are known to be loaded */
+    struct x87_note x87;
+    bool polled;       /* a request would have been seen on the way here */
+    bool spots_fresh;  /* the stamp of the unit's spots was compared on the way here */
+    int delta_group;   /* group whose distance T1 holds, or NO_GROUP */
+    unsigned index;    /* of the instruction being emitted */
+    unsigned shadowed; /* index + 1 of the instruction behind an STI; 0: none */
+    bool failed;       /* out of room */
     /* The body's second copy, entered by jumps back to the unit's start: the flags there are known by a recipe. */
     bool has_loop;
     enum flags_state loop_state;
     struct recipe loop_recipe;
-    bool flags_dead;            /* at the unit's start nobody looks at the flags before they are defined */
-    uint32_t body_at;           /* where the first body begins */
-    bool loop_simd, loop_spots; /* simd_ready and spots_fresh there */
-    bool loops;                 /* a second copy is wanted */
-    uint32_t loop_at;           /* offset in the cache, 0: not made yet */
-    bool strip;                 /* the copy being made has no checks for hoisted groups */
+    bool flags_dead;  /* at the unit's start nobody looks at the flags before they are defined */
+    uint32_t body_at; /* where the first body begins */
+    bool loop_simd, loop_x87, loop_spots; /* simd_ready, x87_ready, spots_fresh there */
+    bool loops;                           /* a second copy is wanted */
+    uint32_t loop_at;                     /* offset in the cache, 0: not made yet */
+    bool strip;                           /* the copy being made has no checks for hoisted groups */
     uint32_t strip_next, checked_at;
     uint8_t *to_checked;
     uint32_t host_start, host_stubs; /* offsets in the cache */
@@ -255,10 +268,22 @@ void count_emit(struct translation *t);
 /* Can it be re-encoded at all? */
 bool copy_possible(const struct insn *in, uint32_t key);
 void copy_emit(struct translation *t, struct planned *p);
+/* The instruction itself, its memory operand at `host`. */
+void encode_emit(struct translation *t, struct planned *p, struct amode host);
 void lea_emit(struct translation *t, struct planned *p);
 void moffs_emit(struct translation *t, struct planned *p);
 /* A guest register's value in a host register: its own, or `temp` after a load. */
 unsigned value_of(struct translation *t, unsigned guest, unsigned temp);
+
+/* --- x87.c ------------------------------------------------------------------------------------------------------- */
+/* HOW_X87 or HOW_NOP for one that can be copied, HOW_BAIL for all others. */
+enum how x87_how(const struct bt *b, const struct insn *in, uint32_t key);
+void x87_emit(struct translation *t, struct planned *p);
+/* Writes what is noted where `p` might make it void, or somebody else sees it. */
+void x87_before(struct translation *t, const struct planned *p);
+/* Writes a note down; destroys T2. */
+void x87_flush(struct translation *t, struct x87_note *n);
+void x87_stub(struct translation *t, const struct stub *s);
 
 /* --- string.c ----------------------------------------------------------------------------------------------------- */
 /* Is it one that string_emit() can do? */

@@ -6,6 +6,9 @@
 #define FXSAVE_WRITTEN 416u /* the rest belongs to software */
 #define XMM_OFFSET 160u
 
+/* The control word's bit 6 reads as one, its other reserved bits as zero. */
+static uint16_t fcw_as_kept(uint16_t fcw) { return (fcw & 0x1f3f) | 0x40; }
+
 /* Status word with ES and B as the flags and masks make them. */
 static uint16_t with_summary(uint16_t fsw, uint16_t fcw)
 {
@@ -66,7 +69,7 @@ void fpu_image_put_x87(const struct fpu_state *f, uint8_t *img, bool wide)
 
 void fpu_image_get_x87(struct fpu_state *f, const uint8_t *img, bool wide)
 {
-    f->fcw = get_le16(img) | 0x40; /* bit 6 reads as one */
+    f->fcw = fcw_as_kept(get_le16(img));
     f->fsw = with_summary(get_le16(img + 2), f->fcw);
     f->ftw = img[4];
     f->fop = get_le16(img + 6) & 0x7ff;
@@ -227,7 +230,7 @@ static void get_env(struct vcpu *v, const struct op *op, const uint8_t *img)
     unsigned w = op->opsize == 2 ? 2 : 4;
     uint16_t tags = get_le16(img + 2 * w), fsw = get_le16(img + w);
     fpu_set_top(f, fsw >> FSW_TOP_SHIFT & 7);
-    f->fcw = get_le16(img) | 0x40;
+    f->fcw = fcw_as_kept(get_le16(img));
     f->fsw = with_summary(fsw, f->fcw);
     f->ftw = 0;
     for (unsigned phys = 0; phys < 8; phys++)
