@@ -115,14 +115,14 @@ static unsigned translate_all(struct vcpu *v, uint64_t lin, unsigned size, enum 
     uint32_t room = PAGE_SIZE - (lin & PAGE_OFFSET_MASK);
     if (unlikely(size > room && beyond_4g(v, lin, size, seg)))
         raise_segment(v, seg);
+    uint64_t next = next_page(v, lin);
+    if (unlikely(size > room && !is_canonical(next))) /* known before any page is looked up */
+        raise_segment(v, seg);
     check_alignment(v, lin, size, index);
     if (likely(size <= room)) {
         out[0] = translate(v, lin, size, access, index, seg);
         return 1;
     }
-    uint64_t next = next_page(v, lin);
-    if (!is_canonical(next)) /* known before any page is looked up */
-        raise_segment(v, seg);
     out[0] = translate(v, lin, room, access, index, seg);
     out[1] = translate(v, next, size - room, access, index, seg);
     return 2;
@@ -210,15 +210,19 @@ static void write_piece(struct vcpu *v, const struct piece *p, const uint8_t *sr
     }
 }
 
-/* The running block may hold the very code that this store changes: it has to be run alone. Event delivery is
- * never inside one. */
-static void check_code_write(struct vcpu *v, const struct piece *p)
+/* The running block may hold the very code that this store changes; and what a device does about one may be an interrupt
+ * or an NMI for the next instruction: it has to be run alone. Event delivery is never inside a block. */
+static void check_side_effects(struct vcpu *v, const struct piece *p)
 {
-    if (!p->page || v->store_code || v->in_delivery)
+    if (v->store_code || v->in_delivery)
         return;
+    if (!p->page)
+        cpu_restart_alone(v);
     if (unlikely(page_has_code(p->page, p->off, p->len)) &&
-        !(atomic_load_explicit(&p->page->state, memory_order_relaxed) & PAGE_ROM))
-        cpu_restart_for_code_write(v);
+        !(atomic_load_explicit(&p->page->state, memory_order_relaxed) & PAGE_ROM)) {
+        v->counters.code_write_aborts++;
+        cpu_restart_alone(v);
+    }
 }
 
 static void *cached(const struct vcpu *v, uint64_t lin, unsigned size, enum mmu_access access,
@@ -259,7 +263,7 @@ void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, 
     struct piece p[2];
     unsigned n = translate_all(v, lin, size, ACCESS_WRITE, index, seg, p);
     for (unsigned i = 0; i < n; i++)
-        check_code_write(v, &p[i]);
+        check_side_effects(v, &p[i]);
     if (unlikely(v->mmu.watch_count))
         cpu_debug_access(v, lin, size, ACCESS_WRITE);
     write_piece(v, &p[0], src);
@@ -275,7 +279,7 @@ void access_probe_write(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_in
     unsigned n = translate_all(v, lin, size, ACCESS_WRITE, index, seg, p);
     /* Whoever probes commits something before the store: so the store must not leave the instruction any more. */
     for (unsigned i = 0; i < n; i++)
-        check_code_write(v, &p[i]);
+        check_side_effects(v, &p[i]);
     if (unlikely(v->mmu.watch_count) && !(v->mode & MODE_STEP) && !v->store_code && !v->in_delivery)
         cpu_debug_access(v, lin, size, ACCESS_WRITE);
 }
@@ -296,7 +300,7 @@ void *access_rmw(struct vcpu *v, uint64_t lin, unsigned size, enum seg seg)
     struct piece p[2];
     unsigned n = translate_all(v, lin, size, ACCESS_WRITE, index, seg, p);
     for (unsigned i = 0; i < n; i++)
-        check_code_write(v, &p[i]);
+        check_side_effects(v, &p[i]);
     /* It is there now, if this page may be written without notice. */
     return cached(v, lin, size, ACCESS_WRITE, index);
 }

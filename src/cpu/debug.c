@@ -114,7 +114,7 @@ void cpu_debug_access(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_acce
     /* The trap is due right after this instruction, so it has to end its block: nothing is committed yet,
      * run it alone. */
     if (!(v->mode & MODE_STEP) && !v->store_code && !v->in_delivery)
-        cpu_restart_for_code_write(v);
+        cpu_restart_alone(v);
     note_trap(v, hits);
 }
 

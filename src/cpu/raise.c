@@ -32,8 +32,4 @@ noreturn_fn void cpu_raise_unimplemented(struct vcpu *v, uint64_t opcode_bytes)
     cpu_raise(v, VEC_UD);
 }
 
-noreturn_fn void cpu_restart_for_code_write(struct vcpu *v)
-{
-    v->counters.code_write_aborts++;
-    longjmp(*v->unwind, UNWIND_CODE_WRITE);
-}
+noreturn_fn void cpu_restart_alone(struct vcpu *v) { longjmp(*v->unwind, UNWIND_ALONE); }

@@ -184,11 +184,11 @@ static inline noreturn_fn void cpu_raise_gp0(struct vcpu *v) { cpu_raise_error(v
 /* #UD for something not implemented: counted by `what` bytes. */
 noreturn_fn void cpu_raise_unimplemented(struct vcpu *v, uint64_t opcode_bytes);
 
-/* Leaves the current instruction without an exception, to be executed again alone with v->store_code set:
- * a store is about to change code that the running block may contain. */
-noreturn_fn void cpu_restart_for_code_write(struct vcpu *v);
+/* Leaves the current instruction without an exception, to be executed again alone with v->store_code set: a store is about
+ * to change code that the running block may contain, or to do what shows before the next instruction. */
+noreturn_fn void cpu_restart_alone(struct vcpu *v);
 
 /* setjmp values seen at v->unwind. */
-enum { UNWIND_EXCEPTION = 1, UNWIND_CODE_WRITE = 2, UNWIND_SHUTDOWN = 3 };
+enum { UNWIND_EXCEPTION = 1, UNWIND_ALONE = 2, UNWIND_SHUTDOWN = 3 };
 
 #endif

@@ -85,6 +85,9 @@ static void mmio(void **state)
 {
     struct kit *k = *state;
     long_mode(k);
+    assert_int_equal(RAISED(k, mem_write32(k->v, SEG_DS, LINEAR(4) + 0x20, 0xcafef00d)), KIT_RESTART);
+    assert_int_equal(k->mmio_writes, 0);
+    k->v->store_code = true; /* alone */
     assert_fine(k, mem_write32(k->v, SEG_DS, LINEAR(4) + 0x20, 0xcafef00d));
     assert_int_equal(get_le32(k->mmio + 0x20), 0xcafef00d);
     assert_int_equal(k->mmio_writes, 1);
@@ -100,6 +103,7 @@ static void mmio_crossing(void **state)
     long_mode(k);
     kit_put64(k, L3 + 3 * 8, FRAME(3) | P | W);
     mmu_flush_all(&k->v->mmu);
+    k->v->store_code = true;
     /* Three bytes go to the device, by legal widths. */
     assert_fine(k, mem_write64(k->v, SEG_DS, LINEAR(4) - 5, 0x8877665544332211));
     assert_int_equal(k->mmio[0], 0x66);
@@ -116,6 +120,7 @@ static void lapic_page(void **state)
     volatile uint32_t got = 0;
     assert_fine(k, got = mem_read32(k->v, SEG_DS, LINEAR(6) + 0x30));
     assert_int_equal(got, 0x50014);
+    k->v->store_code = true;
     assert_fine(k, mem_write32(k->v, SEG_DS, LINEAR(6) + 0x80, 0x30));
     assert_int_equal(k->v->s.lapic.tpr, 0x30);
     assert_fine(k, got = mem_read8(k->v, SEG_DS, LINEAR(6) + 0x32));
@@ -164,8 +169,11 @@ static void rmw(void **state)
     assert_int_equal(kit_get64(k, FRAME(1) + 8), 42);
     assert_fine(k, host = access_rmw(k->v, LINEAR(1) - 4, 8, SEG_DS));
     assert_null(host);
+    assert_int_equal(RAISED(k, access_rmw(k->v, LINEAR(4), 4, SEG_DS)), KIT_RESTART); /* a device */
+    k->v->store_code = true;
     assert_fine(k, host = access_rmw(k->v, LINEAR(4), 4, SEG_DS));
     assert_null(host);
+    k->v->store_code = false;
     assert_fine(k, host = access_rmw(k->v, LINEAR(5), 4, SEG_DS));
     assert_null(host);
     assert_raises(k, VEC_PF, 2,
@@ -195,6 +203,9 @@ static void alignment(void **state)
     assert_fine(k, got = mem_read8(k->v, SEG_DS, LINEAR(0) + 5));
     assert_raises(k, VEC_AC, 0, got = mem_read32(k->v, SEG_DS, LINEAR(2) + 1));
     assert_raises(k, VEC_GP, 0, got = mem_read32(k->v, SEG_DS, 0x8000000000000001));
+    /* over the end of the lower half, as the host does; and misaligned before it */
+    assert_raises(k, VEC_GP, 0, got = mem_read32(k->v, SEG_DS, 0x7ffffffffffd));
+    assert_raises(k, VEC_AC, 0, got = mem_read32(k->v, SEG_DS, 0x7fffffffff01));
     uint8_t ten[10];
     assert_raises(k, VEC_AC, 0, mem_read_bytes(k->v, SEG_DS, LINEAR(0) + 4, ten, 10));
     assert_fine(k, mem_read_bytes(k->v, SEG_DS, LINEAR(0) + 8, ten, 10));

@@ -462,6 +462,30 @@ static void memory_mapped_registers(void **state)
     assert_int_equal(k->mmio_reads, 3);
 }
 
+/* Straight on behind the store: nothing but the store itself ends the block in front of INC. */
+GUEST_CODE(
+    own_nmi, 32,
+    "mov edi, 0xfee00300\n xor eax, eax\n mov dword ptr [edi], 0x4400\n inc eax\n inc eax\n inc eax\n hlt");
+
+static void ipi_to_oneself(void *ctx, unsigned from, uint32_t low, uint32_t high)
+{
+    struct kit *k = ctx;
+    (void)from, (void)low, (void)high;
+    vcpu_post_nmi(k->v);
+}
+
+/* What a store to a device brings upon the processor comes before the next instruction. */
+static void a_processor_interrupts_itself(void **state)
+{
+    struct kit *k = *state;
+    kit_protected(k, 0);
+    load_code(k, own_nmi);
+    k->v->cb.ipi = ipi_to_oneself;
+    run_to_exception(k, VEC_NMI);
+    assert_int_equal(gpr(k)[RAX], 0);
+    assert_int_equal(kit_stack32(k, 0), CODE_AT + 13);
+}
+
 GUEST_CODE(high_bytes, 64,
            "mov eax, 0x11223344\n mov ah, 0x99\n add al, ah\n mov cl, ah\n movzx edx, ah\n sub ah, al\n xchg "
            "al, ah\n hlt");
@@ -648,6 +672,7 @@ int main(void)
         TEST(a_scan_stops_at_the_match),
         TEST(locked_operations),
         TEST(memory_mapped_registers),
+        TEST(a_processor_interrupts_itself),
         TEST(high_byte_registers),
         TEST(segment_bases_and_stack_operands),
         TEST(real_mode_code),

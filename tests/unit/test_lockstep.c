@@ -555,21 +555,45 @@ static void pair_end(struct machine m[2])
 /* ENDLESS: the first never came back, the second has not been tried; the machines are of no more use. */
 enum outcome { SAME, DIFFERENT, ENDLESS };
 
-/* Both run program n of the batch, or `count` instructions of it. */
+static bool code_changed(const struct machine *m, const struct program *g)
+{
+    uint8_t now[SEQUENCE_BYTES];
+    assert_int_equal(ram_read(m->k->pmap, GPA(CODE + (g->place.rip & 0x1fff)), now, g->seq.len), 0);
+    return memcmp(now, g->seq.code, g->seq.len);
+}
+
+/* One machine runs program n of the batch, or `count` instructions of it, in one go or in slices. */
+static enum exit_cause run_one(struct machine *m, const struct batch *b, uint64_t count, struct program *g,
+                               bool sliced)
+{
+    program_start(m, b->world, g);
+    struct random cuts = { g->seed ^ 0x5555555555555555ull };
+    bool whole = random_below(&cuts, 4) == 0;
+    return program_run(m, g, count < g->limit ? count : g->limit, sliced && !whole ? &cuts : NULL);
+}
+
+/* Both run it. */
 static enum outcome run_pair(struct machine m[2], const struct batch *b, unsigned n, uint64_t count,
                              struct program *g, struct verdict *v)
 {
+    uint64_t begin = m[0].k->v->s.retired;
     m[0].steps = 0;
+    g->seed = program_seed(b, n);
     for (unsigned i = 0; i < 2; i++) {
-        g->seed = program_seed(b, n);
-        program_start(&m[i], b->world, g);
-        struct random cuts = { g->seed ^ 0x5555555555555555ull };
-        bool whole = random_below(&cuts, 4) == 0;
-        v->cause[i] = program_run(&m[i], g, count < g->limit ? count : g->limit, i && !whole ? &cuts : NULL);
+        v->cause[i] = run_one(&m[i], b, count, g, i == 1);
         if (v->cause[i] == EXIT_REQUEST)
             return ENDLESS;
     }
-    return differ(m, v) ? DIFFERENT : SAME;
+    if (!differ(m, v))
+        return SAME;
+    /* A repeated instruction that overwrites itself goes on as it was fetched, as on the host, unless it is cut in the
+     * middle: so the other one is cut, too. */
+    if (!code_changed(&m[0], g))
+        return DIFFERENT;
+    m[0].steps = 0;
+    m[0].k->v->s.retired = begin;
+    v->cause[0] = run_one(&m[0], b, count, g, true);
+    return v->cause[0] == EXIT_REQUEST ? ENDLESS : differ(m, v) ? DIFFERENT : SAME;
 }
 
 /* --- a difference ---------------------------------------------------------------------------------------------------------- */

@@ -123,7 +123,7 @@ void interp_unwound(struct vcpu *v, int why)
 {
     struct interp *c = interp_of(v);
     retreat(v, c);
-    c->alone = why == UNWIND_CODE_WRITE;
+    c->alone = why == UNWIND_ALONE;
     if (why == UNWIND_EXCEPTION)
         cpu_deliver_exception(v);
     else if (why == UNWIND_SHUTDOWN)
