@@ -92,14 +92,20 @@ struct vcpu_callbacks {
 
 struct vm_cpu_shared; /* CPUID and MSR model, TSC ratio: cpu/model.h */
 
+/* Offset in a page of what generated code loads all the time. */
+#define VCPU_HOT_AT 0x100u
 struct vcpu {
     struct vcpu_state s;
+    /* What generated code loads all the time follows, away from the offsets in a page at which it stores all the time: those of
+     * s.gpr, and the upper ones, where stacks begin. A load waits for an earlier store that is equal in the low 12 bits. */
+    uint8_t apart[PAGE_SIZE - sizeof(struct vcpu_state) % PAGE_SIZE + VCPU_HOT_AT];
     /* --- derived; never saved --- */
     uint32_t mode;     /* packed mode key, cpu/mode.h */
     uint64_t lin_mask; /* linear addresses wrap here: ~0 in 64-bit mode, 2^32-1 else */
     struct seg_fast sf[SEG_COUNT];
     _Atomic uint32_t requests; /* REQ_* */
-    bool interrupt_held; /* an interrupt or NMI waits for IF, a shadow or IRET: kept by cpu_event_deliverable() */
+    bool
+        interrupt_held; /* an interrupt or NMI waits for IF, a shadow or IRET: kept by cpu_event_deliverable() */
     struct mmu mmu;
     /* --- unwinding --- */
     jmp_buf *unwind;            /* where cpu_raise() goes; set by engine.run and by cpu_deliver */
@@ -151,8 +157,8 @@ static inline bool vcpu_protected(const struct vcpu *v)
  * engine; NULL without memory. vcpu_free() with the same room. */
 struct vcpu *vcpu_alloc(size_t room);
 void vcpu_free(struct vcpu *v, size_t room);
-/* Where the engine's room begins, from the vcpu's address. */
-#define VCPU_ROOM_AT ((sizeof(struct vcpu) + 63) & ~(size_t)63)
+/* Where the engine's room begins, from the vcpu's address: at a low offset in its page, for the same reason as VCPU_HOT_AT. */
+#define VCPU_ROOM_AT (((sizeof(struct vcpu) + PAGE_SIZE - 1) & ~(size_t)PAGE_OFFSET_MASK) + 2 * VCPU_HOT_AT)
 
 /* Sets up the power-on state. `v` is zeroed by the caller (it is large: allocate it), who has then set
  * bus, clock, pmap, tally, log, model, cb and mmu.consumer. */
