@@ -298,6 +298,11 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
 {
     struct amode host = { ea.base, T1, 0, ea.disp };
     if (!a->first || (t->strip && a->group != NO_GROUP && t->plan.groups[a->group].hoisted)) {
+        if (t->strip && a->group == t->kept_group) {
+            host.index = T0;
+            t->b->n.checks_merged++;
+            return host;
+        }
         if (t->delta_group != a->group)
             emit_load(&t->e, T1, group_slot(a->group));
         t->delta_group = a->group;

@@ -214,25 +214,38 @@ bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t b
     return append(p, b, bytes, INSN_MAX, p->start, key) != DECODE_MORE;
 }
 
+static bool ends(const struct planned *i, const struct bt *b)
+{
+    return i->how == HOW_BAIL || ends_unit(i->how) || (i->how == HOW_CALL_OUT && call_out_ends(&i->in)) ||
+           (i->how == HOW_JCC && !pass_on(b, ENGINE_PASS_SUPERBLOCK));
+}
+
 void unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key)
 {
     unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at;
+    bool superblock = pass_on(b, ENGINE_PASS_SUPERBLOCK);
+    struct unroll u = { 0 };
     begin(p, addr, key);
-    while (p->count < UNIT_INSNS && at < PAGE_SIZE) {
+    for (;;) {
+        if (p->count == UNIT_INSNS || at >= PAGE_SIZE) {
+            if (!unroll_undo(&u, p))
+                return;
+            at = p->insns[p->count - 1].end;
+            continue;
+        }
         unsigned avail = PAGE_SIZE - at < INSN_MAX ? PAGE_SIZE - at : INSN_MAX;
         if (at + avail > claimed) {
             unsigned upto = (at + avail + CODE_LINE - 1) & ~(CODE_LINE - 1);
             pmap_claim_code(b->v->pmap, GPA((addr.v & ~(uint64_t)PAGE_OFFSET_MASK) + at), upto - at);
             claimed = upto;
         }
-        if (append(p, b, host + (at - p->start), avail, at, key) == DECODE_MORE) {
+        if (append(p, b, host + at - p->start, avail, at, key) == DECODE_MORE) {
             p->crossing = p->count == 0;
             return;
         }
         const struct planned *i = &p->insns[p->count - 1];
-        at = i->end;
-        if (i->how == HOW_BAIL || ends_unit(i->how) || (i->how == HOW_CALL_OUT && call_out_ends(&i->in)) ||
-            (i->how == HOW_JCC && !pass_on(b, ENGINE_PASS_SUPERBLOCK)))
+        if (ends(i, b))
             return;
+        at = superblock ? unroll_next(&u, p) : i->end;
     }
 }

@@ -98,6 +98,17 @@ static bool calls_out(const struct unit_plan *p)
     return false;
 }
 
+static bool used_by(const struct access *a, unsigned group) { return a->used && a->group == (int)group; }
+
+/* Does the loop itself use it, or only what follows? */
+static bool in_loop(const struct unit_plan *p, unsigned group)
+{
+    for (int i = 0; i <= p->back; i++)
+        if (used_by(&p->insns[i].mem, group) || used_by(&p->insns[i].stack, group))
+            return true;
+    return false;
+}
+
 static bool choose_hoisted(struct unit_plan *p)
 {
     bool any = false;
@@ -105,7 +116,7 @@ static bool choose_hoisted(struct unit_plan *p)
         return false;
     for (unsigned i = 0; i < p->ngroups; i++) {
         struct group *g = &p->groups[i];
-        g->hoisted = stride_of(p, g, &g->stride);
+        g->hoisted = in_loop(p, i) && stride_of(p, g, &g->stride);
         any |= g->hoisted;
     }
     return any;
@@ -129,6 +140,54 @@ static bool counter_in_register(const struct unit_plan *p)
         defined |= x->how == HOW_COPY && use == FLAGS_DEFINED;
     }
     return defined;
+}
+
+/* Do all addresses of the strip's body need no T0? */
+static bool spares_t0(const struct unit_plan *p)
+{
+    for (int i = 0; i <= p->back; i++) {
+        const struct planned *x = &p->insns[i];
+        const struct mem_operand *m = &x->in.mem;
+        if (!x->mem.used && x->how != HOW_LEA)
+            continue;
+        if (m->base >= 16 || m->index != MEM_NO_REG || m->disp != (int16_t)m->disp || x->in.addrsize != 8 ||
+            (x->how != HOW_LEA && m->seg >= SEG_FS))
+            return false;
+    }
+    return true;
+}
+
+static unsigned uses_of(const struct unit_plan *p, unsigned group)
+{
+    unsigned n = 0;
+    for (int i = 0; i <= p->back; i++)
+        n += used_by(&p->insns[i].mem, group);
+    return n;
+}
+
+/* Distances that stay in registers for a whole strip: that of the group with most accesses in T0; T1 is for the others, or for
+ * good another's when there is only one. The body touches neither otherwise. */
+static void keep_distances(struct translation *t)
+{
+    const struct unit_plan *p = &t->plan;
+    unsigned hoisted = 0, most = 0;
+    if (!spares_t0(p))
+        return;
+    for (unsigned i = 0; i < p->ngroups; i++) {
+        hoisted += p->groups[i].hoisted;
+        if (p->groups[i].hoisted && uses_of(p, i) > most) {
+            most = uses_of(p, i);
+            t->kept_group = (int)i;
+        }
+    }
+    if (t->kept_group == NO_GROUP)
+        return;
+    emit_load(&t->e, T0, group_slot(t->kept_group));
+    for (unsigned i = 0; i < p->ngroups && hoisted == 2; i++)
+        if (p->groups[i].hoisted && (int)i != t->kept_group) {
+            emit_load(&t->e, T1, group_slot((int)i));
+            t->lasting_group = (int)i;
+        }
 }
 
 /* --- set-up ------------------------------------------------------------------------------------------------------ */
@@ -220,6 +279,9 @@ static void strip_emit(struct translation *t)
     /* Saving the flags on the way back takes T2. */
     bool in_register = counter_in_register(&t->plan) && !counting(t) && t->loop_state != FLAGS_S;
     setup_emit(t, in_register);
+    t->kept_group = t->lasting_group = NO_GROUP;
+    if (in_register)
+        keep_distances(t);
     uint8_t *over = emit_jmp(e, emit_exec(e));
     t->strip_next = here(t);
     if (in_register) {
@@ -231,6 +293,7 @@ static void strip_emit(struct translation *t)
     emit_jcc(e, 8, bt_exec_addr(t->b, t->loop_at)); /* js */
     emit_patch(e, over, emit_exec(e));
     begin_copy(t);
+    t->delta_group = t->lasting_group;
     count_emit(t);
     t->strip = true;
     body_emit(t, (unsigned)t->plan.back);

@@ -191,6 +191,7 @@ struct translation {
     bool strip;                           /* the copy being made has no checks for hoisted groups */
     uint32_t strip_next, checked_at;
     uint8_t *to_checked;
+    int kept_group, lasting_group; /* in a strip: groups whose distances T0 and T1 hold, or NO_GROUP */
     uint32_t host_start, host_stubs; /* offsets in the cache */
     unsigned nstubs;
     struct stub stubs[STUBS]; /* last: not cleared for each unit */
@@ -209,6 +210,21 @@ void unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr,
 /* One instruction of these bytes, from two pages; false: none. */
 bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,
                         uint32_t key);
+
+/* --- unroll.c: inner loops whose rounds are known are written out ------------------------------------------------ */
+/* What is known behind the instruction that was appended last. Begins as zeros. */
+struct unroll {
+    uint64_t value[16];
+    uint16_t known; /* registers whose value that is */
+    bool flags;     /* `cc` are the status flags */
+    bool gave_up;   /* one loop was too long: no other is tried */
+    uint16_t cc;
+    unsigned branch; /* index + 1 of the branch whose rounds are being written, 0: none */
+};
+/* Looks at the instruction appended last; returns the page offset where the unit goes on. */
+unsigned unroll_next(struct unroll *u, struct unit_plan *p);
+/* The unit ends: a loop that is not complete becomes a branch again, and the unit goes on behind it. False: there is none. */
+bool unroll_undo(struct unroll *u, struct unit_plan *p);
 
 /* --- plan.c: groups the accesses ------------------------------------------------------------------------------ */
 void unit_plan(struct unit_plan *p, const struct bt *b);
