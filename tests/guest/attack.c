@@ -522,6 +522,19 @@ static void loops(void)
               bx) "]\n"
                   "add " R(di) ", 8\n sub ecx, 1\n jnz 1b"),
           8 },
+        /* rounds of the inner loop that are known beforehand, and more of them than a translator would write out */
+        { "loop-nested",
+          CODE("2: xor edx, edx\n 1: mov [" R(di) " + " R(dx) "], " R(
+              ax) "\n add edx, 8\n cmp edx, 32\n jne 1b\n add " R(di) ", 32\n sub ecx, 4\n jnz 2b"),
+          8 },
+        { "loop-nested-down",
+          CODE("2: mov edx, 4\n 1: mov [" R(di) " + " R(dx) "*8 - 8], " R(
+              ax) "\n sub edx, 1\n jnz 1b\n add " R(di) ", 32\n sub ecx, 4\n jnz 2b"),
+          8 },
+        { "loop-nested-long",
+          CODE("2: xor edx, edx\n 1: mov [" R(di) " + " R(dx) "], " R(
+              ax) "\n add edx, 8\n cmp edx, 256\n jb 1b\n add " R(di) ", 256\n sub ecx, 32\n jnz 2b"),
+          8 },
     };
     page(TEST, DATA, PTE_RWU);
     page(TEST + PAGE, OTHER, PTE_RWU);
