@@ -182,6 +182,32 @@ static const struct facts facts[INSN_ID_COUNT] = {
     [INSN_FCMOVBE] = { .read = C | Z }, [INSN_FCMOVNBE] = { .read = C | Z },
     [INSN_FCMOVU] = { .read = P }, [INSN_FCMOVNU] = { .read = P },
     [INSN_FNSTSW_AX] = { .in = AX, .out = AX },
+    /* extensions on general registers */
+    [INSN_LZCNT] = { .written = C | Z, .maybe = O | S | A | P },
+    [INSN_TZCNT] = { .written = C | Z, .maybe = O | S | A | P },
+    [INSN_ADCX] = { .read = C, .written = C }, [INSN_ADOX] = { .read = O, .written = O },
+    [INSN_ANDN] = { .written = C | Z | S | O, .maybe = A | P },
+    [INSN_BLSR] = { .written = C | Z | S | O, .maybe = A | P },
+    [INSN_BLSMSK] = { .written = C | Z | S | O, .maybe = A | P },
+    [INSN_BLSI] = { .written = C | Z | S | O, .maybe = A | P },
+    [INSN_BEXTR] = { .written = C | Z | O, .maybe = S | A | P },
+    [INSN_BZHI] = { .written = C | Z | S | O, .maybe = A | P },
+    [INSN_MULX] = { .in = DX, .rules = OP2_BOTH },
+    [INSN_RDRAND] = { .written = STATUS }, [INSN_RDSEED] = { .written = STATUS },
+    /* vectors and opmasks */
+    [INSN_VMASKMOVDQU] = { .in = DI },
+    [INSN_VUCOMISS] = { .written = STATUS }, [INSN_VUCOMISD] = { .written = STATUS },
+    [INSN_VCOMISS] = { .written = STATUS }, [INSN_VCOMISD] = { .written = STATUS },
+    [INSN_VPTEST] = { .written = STATUS }, [INSN_VTESTPS] = { .written = STATUS },
+    [INSN_VTESTPD] = { .written = STATUS },
+    [INSN_KORTESTB] = { .written = STATUS }, [INSN_KORTESTW] = { .written = STATUS },
+    [INSN_KORTESTD] = { .written = STATUS }, [INSN_KORTESTQ] = { .written = STATUS },
+    [INSN_KTESTB] = { .written = STATUS }, [INSN_KTESTW] = { .written = STATUS },
+    [INSN_KTESTD] = { .written = STATUS }, [INSN_KTESTQ] = { .written = STATUS },
+    [INSN_VPCMPESTRM] = { .written = STATUS, .in = AX | DX },
+    [INSN_VPCMPESTRI] = { .written = STATUS, .in = AX | DX, .out = CX },
+    [INSN_VPCMPISTRM] = { .written = STATUS },
+    [INSN_VPCMPISTRI] = { .written = STATUS, .out = CX },
 };
 /* clang-format on */
 
@@ -256,7 +282,7 @@ static void apply_operands(struct insn_effects *e, const struct insn *in, uint16
             continue;
         if (in->mem.base < MEM_RIP)
             e->gpr_read |= (uint16_t)(1u << in->mem.base);
-        if (in->mem.index < MEM_RIP)
+        if (in->mem.index < MEM_RIP && !in->vsib)
             e->gpr_read |= (uint16_t)(1u << in->mem.index);
     }
 }

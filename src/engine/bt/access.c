@@ -330,7 +330,7 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
     }
     check(t, a, low, span,
           span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0) |
-              (aligned ? FILL_ALIGNED : 0));
+              (aligned ? FILL_ALIGNED : 0) | (a->probe ? FILL_PROBE : 0));
     if (slot)
         emit_store(&t->e, group_slot(a->group), T1);
     t->delta_group = a->group;
@@ -444,12 +444,6 @@ static void unlink_stub(struct translation *t, const struct stub *s)
     emit_jmp(&t->e, s->retry);
 }
 
-static void simd_stub(struct translation *t, const struct stub *s)
-{
-    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_simd));
-    emit_jmp(&t->e, s->retry);
-}
-
 static void strip_failed(struct translation *t, const struct stub *s)
 {
     (void)s;
@@ -496,10 +490,10 @@ static void loop_stub(struct translation *t, const struct stub *s)
 void stubs_emit(struct translation *t)
 {
     static void (*const emit[])(struct translation * t, const struct stub *s) = {
-        [STUB_LOOKUP] = lookup_stub, [STUB_FILL] = fill_stub, [STUB_EXIT] = exit_stub,
-        [STUB_LINK] = link_stub,     [STUB_FAR] = far_stub,   [STUB_COUNT] = count_stub,
-        [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = simd_stub, [STUB_STRIP] = strip_failed,
-        [STUB_LOOP] = loop_stub,     [STUB_CALL] = call_stub, [STUB_SPOT] = spot_stub,
+        [STUB_LOOKUP] = lookup_stub, [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,
+        [STUB_LINK] = link_stub,     [STUB_FAR] = far_stub,     [STUB_COUNT] = count_stub,
+        [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = vector_stub, [STUB_STRIP] = strip_failed,
+        [STUB_LOOP] = loop_stub,     [STUB_CALL] = call_stub,   [STUB_SPOT] = spot_stub,
         [STUB_SPOTS] = spots_stub,   [STUB_X87] = x87_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */

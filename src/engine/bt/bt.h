@@ -65,6 +65,8 @@ static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 #define KEY_FPX BIT(18)    /* no SIMD floating-point exception is unmasked */
 #define KEY_FLAT_CS BIT(19)
 #define KEY_X87 BIT(21)      /* x87 and MMX instructions may run, and none raises an exception */
+#define KEY_AVX BIT(22)      /* VEX instructions on vector registers may run */
+#define KEY_AVX512 BIT(23)   /* EVEX and opmask instructions may run */
 #define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
 
 #define CONTEXTS 16u
@@ -88,6 +90,13 @@ struct bt_spot {
 #define SPOTS 32768u
 #define SPOT_SAMPLE 64u /* every so many misses one is looked at */
 
+/* Vector registers by what they take in. With SIMD_AVX the upper halves of ZMM0 to 15 are zero (VEX instructions clear them). */
+enum simd_level {
+    SIMD_NONE,
+    SIMD_SSE,    /* XMM0 to 15 */
+    SIMD_AVX,    /* YMM0 to 15 */
+    SIMD_AVX512, /* ZMM0 to 31, opmasks */
+};
 #define GROUP_SLOTS 16u
 #define X87_NOTED 0x800u
 struct bt_area {
@@ -98,7 +107,7 @@ struct bt_area {
     uint64_t exit_lin;
     uint64_t call_slot; /* host address of the return address that an indirect call will write */
     uint32_t exit, exit_arg;
-    uint32_t simd_live;   /* XMM registers of the guest are in the host's */
+    uint32_t simd_live;   /* enum simd_level: which vector registers of the guest are in the host's */
     uint32_t x87_used;    /* x87 registers are, and generated code may have changed them: bt_x87_sync() */
     uint32_t x87_fop;     /* X87_NOTED | FOP of the last instruction, 0: v->s.fpu has it */
     uint32_t x87_seg;     /* segment of the last memory operand, plus 1; 0: v->s.fpu has its selector */
@@ -148,7 +157,8 @@ enum bt_exit_kind {
 #define FILL_READ_FIRST \
     0x2000u /* with FILL_WRITE: the first access reads, so nothing may be marked written yet */
 #define FILL_ALIGNED 0x800u /* #GP unless 16-byte aligned: before anything is marked */
-#define FILL_SIZE 0x7ffu
+#define FILL_PROBE 0x400u   /* what is not in the TLB fails: perhaps nothing is accessed */
+#define FILL_SIZE 0x3ffu
 #define FILL_SPOT_SHIFT 14 /* index of the spot to be filled, too */
 
 /* --- units ------------------------------------------------------------------------------------------------- */
@@ -194,9 +204,10 @@ struct bt_link {
  * instruction's and the one that ends it. */
 struct bt_call {
     uint32_t unit;
-    uint16_t off; /* of the instruction in its page */
-    uint8_t rest; /* instructions of the unit from this one on */
-    bool lesson;  /* called since its check fails */
+    uint16_t off;    /* of the instruction in its page */
+    uint8_t rest;    /* instructions of the unit from this one on */
+    bool lesson : 1; /* called since its check fails */
+    bool stub : 1;   /* its operation remembers a stub of the interpreter's */
 };
 
 /* A place where the host itself may fault (SIGFPE, SIGSEGV): the instruction, and the exit to take. */
@@ -207,13 +218,13 @@ struct bt_site {
 #define BT_COUNTERS(X) \
     X(units) \
     X(guest_bytes) \
-    X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) X(lookup_misses) \
-        X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) X(fills_failed) \
-            X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) X(checks_merged) \
-                X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) \
-                    X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) \
-                        X(calls_jumped) X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) \
-                            X(made_alone) X(let_off)
+    X(host_bytes) \
+    X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) X(lookup_misses) X(cold_blocks) \
+        X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) X(fills_failed) X(spot_fills) \
+            X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) X(checks_merged) X(flag_saves) \
+                X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) X(contexts_recycled) \
+                    X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) X(calls_left) \
+                        X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off)
 
 struct bt_counters {
 #define X(name) uint64_t name;
@@ -254,8 +265,8 @@ struct bt {
     struct host_code code;
     uint32_t used;      /* bytes of the cache */
     uint32_t gates_end; /* flushing keeps what is below */
-    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_x87, gate_unlink, gate_spot,
-        gate_spots, gate_call, gate_lookup;
+    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
+        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
@@ -274,6 +285,7 @@ struct bt {
     uint32_t nsites, max_sites;
     uint8_t *calls; /* of CALL_STRIDE bytes each */
     uint32_t ncalls, max_calls;
+    uint32_t stub_resets; /* the interpreter's, when the calls' stubs were last known to be good */
     struct bt_unit *hash[1u << HASH_BITS];
     struct bt_unit *pages[1u << HASH_BITS]; /* by host page */
     uint8_t heat[1u << HEAT_BITS];
@@ -357,6 +369,16 @@ bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain);
 void bt_adapt_judge(struct bt *b, const uint8_t *code);
 /* Whose time is up is let off. Cheap. */
 void bt_adapt_release(struct bt *b);
+
+/* --- vector.c ------------------------------------------------------------------------------------------------ */
+/* What of KEY_SSE, KEY_FPX, KEY_AVX and KEY_AVX512 holds now. */
+uint32_t bt_vector_key(const struct vcpu *v);
+/* Vector registers are to be in the host's up to `level` when the gate comes back. Called by generated code; true. */
+bool bt_simd_level(struct vcpu *v, uint64_t unused, uint32_t level);
+/* Writes vector registers to v->s.fpu, or loads them, as simd_live says; the stack pointer is `below` bytes below the vcpu.
+ * Written, their upper halves are clean for C. */
+void bt_vectors_store(const struct bt *b, struct emitter *e, int32_t below);
+void bt_vectors_load(const struct bt *b, struct emitter *e, int32_t below);
 
 /* --- x87.c --------------------------------------------------------------------------------------------------- */
 /* May x87 instructions be copied, as CR0 and the control and status words are? */

@@ -3,7 +3,18 @@
 #include "engine/bt/unit.h"
 
 /* Where an operand stands in the encoding. */
-enum role { ROLE_UNKNOWN, ROLE_NONE, ROLE_RM, ROLE_REG, ROLE_OPC, ROLE_FIXED, ROLE_IMM, ROLE_ONE };
+enum role {
+    ROLE_UNKNOWN,
+    ROLE_NONE,
+    ROLE_RM,
+    ROLE_REG,
+    ROLE_OPC,
+    ROLE_FIXED,
+    ROLE_IMM,
+    ROLE_ONE,
+    ROLE_VVVV,
+    ROLE_IS4
+};
 
 /* clang-format off */
 static const uint8_t roles[OPSPEC_COUNT] = {
@@ -15,6 +26,9 @@ static const uint8_t roles[OPSPEC_COUNT] = {
     [Ib] = ROLE_IMM, [Ibs] = ROLE_IMM, [Iw] = ROLE_IMM, [Iz] = ROLE_IMM, [Iv] = ROLE_IMM, [I1] = ROLE_ONE,
     [Zb] = ROLE_OPC, [Zv] = ROLE_OPC, [rAL] = ROLE_FIXED, [rAX] = ROLE_FIXED, [rCL] = ROLE_FIXED,
     [Vx] = ROLE_REG, [Wb] = ROLE_RM, [Ww] = ROLE_RM, [Wd] = ROLE_RM, [Wq] = ROLE_RM, [Wdq] = ROLE_RM, [Ux] = ROLE_RM,
+    [Wx] = ROLE_RM, [Wxh] = ROLE_RM, [Wxq] = ROLE_RM, [Wxe] = ROLE_RM, [Wqq] = ROLE_RM, [Wxd] = ROLE_RM,
+    [Hx] = ROLE_VVVV, [By] = ROLE_VVVV, [Lx] = ROLE_IS4,
+    [Kg] = ROLE_REG, [Kh] = ROLE_VVVV, [Ke] = ROLE_RM, [Kb] = ROLE_RM, [Kw] = ROLE_RM, [Kd] = ROLE_RM, [Kq] = ROLE_RM,
     [Pq] = ROLE_REG, [Qd] = ROLE_RM, [Qq] = ROLE_RM, [Nq] = ROLE_RM,
 };
 /* clang-format on */
@@ -34,6 +48,15 @@ static bool high_byte_possible(const struct insn *in)
     return !high || !rex;
 }
 
+static bool in_memory(const struct operand *o) { return o->kind == OPND_REG && host_of(o->reg) == H_NONE; }
+
+/* MULX from memory with both destinations in memory. */
+static bool too_few_scratch(const struct insn *in)
+{
+    return in->id == INSN_MULX && in->op[2].kind == OPND_MEM && in_memory(&in->op[0]) &&
+           in_memory(&in->op[1]);
+}
+
 bool copy_possible(const struct insn *in, uint32_t key)
 {
     bool bit_string = in->id == INSN_BT || in->id == INSN_BTS || in->id == INSN_BTR || in->id == INSN_BTC;
@@ -41,7 +64,9 @@ bool copy_possible(const struct insn *in, uint32_t key)
         return false;
     if (in->row->flags & IF_NO64 && in->id != INSN_INC && in->id != INSN_DEC)
         return false;
-    if (in->row->map > MAP_0F3A || in->id == INSN_MASKMOVDQU)
+    if (in->id == INSN_MASKMOVDQU || too_few_scratch(in))
+        return false;
+    if (in->row->op4 != __ && roles[in->row->op4] == ROLE_UNKNOWN)
         return false;
     for (unsigned i = 0; i < 3; i++) {
         if (in->row->op[i] >= OPSPEC_COUNT || roles[in->row->op[i]] == ROLE_UNKNOWN)
@@ -57,7 +82,9 @@ static unsigned encoding_of(const struct insn *in)
     static const uint16_t maps[] = {
         [MAP_1] = 0, [MAP_0F] = ENC_0F, [MAP_0F38] = ENC_0F38, [MAP_0F3A] = ENC_0F3A
     };
-    static const uint8_t mandatory[] = { [PX] = 0, [PN] = 0, [P66] = ENC_66, [PF3] = ENC_F3, [PF2] = ENC_F2 };
+    static const uint8_t mandatory[] = {
+        [PX] = 0, [PN] = 0, [P66] = ENC_66, [PF3] = ENC_F3, [PF2] = ENC_F2, [PNR] = 0
+    };
     unsigned enc = maps[in->row->map] | mandatory[in->row->pfx];
     bool integer = !(in->row->flags & (IF_SSE | IF_MMX));
     if (integer && in->opsize == 2)
@@ -72,6 +99,40 @@ static unsigned encoding_of(const struct insn *in)
         high |= in->op[i].kind == OPND_REGH;
     }
     return low && !high ? enc | ENC_BYTE : enc;
+}
+
+/* The same of VEX and EVEX encodings. W is ignored outside 64-bit mode where it is the size of a general register. */
+static struct vex vex_of(const struct insn *in, unsigned vvvv)
+{
+    static const uint8_t pp[] = { [PN] = 0, [P66] = 1, [PF3] = 2, [PF2] = 3 };
+    bool evex = in->enc == ENCODING_EVEX;
+    return (struct vex){
+        .evex = evex,
+        .map = (uint8_t)(in->row->map - (evex ? MAP_E0F : MAP_V0F) + 1),
+        .pp = pp[in->row->pfx],
+        .w = in->row->w == WX ? in->rex >> 3 & 1 : in->w,
+        .l = in->ll,
+        .vvvv = (uint8_t)vvvv,
+        .mask = in->mask,
+        .z = in->evex & IX_Z,
+        .b = in->evex & (IX_BROADCAST | IX_ROUND | IX_SAE),
+    };
+}
+
+static void vex_emit(struct emitter *e, const struct insn *in, unsigned vvvv, unsigned reg, unsigned rm,
+                     const struct amode *mem)
+{
+    struct vex x = vex_of(in, vvvv);
+    if (in->row->flags & IF_NOMODRM)
+        emit_vex_plain(e, &x, in->opcode);
+    else if (mem)
+        emit_vex_mem(e, &x, in->opcode, reg, *mem);
+    else
+        emit_vex_reg(e, &x, in->opcode, reg, rm);
+    if (in->row->op4 == Lx)
+        emit_byte(e, (unsigned)in->op4.reg << 4 | (in->imm & 15));
+    else if (in->row->op4 == Ib)
+        emit_byte(e, in->imm & 0xff);
 }
 
 static unsigned imm_bytes(const struct insn *in)
@@ -98,12 +159,12 @@ static bool is_written(const struct insn *in, const struct operand *o)
 {
     if (o == &in->op[0])
         return !(in->row->flags & IF_RO);
-    return o == &in->op[1] && (in->id == INSN_XCHG || in->id == INSN_XADD);
+    return o == &in->op[1] && (in->id == INSN_XCHG || in->id == INSN_XADD || in->id == INSN_MULX);
 }
 
 static struct placed place(struct translation *t, struct planned *p, const struct operand *o, unsigned temp)
 {
-    if (o->kind == OPND_XMM || o->kind == OPND_MMX)
+    if (o->kind == OPND_XMM || o->kind == OPND_MMX || o->kind == OPND_K)
         return (struct placed){ o->reg, -1 };
     if (o->kind == OPND_REGH)
         return (struct placed){ 4u + o->reg, -1 };
@@ -176,7 +237,7 @@ void encode_emit(struct translation *t, struct planned *p, struct amode host)
     struct emitter *e = &t->e;
     unsigned enc = encoding_of(in);
     struct placed reg = { in->row->reg >= 0 ? (unsigned)in->row->reg : in->modrm >> 3 & 7u, -1 };
-    struct placed rm = { in->modrm & 7u, -1 }, opc = { 0, -1 };
+    struct placed rm = { in->modrm & 7u, -1 }, opc = { 0, -1 }, vvvv = { 0, -1 };
     bool is_mem = p->mem.used, plus = false;
     if (reversible(p)) {
         emit_mem(e, enc, in->opcode | 2u, host_of(in->op[0].reg), at_gpr(in->op[1].reg));
@@ -186,6 +247,11 @@ void encode_emit(struct translation *t, struct planned *p, struct amode host)
         const struct operand *o = &in->op[i];
         switch (roles[in->row->op[i]]) {
         case ROLE_REG: reg = place(t, p, o, T2); break;
+        case ROLE_VVVV: /* two scratch registers are in use where there is memory; the destination may share T2 then */
+            vvvv = place(t, p, o, is_mem ? T2 : T1);
+            if (vvvv.host == T1)
+                t->delta_group = NO_GROUP;
+            break;
         case ROLE_OPC:
             opc = place(t, p, o, T2);
             plus = true;
@@ -204,7 +270,9 @@ void encode_emit(struct translation *t, struct planned *p, struct amode host)
         }
     }
     uint32_t at = (uint32_t)(e->at - t->b->code.write);
-    if (plus && in->row->flags & IF_NO64) /* 40..4F mean REX in 64-bit code */
+    if (in->enc)
+        vex_emit(e, in, vvvv.host, reg.host, rm.host, is_mem ? &host : NULL);
+    else if (plus && in->row->flags & IF_NO64) /* 40..4F mean REX in 64-bit code */
         emit_reg(e, enc, 0xff, in->id == INSN_DEC, opc.host);
     else if (plus)
         emit_plus(e, enc, in->opcode & ~7u, opc.host);
@@ -217,22 +285,10 @@ void encode_emit(struct translation *t, struct planned *p, struct amode host)
     emit_imm(e, in->imm, imm_bytes(in));
     if (may_fault_on_host(in, is_mem))
         site_add(t, at);
+    write_back(t, &vvvv); /* MULX with one destination: the other half is lost */
     write_back(t, &reg);
     write_back(t, &rm);
     write_back(t, &opc);
-}
-
-/* cmp dword [simd_live], 0; je load */
-static void simd_ready(struct translation *t)
-{
-    if (t->simd_ready)
-        return;
-    flags_away(t);
-    emit_mem(&t->e, 0, 0x83, 7, AT_AREA(simd_live));
-    emit_byte(&t->e, 0);
-    struct stub *s = stub_new(t, STUB_SIMD, emit_jcc(&t->e, 4, emit_exec(&t->e)));
-    s->retry = emit_exec(&t->e);
-    t->simd_ready = true;
 }
 
 void copy_emit(struct translation *t, struct planned *p)
@@ -240,7 +296,7 @@ void copy_emit(struct translation *t, struct planned *p)
     struct amode host = { 0 };
     enum flag_use use = flag_use(p);
     if (p->how == HOW_SIMD)
-        simd_ready(t);
+        vector_ready(t, &p->in);
     if (p->mem.used)
         host = access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end));
     /* What it leaves undefined or unchanged matters only if somebody looks. */

@@ -41,11 +41,12 @@ static void prefixes(struct emitter *e, unsigned enc, unsigned rex_rxb, bool for
 
 static bool needs_rex_for_byte(unsigned enc, unsigned reg) { return enc & ENC_BYTE && reg >= 4 && reg < 8; }
 
-static void modrm_mem(struct emitter *e, unsigned reg, const struct amode *m)
+/* `disp8`: an 8-bit displacement counts bytes. */
+static void modrm_mem(struct emitter *e, unsigned reg, const struct amode *m, bool disp8)
 {
     unsigned r = (reg & 7) << 3, base = m->base & 7;
     bool sib = m->index != H_NONE || base == 4;
-    unsigned mod = m->disp == 0 && base != 5 ? 0 : m->disp == (int8_t)m->disp ? 1 : 2;
+    unsigned mod = m->disp == 0 ? base == 5 : disp8 && m->disp == (int8_t)m->disp ? 1 : 2;
     emit_byte(e, mod << 6 | r | (sib ? 4 : base));
     if (sib)
         emit_byte(e, (unsigned)m->scale << 6 | (m->index == H_NONE ? 4u : m->index & 7u) << 3 | base);
@@ -59,7 +60,7 @@ void emit_mem(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, st
                    (m.base >> 3 & 1u);
     prefixes(e, enc, rex, needs_rex_for_byte(enc, reg));
     emit_byte(e, opcode);
-    modrm_mem(e, reg, &m);
+    modrm_mem(e, reg, &m, true);
 }
 
 void emit_reg(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, unsigned rm)
@@ -68,6 +69,47 @@ void emit_reg(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, un
              needs_rex_for_byte(enc, reg) || needs_rex_for_byte(enc, rm));
     emit_byte(e, opcode);
     emit_byte(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+/* The bits that extend ModRM's reg, SIB's index, ModRM's rm or base: `reg` and `rm` to five bits. */
+static void vex_prefix(struct emitter *e, const struct vex *x, unsigned reg, unsigned index, unsigned base)
+{
+    unsigned r = ~reg >> 3 & 1, xx = ~index & 1, b = ~base & 1;
+    unsigned wvp = (unsigned)x->w << 7 | (~x->vvvv & 15u) << 3 | x->pp;
+    if (x->evex) {
+        emit_byte(e, 0x62);
+        emit_byte(e, r << 7 | xx << 6 | b << 5 | (~reg >> 4 & 1) << 4 | x->map);
+        emit_byte(e, wvp | 4);
+        emit_byte(e, (unsigned)x->z << 7 | (unsigned)x->l << 5 | (unsigned)x->b << 4 |
+                         (~(unsigned)x->vvvv >> 4 & 1) << 3 | x->mask);
+    } else if (x->map == 1 && !x->w && xx && b) {
+        emit_byte(e, 0xc5);
+        emit_byte(e, r << 7 | wvp | (unsigned)x->l << 2);
+    } else {
+        emit_byte(e, 0xc4);
+        emit_byte(e, r << 7 | xx << 6 | b << 5 | x->map);
+        emit_byte(e, wvp | (unsigned)x->l << 2);
+    }
+}
+
+void emit_vex_mem(struct emitter *e, const struct vex *x, unsigned opcode, unsigned reg, struct amode m)
+{
+    vex_prefix(e, x, reg, m.index == H_NONE ? 0 : m.index >> 3u, m.base >> 3u);
+    emit_byte(e, opcode);
+    modrm_mem(e, reg, &m, !x->evex);
+}
+
+void emit_vex_reg(struct emitter *e, const struct vex *x, unsigned opcode, unsigned reg, unsigned rm)
+{
+    vex_prefix(e, x, reg, rm >> 4, rm >> 3);
+    emit_byte(e, opcode);
+    emit_byte(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+void emit_vex_plain(struct emitter *e, const struct vex *x, unsigned opcode)
+{
+    vex_prefix(e, x, 0, 0, 0);
+    emit_byte(e, opcode);
 }
 
 void emit_plus(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg)

@@ -60,6 +60,21 @@ void emit_plus(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg);
 /* An opcode without ModRM. */
 void emit_plain(struct emitter *e, unsigned enc, unsigned opcode);
 
+/* A VEX or EVEX prefix. */
+struct vex {
+    bool evex;
+    uint8_t map;     /* 1: 0F, 2: 0F38, 3: 0F3A */
+    uint8_t pp, w;   /* pp: 0 none, 1 66, 2 F3, 3 F2 */
+    uint8_t l, vvvv; /* l: L, of EVEX L'L; vvvv 0 where the instruction has no such operand */
+    uint8_t mask;    /* EVEX: aaa, z, b */
+    bool z, b;
+};
+/* Vector registers are 0 to 31 with EVEX. */
+void emit_vex_mem(struct emitter *e, const struct vex *x, unsigned opcode, unsigned reg, struct amode m);
+void emit_vex_reg(struct emitter *e, const struct vex *x, unsigned opcode, unsigned reg, unsigned rm);
+/* One without ModRM. */
+void emit_vex_plain(struct emitter *e, const struct vex *x, unsigned opcode);
+
 static inline uint64_t emit_exec(const struct emitter *e)
 {
     return (uint64_t)(uintptr_t)e->at + (uint64_t)e->to_exec;

@@ -7,6 +7,7 @@
  * of its own.
  */
 #include "base/bits.h"
+#include "cpu/model.h"
 #include "engine/bt/unit.h"
 
 #define CODE_LINE 64u /* granule of the pmap's code map */
@@ -34,19 +35,6 @@ static const uint8_t how_by_id[INSN_ID_COUNT] = {
     [INSN_JMP] = HOW_JMP, [INSN_JMP_IND] = HOW_JMP_IND, [INSN_JCC] = HOW_JCC,
 };
 /* clang-format on */
-
-static bool is_simd(const struct insn *in)
-{
-    switch (in->id) {
-    case INSN_LDMXCSR:
-    case INSN_STMXCSR:
-    case INSN_FXSAVE:
-    case INSN_FXRSTOR:
-    case INSN_XSAVE:
-    case INSN_XRSTOR: return false;
-    default: return (in->row->flags & (IF_SSE | IF_MMX | IF_SYS)) == IF_SSE;
-    }
-}
 
 static bool has_mem(const struct insn *in)
 {
@@ -80,16 +68,11 @@ static bool ends_unit(enum how how)
     return how == HOW_JMP || how == HOW_CALL || how == HOW_RET || how == HOW_JMP_IND || how == HOW_CALL_IND;
 }
 
-static enum how classify_copied(const struct bt *b, const struct insn *in, const uint8_t *bytes, uint32_t key)
+static enum how classify_copied(const struct bt *b, const struct insn *in, uint32_t key)
 {
     enum how how = how_by_id[in->id];
-    bool vex = bytes[0] == 0x62 || bytes[0] == 0xc4 || bytes[0] == 0xc5;
-    if (how == HOW_BAIL && is_simd(in) && !vex) {
-        if (!(key & KEY_SSE) || !pass_on(b, ENGINE_PASS_SIMD) ||
-            (in->row->flags & IF_FPX && !(key & KEY_FPX)) || !copy_possible(in, key))
-            return HOW_BAIL;
-        how = HOW_SIMD;
-    }
+    if (how == HOW_BAIL)
+        how = vector_how(b, in, key);
     if (how == HOW_BAIL)
         how = x87_how(b, in, key);
     if (how == HOW_BAIL)
@@ -116,9 +99,9 @@ static enum how classify_copied(const struct bt *b, const struct insn *in, const
     }
 }
 
-static enum how classify(const struct bt *b, const struct insn *in, const uint8_t *bytes, uint32_t key)
+static enum how classify(const struct bt *b, const struct insn *in, uint32_t key)
 {
-    enum how how = classify_copied(b, in, bytes, key);
+    enum how how = classify_copied(b, in, key);
     if (how == HOW_BAIL)
         how = inline_how(b, in, key);
     return how == HOW_BAIL && call_out_possible(b, in, key) ? HOW_CALL_OUT : how;
@@ -150,6 +133,8 @@ static void note_accesses(struct planned *p, uint32_t key)
             p->fx.mem_read = size;
         }
         p->mem.aligned = size == 16 && (in->row->flags & IF_AL16 || in->id == INSN_CMPXCHG8B);
+        p->mem.doubtful = size > 16 && in->row->flags & IF_AL16;
+        p->mem.probe = vector_partial(in);
         p->mem.used = true;
         p->mem.size = size;
         p->mem.seg = segment_that_matters(in->mem.seg, key);
@@ -182,10 +167,11 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
                                  unsigned avail, unsigned at, uint32_t key)
 {
     struct planned *i = &p->insns[p->count];
-    enum decode_status st = insn_decode(&i->in, bytes, avail, mode_code_bytes(key & 0xfff));
+    enum decode_status st = insn_decode_for(&i->in, bytes, avail, mode_code_bytes(key & 0xfff),
+                                            cpu_features(b->v));
     if (st == DECODE_MORE)
         return st;
-    i->how = st == DECODE_OK ? classify(b, &i->in, bytes, key) : HOW_BAIL;
+    i->how = st == DECODE_OK ? classify(b, &i->in, key) : HOW_BAIL;
     take_lesson(i, b, bytes, key);
     i->off = i->end = (uint16_t)at;
     if (i->how != HOW_BAIL) {

@@ -28,21 +28,6 @@ static struct amode shifted(struct amode m, int32_t below)
     return m;
 }
 
-/* Moves the XMM registers between the host's and v->s.fpu: MOVUPS 0F 10 load, 0F 11 store. */
-static void move_simd(struct emitter *e, unsigned opcode, int32_t below)
-{
-    for (unsigned i = 0; i < 16; i++)
-        emit_mem(e, ENC_0F, opcode, i, amode_at(H_RSP, VCPU_OFF(s.fpu.xmm) + (int32_t)(16 * i) + below));
-}
-
-/* cmp dword [simd_live], 0; je over what follows. Returns the field of the jump. */
-static uint8_t *skip_unless_simd(struct emitter *e, int32_t below)
-{
-    emit_mem(e, 0, 0x83, 7, shifted(AT_AREA(simd_live), below));
-    emit_byte(e, 0);
-    return emit_jcc(e, 4, emit_exec(e));
-}
-
 /* Back to C, whose stack pointer was put away. */
 static void emit_return(struct emitter *e)
 {
@@ -66,14 +51,12 @@ static void move_gprs(struct emitter *e, bool store, int32_t below)
     }
 }
 
-/* The guest's XMM registers go to v->s.fpu, if they are in the host's. */
-static void put_simd_away(struct emitter *e, int32_t below)
+/* The guest's vector registers go to v->s.fpu, and are not live any more. */
+static void put_simd_away(const struct bt *b, struct emitter *e, int32_t below)
 {
-    uint8_t *over = skip_unless_simd(e, below);
-    move_simd(e, 0x11, below);
+    bt_vectors_store(b, e, below);
     emit_mem(e, 0, 0xc7, 0, shifted(AT_AREA(simd_live), below));
-    emit_imm(e, 0, 4);
-    emit_patch(e, over, emit_exec(e));
+    emit_imm(e, SIMD_NONE, 4);
 }
 
 static void emit_enter(struct emitter *e)
@@ -99,21 +82,21 @@ static void emit_exit_e(struct emitter *e)
     emit_load(e, H_RAX, at_gpr(RAX));
 }
 
-static void emit_exit_s(struct emitter *e)
+static void emit_exit_s(const struct bt *b, struct emitter *e)
 {
     move_gprs(e, true, 0);
     emit_store(e, AT_AREA(exit_lin), T0);
     emit_store32(e, AT_AREA(exit), T1);
     emit_store32(e, AT_AREA(exit_arg), T2);
-    put_simd_away(e, 0);
+    put_simd_away(b, e, 0);
     emit_return(e);
 }
 
 /* bt_call_out(v, T1), state S. */
-static void emit_call_insn(struct emitter *e)
+static void emit_call_insn(const struct bt *b, struct emitter *e)
 {
     move_gprs(e, true, 8);
-    put_simd_away(e, 8);
+    put_simd_away(b, e, 8);
     emit_lea(e, H_RDI, amode_at(H_RSP, 8));
     emit_mov32(e, H_RSI, T1);
     emit_mov(e, T2, H_RSP);
@@ -139,13 +122,12 @@ static void emit_call_insn(struct emitter *e)
 }
 
 /* C function(v, T2, T1); a false result returns 5 bytes further. */
-static void emit_call_out(struct emitter *e, bool (*function)(struct vcpu *v, uint64_t lin, uint32_t info))
+static void emit_call_out(const struct bt *b, struct emitter *e,
+                          bool (*function)(struct vcpu *v, uint64_t lin, uint32_t info))
 {
     for (unsigned i = 0; i < array_size(fragile); i++)
         emit_store(e, shifted(at_gpr(fragile[i]), 8), fragile[i]);
-    uint8_t *over = skip_unless_simd(e, 8);
-    move_simd(e, 0x11, 8);
-    emit_patch(e, over, emit_exec(e));
+    bt_vectors_store(b, e, 8);
     emit_lea(e, H_RDI, amode_at(H_RSP, 8));
     emit_mov(e, H_RSI, T2);
     emit_mov32(e, H_RDX, T1);
@@ -155,9 +137,7 @@ static void emit_call_out(struct emitter *e, bool (*function)(struct vcpu *v, ui
     emit_reg(e, 0, 0xff, 2, H_RAX);
     emit_mov(e, H_RSP, T2);
     emit_mov32(e, T1, H_RAX);
-    uint8_t *over2 = skip_unless_simd(e, 8);
-    move_simd(e, 0x10, 8);
-    emit_patch(e, over2, emit_exec(e));
+    bt_vectors_load(b, e, 8);
     for (unsigned i = 0; i < array_size(fragile); i++)
         emit_load(e, fragile[i], shifted(at_gpr(fragile[i]), 8));
     emit_reg(e, ENC_BYTE, 0x84, T1, T1); /* test T1b, T1b */
@@ -168,11 +148,11 @@ static void emit_call_out(struct emitter *e, bool (*function)(struct vcpu *v, ui
     emit_byte(e, 0xc3);
 }
 
-static void emit_simd(struct emitter *e)
+static void emit_simd(const struct bt *b, struct emitter *e)
 {
-    move_simd(e, 0x10, 8);
     emit_mem(e, 0, 0xc7, 0, shifted(AT_AREA(simd_live), 8));
-    emit_imm(e, 1, 4);
+    emit_imm(e, SIMD_SSE, 4);
+    bt_vectors_load(b, e, 8);
     emit_byte(e, 0xc3);
 }
 
@@ -185,23 +165,25 @@ void bt_gates_emit(struct bt *b)
     b->gate_exit_e = HERE;
     emit_exit_e(&e); /* goes on in exit_s */
     b->gate_exit_s = HERE;
-    emit_exit_s(&e);
+    emit_exit_s(b, &e);
     b->gate_fill = HERE;
-    emit_call_out(&e, bt_fill);
+    emit_call_out(b, &e, bt_fill);
     b->gate_spot = HERE;
-    emit_call_out(&e, bt_spot_fill);
+    emit_call_out(b, &e, bt_spot_fill);
     b->gate_spots = HERE;
-    emit_call_out(&e, bt_spots_reset);
+    emit_call_out(b, &e, bt_spots_reset);
     b->gate_unlink = HERE;
-    emit_call_out(&e, bt_unlink);
+    emit_call_out(b, &e, bt_unlink);
     b->gate_lookup = HERE;
-    emit_call_out(&e, bt_lookup);
+    emit_call_out(b, &e, bt_lookup);
     b->gate_call = HERE;
-    emit_call_insn(&e);
+    emit_call_insn(b, &e);
+    b->gate_simd_level = HERE;
+    emit_call_out(b, &e, bt_simd_level);
     b->gate_x87 = HERE;
-    emit_call_out(&e, bt_x87_ready);
+    emit_call_out(b, &e, bt_x87_ready);
     b->gate_simd = HERE;
-    emit_simd(&e);
+    emit_simd(b, &e);
     b->used = b->gates_end = (HERE + 63) & ~63u;
 #undef HERE
 }

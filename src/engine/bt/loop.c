@@ -61,7 +61,8 @@ bool loop_back(struct translation *t, const struct planned *p)
         t->loop_recipe = recipe ? t->recipe : (struct recipe){ .kind = RECIPE_NONE };
     }
     /* What every way to the loop has made sure of. */
-    t->loop_simd = t->simd_ready && (!t->has_loop || t->loop_simd);
+    if (!t->has_loop || t->simd_ready < t->loop_simd)
+        t->loop_simd = t->simd_ready;
     t->loop_x87 = t->x87_ready && (!t->has_loop || t->loop_x87);
     t->loop_spots = t->spots_fresh && (!t->has_loop || t->loop_spots);
     t->has_loop = true;

@@ -200,7 +200,7 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
         }
         if (x->mem.used) {
             struct address a = address_of(&k, x);
-            place(p, &x->mem, &a, merge, x->alone);
+            place(p, &x->mem, &a, merge, x->alone || x->mem.probe);
         }
         if (x->in.id == INSN_SWAPGS && x->how == HOW_INLINE)
             for (unsigned g = 0; g < p->ngroups; g++)

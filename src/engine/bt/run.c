@@ -41,11 +41,7 @@ bool bt_mode_possible(const struct vcpu *v)
 static uint32_t key_of(const struct vcpu *v, bool counting)
 {
     uint32_t key = v->mode | (uint32_t)v->mmu.index << KEY_INDEX_SHIFT | (counting ? (uint32_t)KEY_COUNT : 0);
-    bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && v->s.cr4 & CR4_OSFXSR;
-    if (sse)
-        key |= KEY_SSE;
-    if ((v->s.fpu.mxcsr & MXCSR_MASKS) == MXCSR_MASKS)
-        key |= KEY_FPX;
+    key |= bt_vector_key(v);
     if (bt_x87_possible(v))
         key |= KEY_X87;
     return key;
@@ -172,7 +168,10 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     b->n.fills++;
     if (info & FILL_ALIGNED && lin % 16)
         size = PAGE_SIZE; /* as one that crosses: the interpreter raises what it raises */
-    if (!(lin & ~v->lin_mask) && ((lin + size - 1) ^ lin) < PAGE_SIZE && !m->bypass) {
+    if (info & FILL_PROBE) {
+        if (!m->bypass && tlb_find(m, lin, size, access))
+            return true;
+    } else if (!(lin & ~v->lin_mask) && ((lin + size - 1) ^ lin) < PAGE_SIZE && !m->bypass) {
         if (info & FILL_READ_FIRST) { /* no write is certain yet, so it must not be noted as one */
             if (!mmu_write_settled(m, GVA(lin), m->index))
                 access = ACCESS_READ;

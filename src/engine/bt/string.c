@@ -308,7 +308,8 @@ void string_emit(struct translation *t, struct planned *p)
     else
         move_emit(t, p);
     /* The handler may have been called. */
-    t->simd_ready = t->x87_ready = false;
+    t->simd_ready = SIMD_NONE;
+    t->x87_ready = false;
     t->spots_fresh = false;
     t->delta_group = NO_GROUP;
 }

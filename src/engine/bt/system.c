@@ -89,6 +89,7 @@ static uint32_t call_record(struct translation *t, const struct planned *p)
         .rest = (uint8_t)(t->unit->insns - t->index),
         .lesson = p->lesson,
     };
+    c->stub = insn_is_extension(&p->in) && (p->in.enc || p->in.row->flags & IF_SSE);
     *blk = (struct block){ .count = 1, .bytes = p->in.len, .mode = t->key & MODE_KEY_MASK };
     lower(&blk->ops[0], &p->in, p->in.len, blk->mode);
     blk->ops[1] = (struct op){ .run = call_end, .id = INSN_INVALID, .off = p->in.len };
@@ -102,7 +103,8 @@ void call_out_emit(struct translation *t, const struct planned *p)
     emit_mov_imm32(&t->e, T1, index);
     emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_call));
     t->delta_group = NO_GROUP;
-    t->simd_ready = t->x87_ready = false;
+    t->simd_ready = SIMD_NONE;
+    t->x87_ready = false;
     t->spots_fresh = false;
 }
 
@@ -271,6 +273,17 @@ static const uint8_t *code_of(const struct bt *b, const struct bt_call *call)
     return u->host + (call->off - ((uintptr_t)u->host & PAGE_OFFSET_MASK));
 }
 
+/* The interpreter has forgotten its stubs. */
+static void forget_stubs(struct bt *b)
+{
+    for (uint32_t i = 0; i < b->ncalls; i++) {
+        struct op *op = block_of(call_at(b, i))->ops;
+        if (call_at(b, i)->stub && op->index != MEM_OFFSET)
+            op->aux = NULL;
+    }
+    b->stub_resets = b->interp.stub_resets;
+}
+
 uint64_t bt_call_out(struct vcpu *v, uint32_t index)
 {
     struct bt *b = bt_of(v);
@@ -281,6 +294,8 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     uint64_t flushes = b->n.cache_flushes, next;
     b->n.calls++;
     bt_x87_sync(v);
+    if (b->stub_resets != c->stub_resets)
+        forget_stubs(b);
     bt_bails_called(b, block_of(call)->ops[0].id, code_of(b, call), block_of(call)->bytes);
     c->block = block_of(call);
     c->rip0 = (a->page + call->off) & v->lin_mask;

@@ -12,7 +12,7 @@ enum how {
     HOW_BAIL, /* left to the interpreter: ends the unit */
     HOW_NOP,
     HOW_COPY, /* re-encoded with the host's registers and addresses */
-    HOW_SIMD, /* the same, with XMM registers */
+    HOW_SIMD, /* the same, with vector registers */
     HOW_X87,  /* x87 and MMX: x87.c */
     HOW_LEA,
     HOW_MOFFS,
@@ -43,7 +43,8 @@ struct symbol {
 /* One access of an instruction to memory. */
 struct access {
     bool used, write, read;
-    bool aligned;  /* faults unless 16-byte aligned */
+    bool aligned; /* faults unless 16-byte aligned */
+    bool probe;   /* a mask says what of it is accessed: shares its check with nobody, and it marks nothing */
     bool doubtful; /* once it is checked the instruction may still fault */
     uint8_t size;
     uint8_t seg; /* FS, GS; outside 64-bit mode also CS; else 0: no segment checks, base 0 */
@@ -134,7 +135,7 @@ struct stub {
         STUB_FAR,    /* a branch to another page */
         STUB_COUNT,  /* too few instructions left */
         STUB_UNLINK, /* a request is seen where there is no leaving: the unit's links are undone */
-        STUB_SIMD,   /* loads XMM registers */
+        STUB_SIMD,   /* loads vector registers */
         STUB_X87,    /* loads x87 registers */
         STUB_SPOT,   /* the same for a spot */
         STUB_SPOTS,  /* the unit's spots are out of date */
@@ -152,6 +153,7 @@ struct stub {
     enum flags_state state;
     struct recipe recipe;
     struct x87_note x87;
+    uint8_t level; /* STUB_SIMD: enum simd_level */
     uint32_t info; /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
     int32_t site;  /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
     uint16_t target;
@@ -170,7 +172,7 @@ struct translation {
     enum flags_state state;
     struct recipe recipe; /* of the flags, when in state E or R */
     unsigned recipe_of;   /* the instruction that it is about */
-    bool simd_ready;      /* XMM registers are known to be loaded */
+    uint8_t simd_ready;   /* enum simd_level that is known to be loaded */
     bool x87_ready;       /* x87 registers are known to be loaded */
     struct x87_note x87;
     bool polled;       /* a request would have been seen on the way here */
@@ -185,10 +187,11 @@ struct translation {
     struct recipe loop_recipe;
     bool flags_dead;  /* at the unit's start nobody looks at the flags before they are defined */
     uint32_t body_at; /* where the first body begins */
-    bool loop_simd, loop_x87, loop_spots; /* simd_ready, x87_ready, spots_fresh there */
-    bool loops;                           /* a second copy is wanted */
-    uint32_t loop_at;                     /* offset in the cache, 0: not made yet */
-    bool strip;                           /* the copy being made has no checks for hoisted groups */
+    uint8_t loop_simd;
+    bool loop_x87, loop_spots; /* simd_ready, x87_ready, spots_fresh there */
+    bool loops;                /* a second copy is wanted */
+    uint32_t loop_at;          /* offset in the cache, 0: not made yet */
+    bool strip;                /* the copy being made has no checks for hoisted groups */
     uint32_t strip_next, checked_at;
     uint8_t *to_checked;
     int kept_group, lasting_group; /* in a strip: groups whose distances T0 and T1 hold, or NO_GROUP */
@@ -290,6 +293,15 @@ void lea_emit(struct translation *t, struct planned *p);
 void moffs_emit(struct translation *t, struct planned *p);
 /* A guest register's value in a host register: its own, or `temp` after a load. */
 unsigned value_of(struct translation *t, unsigned guest, unsigned temp);
+
+/* --- vector.c ------------------------------------------------------------------------------------------------------ */
+/* HOW_SIMD or HOW_COPY for SSE, and rows of extensions, that can be copied; HOW_BAIL for all others. */
+enum how vector_how(const struct bt *b, const struct insn *in, uint32_t key);
+/* Does an opmask, or a vector, say what of its memory operand it accesses? */
+bool vector_partial(const struct insn *in);
+/* Loads the registers that the instruction needs, if they are not there. */
+void vector_ready(struct translation *t, const struct insn *in);
+void vector_stub(struct translation *t, const struct stub *s);
 
 /* --- x87.c ------------------------------------------------------------------------------------------------------- */
 /* HOW_X87 or HOW_NOP for one that can be copied, HOW_BAIL for all others. */

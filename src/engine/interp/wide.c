@@ -15,6 +15,7 @@ static const struct op *start_over(struct vcpu *v, const struct op *op)
     v->s.rip = (v->s.rip - op->len) & v->lin_mask;
     block_cache_flush(c);
     wide_stubs_reset(c->stubs);
+    c->stub_resets++;
     return leave(v);
 }
 
