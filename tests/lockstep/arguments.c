@@ -26,6 +26,7 @@ static const struct option table[] = {
     { "debug-exit", NULL, "with a debug-exit device at port 0xf4", SWITCH, AT(pair.board.debug_exit) },
     { "memory", "SIZE", "guest RAM (128M)", SIZE, AT(pair.memory) },
     { "cpus", "N", "virtual processors, run in turn (1)", COUNT, AT(pair.cpus) },
+    { "cpu-model", "NAME", "v1 to v4 or host, as of `sundog run`", TEXT, AT(pair.cpu_model) },
     { "pace", "N", "nanoseconds of guest time a thousand instructions (1000)", SIZE,
       AT(pair.ns_per_1k_insns) },
     { "engine-a", "NAME", "the reference (interp)", TEXT, AT(pair.engine[SIDE_A]) },

@@ -64,6 +64,7 @@ static int create_side(struct pair *p, unsigned i, struct error *e)
         .engine = p->cfg.engine[i],
         .engine_config = p->cfg.engine_config[i],
         .cpus = p->cfg.cpus,
+        .cpu_model = p->cfg.cpu_model,
         .memory = p->cfg.memory,
         .board = p->cfg.board,
         .no_reboot = true,

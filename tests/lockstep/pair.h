@@ -15,6 +15,7 @@ enum { SIDE_A, SIDE_B, SIDES };
 
 struct pair_config {
     const char *engine[SIDES];
+    const char *cpu_model; /* NULL: the default */
     struct engine_config engine_config[SIDES];
     struct board_config board;
     unsigned cpus;

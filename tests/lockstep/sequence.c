@@ -278,8 +278,19 @@ static bool not_native(const struct insn_row *row)
     }
 }
 
+static bool exists(const struct maker *m, const struct insn_row *row)
+{
+    return m->p->features >> row->feature & 1 && !(row->flags & (IF_SYS | IF_CPL0)) &&
+           !(row->flags & (m->p->code_bytes == 8 ? IF_NO64 : IF_ONLY64));
+}
+
 static const struct insn_row *pick_row(struct maker *m)
 {
+    while (m->p->features && below(m, 2)) {
+        const struct insn_row *row = &insn_ext_rows[below(m, insn_ext_row_count)];
+        if (exists(m, row))
+            return row;
+    }
     for (;;) {
         const struct insn_row *row = &insn_rows[below(m, insn_row_count)];
         if (row->flags & (m->p->code_bytes == 8 ? IF_NO64 : IF_ONLY64))
@@ -309,11 +320,32 @@ static unsigned legacy_prefix(struct maker *m, const struct insn_row *row, bool 
     return memory && m->p->code_bytes == 8 && !below(m, 16) ? 0x65 : 0;
 }
 
-/* The encoding of a row with a random rest; its length is the decoder's affair. */
-static void encode(struct maker *m, const struct insn_row *row)
+/* VEX with three bytes, or EVEX. Fields that have to be something are that as often as not. */
+static void encode_vex(struct maker *m, const struct insn_row *row)
 {
-    static const uint8_t mandatory[] = { [PX] = 0, [PN] = 0, [P66] = 0x66, [PF3] = 0xf3, [PF2] = 0xf2 };
-    bool memory = row->mod == MM || (row->mod == MA && below(m, 2));
+    static const uint8_t pp[] = { [PN] = 0, [P66] = 1, [PF3] = 2, [PF2] = 3 };
+    bool evex = row->map >= MAP_E0F, wide = m->p->code_bytes == 8;
+    unsigned map = row->map - (evex ? MAP_E0F : MAP_V0F) + 1u,
+             w = row->w == WX ? (unsigned)below(m, 2) : row->w;
+    unsigned vvvv = below(m, 2) ? 15 : (unsigned)below(m, 16);
+    unsigned rxb = wide ? (unsigned)below(m, evex ? 16 : 8) << (evex ? 4 : 5) : 0xf0;
+    byte(m, evex ? 0x62 : 0xc4);
+    byte(m, (evex ? rxb : rxb & 0xe0) | map);
+    if (!evex) {
+        byte(m, w << 7 | vvvv << 3 | (unsigned)below(m, 2) << 2 | pp[row->pfx]);
+        return;
+    }
+    byte(m, w << 7 | vvvv << 3 | 4 | pp[row->pfx]);
+    unsigned mask = below(m, 2) ? (unsigned)below(m, 8) : 0;
+    byte(m, (mask && !below(m, 3) ? 0x80u : 0) | (unsigned)below(m, 3) << 5 | (below(m, 4) ? 0 : 0x10u) |
+                (wide && !below(m, 4) ? 0 : 8u) | mask);
+}
+
+static void encode_old(struct maker *m, const struct insn_row *row, bool memory)
+{
+    static const uint8_t mandatory[] = {
+        [PX] = 0, [PN] = 0, [P66] = 0x66, [PF3] = 0xf3, [PF2] = 0xf2, [PNR] = 0
+    };
     unsigned prefix = row->pfx == PX || row->flags & IF_LOCK ? legacy_prefix(m, row, memory) : 0;
     if (prefix)
         byte(m, prefix);
@@ -325,6 +357,16 @@ static void encode(struct maker *m, const struct insn_row *row)
         byte(m, 0x0f);
     if (row->map >= MAP_0F38)
         byte(m, row->map == MAP_0F38 ? 0x38 : 0x3a);
+}
+
+/* The encoding of a row with a random rest; its length is the decoder's affair. */
+static void encode(struct maker *m, const struct insn_row *row)
+{
+    bool memory = row->mod == MM || (row->mod == MA && below(m, 2));
+    if (row->map >= MAP_V0F)
+        encode_vex(m, row);
+    else
+        encode_old(m, row, memory);
     byte(m, row->opcode + (row->flags & IF_PLUSR  ? (unsigned)below(m, 8)
                            : row->flags & IF_COND ? (unsigned)below(m, 16)
                                                   : 0));
@@ -343,7 +385,7 @@ static void encode(struct maker *m, const struct insn_row *row)
 
 static unsigned imm_bytes(const struct insn *in)
 {
-    unsigned n = in->id == INSN_ENTER ? 1 : 0;
+    unsigned n = in->id == INSN_ENTER || in->row->op4 == Ib || in->row->op4 == Lx ? 1 : 0;
     for (unsigned i = 0; i < 3; i++)
         if (in->op[i].kind == OPND_IMM && in->row->op[i] != I1)
             n += in->op[i].size;
@@ -352,7 +394,7 @@ static unsigned imm_bytes(const struct insn *in)
 
 static bool has_memory(const struct insn *in)
 {
-    return in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM;
+    return in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM || in->op[2].kind == OPND_MEM;
 }
 
 static bool is_offset(const struct insn *in)
@@ -373,7 +415,7 @@ static void aim(struct maker *m, const struct insn *in, uint8_t *code)
     } else if (mem->base != RSP) {
         mov_imm(m, mem->base, to - (uint64_t)mem->disp);
     }
-    if (mem->index < 16 && mem->index != mem->base && mem->index != RSP)
+    if (mem->index < 16 && !in->vsib && mem->index != mem->base && mem->index != RSP)
         mov_imm(m, mem->index, below(m, 4));
 }
 
@@ -410,7 +452,9 @@ static void emit_row(struct maker *m, unsigned now)
         row = pick_row(m);
         encode(m, row);
         m->n = begin;
-        bool good = insn_decode(&in, m->s->code + begin, 15, m->p->code_bytes) == DECODE_OK && in.row == row;
+        bool good = insn_decode_for(&in, m->s->code + begin, 15, m->p->code_bytes, m->p->features) ==
+                        DECODE_OK &&
+                    in.row == row;
         if (!good && !m->p->native && !below(m, 16)) { /* #UD is a result, too */
             m->n = begin + 3;
             return;

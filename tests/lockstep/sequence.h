@@ -28,6 +28,7 @@ void random_vector(struct random *r, uint8_t *out, unsigned bytes);
 struct place {
     unsigned code_bytes; /* 2, 4, 8 */
     bool supervisor;     /* privileged instructions may run, mode and tables may change */
+    uint64_t features;   /* FEATURE_BIT of the extensions that programs use; 0: none */
     bool native;         /* the host's own processor runs it, too: nothing that its kernel would see */
     uint64_t rip;        /* offset of the first byte in CS */
     uint64_t code;       /* offset of the first byte in DS, for stores to the code */

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "disasm.h"
+#include "host/host_cpu.h"
 #include "sequence.h"
 #include "states.h"
 
@@ -44,11 +45,19 @@ struct machine {
         steps; /* instructions begun in this program, faulting ones too: of the machine that runs singly */
 };
 
-static void machine_make(struct machine *m, const struct engine_ops *engine, const struct engine_config *cfg)
+/* `wide`: a processor with all extensions of the host's. */
+static void machine_make(struct machine *m, const struct engine_ops *engine, const struct engine_config *cfg,
+                         bool wide)
 {
     assert_int_equal(kit_setup(&m->state), 0);
     m->k = m->state;
     m->pristine = m->k->v->s;
+    if (wide) {
+        struct host_cpu_facts facts;
+        struct error e;
+        host_cpu_read(&facts);
+        assert_int_equal(model_init(&m->k->model, &facts, CPU_MODEL_HOST, true, 1, KIT_TSC_KHZ, &e), 0);
+    }
     kit_engine(m->k, engine, cfg);
 }
 
@@ -296,10 +305,15 @@ static void enter_protected16(struct kit *k, struct place *p, const struct world
     place16(k, p);
 }
 
+#define WIDE 8u /* of a variant: extensions, vectors above all */
+
 static const struct world worlds[] = {
     { "long64-user", 8, false, enter_long, 0 },
     { "long64-super", 8, true, enter_long, 0 },
     { "compat32-user", 4, false, enter_long, 0 },
+    { "wide64-user", 8, false, enter_long, WIDE },
+    { "wide64-super", 8, true, enter_long, WIDE },
+    { "wide32-user", 4, false, enter_long, WIDE },
     { "flat32-super", 4, true, enter_protected, 0 },
     { "paging32-user", 4, false, enter_protected, 1 },
     { "paging32-super", 4, true, enter_protected, 1 },
@@ -363,6 +377,24 @@ static void random_registers(struct vcpu_state *s, const struct place *p, struct
     s->fpu.mxcsr = 0x1f80 ^ (random_below(r, 8) ? 0u : (uint32_t)random_next(r) & 0xff80);
 }
 
+/* Upper parts are often zero, as VZEROUPPER leaves them. */
+static void random_vectors(struct kit *k, struct random *r)
+{
+    struct vcpu_state *s = &k->v->s;
+    s->cr4 |= CR4_OSXSAVE;
+    s->fpu.xcr0 = random_below(r, 6) ? k->model.xcr0 : k->model.xcr0 & 7;
+    if (random_below(r, 2))
+        random_vector(r, s->fpu.ymmh[0], sizeof(s->fpu.ymmh));
+    if (s->fpu.xcr0 & ~7ull && random_below(r, 2)) {
+        random_vector(r, s->fpu.zmmh[0], sizeof(s->fpu.zmmh));
+        random_vector(r, s->fpu.zmm16[0], sizeof(s->fpu.zmm16));
+        random_vector(r, (uint8_t *)s->fpu.k, sizeof(s->fpu.k));
+    }
+    if (s->fpu.xcr0 & ~7ull && random_below(r, 2)) /* whole registers, and a store, under masks */
+        for (unsigned i = 0; i < 8; i++)
+            s->fpu.k[i] = random_below(r, 2) ? ~0ull : random_next(r);
+}
+
 /* Puts a machine at the beginning of the program. */
 static void program_start(struct machine *m, const struct world *w, struct program *g)
 {
@@ -383,12 +415,15 @@ static void program_start(struct machine *m, const struct world *w, struct progr
     w->enter(k, &g->place, w, &r);
     if (g->place.entry && w->supervisor)
         g->place.table = g->place.data + (TABLE - DATA) + (uint64_t)(DATA >> 12) * g->place.entry;
+    g->place.features = w->variant & WIDE ? k->model.features : 0;
     sequence_make(&g->seq, &g->place, &r);
     fill_data(k, &r);
     fill_code(k, g, random_below(&r, 2) ? 0x90 : 0xcc);
     s->cr4 |= CR4_OSFXSR | (random_below(&r, 2) ? CR4_OSXMMEXCPT : 0);
     s->rip = g->place.rip;
     random_registers(s, &g->place, &r);
+    if (w->variant & WIDE)
+        random_vectors(k, &r);
     g->limit = random_below(&r, 8) ? 250 : 2500;
     g->nmi = random_below(&r, 8) ? 0 : 1 + random_below(&r, 120);
     vcpu_refresh(k->v);
@@ -541,8 +576,8 @@ static void count_step(void *ctx, const struct vcpu *v)
 
 static void pair_make(struct machine m[2], const struct batch *b)
 {
-    machine_make(&m[0], &interp_engine, NULL);
-    machine_make(&m[1], b->engine, &b->cfg);
+    machine_make(&m[0], &interp_engine, NULL, b->world->variant & WIDE);
+    machine_make(&m[1], b->engine, &b->cfg, b->world->variant & WIDE);
     interp_set_trace(m[0].k->v, count_step, &m[0]);
 }
 
@@ -636,7 +671,7 @@ static void print_way(const struct batch *b, unsigned n, uint64_t count)
 {
     struct machine m;
     struct program g = { .seed = program_seed(b, n) };
-    machine_make(&m, &interp_engine, NULL);
+    machine_make(&m, &interp_engine, NULL, b->world->variant & WIDE);
     program_start(&m, b->world, &g);
     uint64_t from = m.k->v->s.retired + (count > SHOWN ? count - SHOWN : 0);
     interp_set_trace(m.k->v, print_step, &from);
