@@ -124,6 +124,8 @@ static const struct state_field fields[] = {
     MAX(smi_blocked, 1),
     F(debug_pending),
     F(retired),
+    F(fault_at),
+    MAX(fault_row, FAULT_ROW_MAX),
 };
 
 static bool control_valid(const struct vcpu_state *s)

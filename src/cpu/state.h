@@ -156,9 +156,15 @@ struct vcpu_state {
     uint8_t shadow;      /* SHADOW_* in force for the next instruction */
     uint8_t nmi_pending, nmi_blocked, init_pending, sipi_pending, sipi_vector, smi_blocked;
     uint16_t debug_pending; /* DR6 bits of traps to be delivered before the next instruction */
-    /* Instructions retired since reset; each REP iteration is one, a faulting instruction none. */
-    uint64_t retired;
+    /* Instructions retired since reset; each REP iteration is one, a faulting instruction none, but for a long row of them
+     * (fault_row: so many, the last at the count fault_at). */
+    uint64_t retired, fault_at;
+    uint8_t fault_row;
 };
+
+/* After so many faults without an instruction between them each further one counts as an instruction: a handler that faults
+ * for ever must not stop a clock that follows the count. */
+#define FAULT_ROW_MAX 32u
 
 extern const struct state_class vcpu_state_class;
 

@@ -5,6 +5,7 @@ SUNDOG names the program (default: build/sundog). Waits are for text or for the 
 """
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,11 @@ LIMIT = int(os.environ.get("LIMIT", 60)) * SLOW
 FREESTANDING = ["-m32", "-march=i586", "-O1", "-ffreestanding", "-fno-pic", "-fno-pie", "-fno-stack-protector",
                 "-fno-asynchronous-unwind-tables", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none",
                 "-Wl,-z,noexecstack,--no-warn-rwx-segments"]
+
+# A job in the background of a script has these ignored, and so would have what is started here.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Ended:

@@ -589,6 +589,24 @@ static void a_request_stops_an_endless_loop(void **state)
     assert_int_equal(k->v->s.rip, CODE_AT);
 }
 
+GUEST_CODE(undefined, 64, "ud2");
+
+/* Nothing is ever retired, and yet the run ends: the same faults count for every engine. */
+static void a_handler_that_faults_for_ever(void **state)
+{
+    struct kit *k = *state;
+    kit_long(k, 0);
+    load_code(k, undefined);
+    kit_put64(k, HANDLER_AT + 16 * VEC_UD, kit_get64(k, CODE_AT));
+    kit_idt64(k, VEC_UD, G_CODE64, HANDLER_AT + 16 * VEC_UD, SYS_INT_GATE32, 0,
+              1); /* on a stack of its own */
+    for (uint64_t at = 1; at < 5000; at += 499) {
+        assert_int_equal(k->engine->run(k->v, at), EXIT_COUNT);
+        assert_int_equal(k->v->s.retired, at);
+    }
+    assert_int_equal(k->v->counters.exceptions_injected, 4991 + FAULT_ROW_MAX);
+}
+
 GUEST_CODE(stepping, 64, "mov eax, 1\n inc eax\n inc eax\n hlt");
 
 static void single_step_traps_after_each_instruction(void **state)
@@ -678,6 +696,7 @@ int main(void)
         TEST(real_mode_code),
         TEST(the_limit_of_the_code_segment),
         TEST(a_request_stops_an_endless_loop),
+        TEST(a_handler_that_faults_for_ever),
         TEST(single_step_traps_after_each_instruction),
         TEST(sti_holds_interrupts_for_one_instruction),
         TEST(a_software_interrupt_returns_behind_itself),

@@ -41,8 +41,6 @@ struct machine {
     void *state;
     struct kit *k;
     struct vcpu_state pristine;
-    unsigned
-        steps; /* instructions begun in this program, faulting ones too: of the machine that runs singly */
 };
 
 /* `wide`: a processor with all extensions of the host's. */
@@ -563,22 +561,14 @@ static uint64_t program_seed(const struct batch *b, unsigned n)
     return random_next(&r) | 1;
 }
 
-/* A handler whose first instruction faults goes on for ever and retires nothing, as on hardware. */
-#define STEPS_MAX 30000u
-
-static void count_step(void *ctx, const struct vcpu *v)
-{
-    struct machine *m = ctx;
-    (void)v;
-    if (++m->steps > STEPS_MAX)
-        vcpu_request(m->k->v, REQ_STOP);
-}
+/* Whoever is traced runs singly. */
+static void no_trace(void *ctx, const struct vcpu *v) { (void)ctx, (void)v; }
 
 static void pair_make(struct machine m[2], const struct batch *b)
 {
     machine_make(&m[0], &interp_engine, NULL, b->world->variant & WIDE);
     machine_make(&m[1], b->engine, &b->cfg, b->world->variant & WIDE);
-    interp_set_trace(m[0].k->v, count_step, &m[0]);
+    interp_set_trace(m[0].k->v, no_trace, NULL);
 }
 
 static void pair_end(struct machine m[2])
@@ -586,9 +576,6 @@ static void pair_end(struct machine m[2])
     machine_end(&m[0]);
     machine_end(&m[1]);
 }
-
-/* ENDLESS: the first never came back, the second has not been tried; the machines are of no more use. */
-enum outcome { SAME, DIFFERENT, ENDLESS };
 
 static bool code_changed(const struct machine *m, const struct program *g)
 {
@@ -607,28 +594,23 @@ static enum exit_cause run_one(struct machine *m, const struct batch *b, uint64_
     return program_run(m, g, count < g->limit ? count : g->limit, sliced && !whole ? &cuts : NULL);
 }
 
-/* Both run it. */
-static enum outcome run_pair(struct machine m[2], const struct batch *b, unsigned n, uint64_t count,
-                             struct program *g, struct verdict *v)
+/* Both run it; false: they differ. */
+static bool run_pair(struct machine m[2], const struct batch *b, unsigned n, uint64_t count,
+                     struct program *g, struct verdict *v)
 {
     uint64_t begin = m[0].k->v->s.retired;
-    m[0].steps = 0;
     g->seed = program_seed(b, n);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 2; i++)
         v->cause[i] = run_one(&m[i], b, count, g, i == 1);
-        if (v->cause[i] == EXIT_REQUEST)
-            return ENDLESS;
-    }
     if (!differ(m, v))
-        return SAME;
+        return true;
     /* A repeated instruction that overwrites itself goes on as it was fetched, as on the host, unless it is cut in the
      * middle: so the other one is cut, too. */
     if (!code_changed(&m[0], g))
-        return DIFFERENT;
-    m[0].steps = 0;
+        return false;
     m[0].k->v->s.retired = begin;
     v->cause[0] = run_one(&m[0], b, count, g, true);
-    return v->cause[0] == EXIT_REQUEST ? ENDLESS : differ(m, v) ? DIFFERENT : SAME;
+    return !differ(m, v);
 }
 
 /* --- a difference ---------------------------------------------------------------------------------------------------------- */
@@ -638,17 +620,12 @@ static bool again(const struct batch *b, unsigned first, unsigned n, uint64_t co
                   struct verdict *v)
 {
     struct machine m[2];
-    enum outcome outcome = SAME;
+    bool same = true;
     pair_make(m, b);
-    for (unsigned i = first; i <= n; i++) {
-        outcome = run_pair(m, b, i, i == n ? count : UINT64_MAX, g, v);
-        if (outcome == ENDLESS) {
-            pair_end(m);
-            pair_make(m, b);
-        }
-    }
+    for (unsigned i = first; i <= n; i++)
+        same = run_pair(m, b, i, i == n ? count : UINT64_MAX, g, v);
     pair_end(m);
-    return outcome == DIFFERENT;
+    return !same;
 }
 
 static void print_step(void *ctx, const struct vcpu *v)
@@ -736,13 +713,13 @@ static void run_batch(const struct batch *b, unsigned programs, struct tally_of 
     pair_make(m, b);
     for (unsigned n = 0; n < programs; n++) {
         v.accessed = 0;
-        enum outcome outcome = run_pair(m, b, n, UINT64_MAX, &g, &v);
+        bool same = run_pair(m, b, n, UINT64_MAX, &g, &v);
         t->programs++;
         t->accessed += v.accessed;
         t->ended += v.cause[0] != EXIT_COUNT;
-        if (outcome == SAME)
+        if (same)
             continue;
-        if (outcome == DIFFERENT && t->different++ < TOLD_MAX)
+        if (t->different++ < TOLD_MAX)
             tell(b, n);
         t->exceptions += m[0].k->v->counters.exceptions_injected;
         pair_end(m); /* whatever is different would show again and again */

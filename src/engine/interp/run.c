@@ -119,14 +119,27 @@ static void retreat(struct vcpu *v, struct interp *c)
     unlock_world(v);
 }
 
+/* Counts a long row of faults as instructions. */
+static void count_fault(struct vcpu_state *s)
+{
+    if (s->retired != s->fault_at)
+        s->fault_row = 0;
+    if (s->fault_row == FAULT_ROW_MAX)
+        s->retired++;
+    else
+        s->fault_row++;
+    s->fault_at = s->retired;
+}
+
 void interp_unwound(struct vcpu *v, int why)
 {
     struct interp *c = interp_of(v);
     retreat(v, c);
     c->alone = why == UNWIND_ALONE;
-    if (why == UNWIND_EXCEPTION)
+    if (why == UNWIND_EXCEPTION) {
+        count_fault(&v->s);
         cpu_deliver_exception(v);
-    else if (why == UNWIND_SHUTDOWN)
+    } else if (why == UNWIND_SHUTDOWN)
         v->s.activity = ACTIVITY_SHUTDOWN;
 }
 
