@@ -18,6 +18,8 @@
 /* DS, ES, SS usable for reads and writes, base 0, limit 4 GiB: no segment checks needed. */
 #define MODE_FLAT 0x100u
 #define MODE_STEP 0x200u /* TF, code breakpoints or a shadow: one instruction a block, with checks */
+/* 16-bit code, not flat: DS, ES, SS, FS, GS may be read and written at any 16-bit offset. */
+#define MODE_64K 0x400u
 #define MODE_KEY_MASK 0xfffu /* all of it */
 
 static inline unsigned mode_code_bytes(uint32_t mode) { return 2u << (mode & MODE_CODE_MASK); }

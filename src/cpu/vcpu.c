@@ -26,12 +26,24 @@ static bool code_breakpoints(uint64_t dr7)
     return false;
 }
 
+/* Does the segment's type allow the access? In real and virtual-8086 mode any does (`typed` false). */
+static bool seg_allows(const struct segment *s, bool write, bool typed)
+{
+    if ((s->attr & (SA_UNUSABLE | SA_P)) != SA_P)
+        return false;
+    return !typed || (write ? attr_writable(s->attr) : attr_readable(s->attr));
+}
+
 /* Any 32-bit offset is inside the segment, and its type allows the access. */
 static bool seg_is_flat(const struct segment *s, bool write, bool typed)
 {
-    if ((s->attr & (SA_UNUSABLE | SA_P)) != SA_P || s->limit != 0xffffffff || attr_expand_down(s->attr))
-        return false;
-    return !typed || (write ? attr_writable(s->attr) : attr_readable(s->attr));
+    return s->limit == 0xffffffff && !attr_expand_down(s->attr) && seg_allows(s, write, typed);
+}
+
+static bool seg_has_64k(const struct segment *s, bool typed)
+{
+    return s->limit >= 0xffff && !attr_expand_down(s->attr) && seg_allows(s, false, typed) &&
+           seg_allows(s, true, typed);
 }
 
 uint32_t vcpu_mode_key(const struct vcpu_state *s)
@@ -59,7 +71,10 @@ uint32_t vcpu_mode_key(const struct vcpu_state *s)
     for (unsigned i = 0; i < array_size(plain); i++)
         flat = flat && s->seg[plain[i]].base == 0 && seg_is_flat(&s->seg[plain[i]], true, typed) &&
                seg_is_flat(&s->seg[plain[i]], false, typed);
-    return key | (flat ? MODE_FLAT : 0);
+    bool all_64k = !flat && (key & MODE_CODE_MASK) == MODE_CODE16;
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        all_64k = all_64k && (i == SEG_CS || seg_has_64k(&s->seg[i], typed));
+    return key | (flat ? MODE_FLAT : 0) | (all_64k ? MODE_64K : 0);
 }
 
 /* --- what is derived ------------------------------------------------------------------------------------ */
@@ -67,17 +82,23 @@ uint32_t vcpu_mode_key(const struct vcpu_state *s)
 static void refresh_segments(struct vcpu *v)
 {
     if (vcpu_long64(v)) {
-        for (unsigned i = 0; i < SEG_COUNT; i++)
-            v->sf[i] = (struct seg_fast){ .base = i >= SEG_FS ? v->s.seg[i].base : 0,
-                                          .flat = { true, true } };
+        for (unsigned i = 0; i < SEG_COUNT; i++) {
+            v->sf[i].base = i >= SEG_FS ? v->s.seg[i].base : 0;
+            v->sf[i].flat[ACCESS_READ] = v->sf[i].flat[ACCESS_WRITE] = true;
+        }
         return;
     }
     bool typed = vcpu_protected(v);
     for (unsigned i = 0; i < SEG_COUNT; i++) {
         const struct segment *s = &v->s.seg[i];
+        bool down = attr_expand_down(s->attr);
+        int64_t end = !down ? s->limit + INT64_C(1) : s->attr & SA_DB ? INT64_C(1) << 32 : 0x10000;
         v->sf[i].base = s->base;
-        v->sf[i].flat[ACCESS_READ] = seg_is_flat(s, false, typed);
-        v->sf[i].flat[ACCESS_WRITE] = seg_is_flat(s, true, typed);
+        v->sf[i].low = down ? s->limit + INT64_C(1) : 0;
+        for (unsigned access = ACCESS_READ; access <= ACCESS_WRITE; access++) {
+            v->sf[i].flat[access] = seg_is_flat(s, access == ACCESS_WRITE, typed);
+            v->sf[i].end[access] = seg_allows(s, access == ACCESS_WRITE, typed) ? end : 0;
+        }
     }
 }
 

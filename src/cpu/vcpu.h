@@ -68,9 +68,11 @@ struct exception {
 
 /* Derived from a segment register for the fast path: refreshed by vcpu_refresh_segments(). In 64-bit mode
  * ES/CS/SS/DS have base 0 and everything is flat. `flat[ACCESS_READ/WRITE]`: any 32-bit (64-bit) offset
- * may be used without a limit or type check. */
+ * may be used without a limit or type check. Else [off, off + size) has to lie in [low, end[access]); an access of a kind
+ * that the type forbids finds end 0. Both are only kept outside 64-bit mode. */
 struct seg_fast {
     uint64_t base;
+    int64_t low, end[2];
     bool flat[2];
 };
 

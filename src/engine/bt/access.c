@@ -6,6 +6,12 @@
  *
  * So an access that crosses into another page, one that is not canonical and one whose translation is not cached
  * take the same way: the stub calls the fill gate; when that cannot help, the interpreter does the instruction.
+ *
+ * Outside 64-bit mode, where the segment is not plain, the address is an offset until it is checked:
+ *
+ *   T0 = offset, 16 or 32 bits; inside [low, end)? T0 += base; as above; T1 += T0, T0 -= base, T1 -= T0
+ *
+ * so that the distance is that between offset and host address, and later accesses of the group need no base.
  */
 #include "engine/bt/unit.h"
 
@@ -71,11 +77,12 @@ unsigned value_of(struct translation *t, unsigned guest, unsigned temp)
     return temp;
 }
 
-static struct amode segment_base(unsigned seg)
+static struct amode segment_field(unsigned seg, size_t field)
 {
-    return amode_at(H_RSP, VCPU_OFF(sf) + (int32_t)(seg * sizeof(struct seg_fast)) +
-                               (int32_t)offsetof(struct seg_fast, base));
+    return amode_at(H_RSP, VCPU_OFF(sf) + (int32_t)(seg * sizeof(struct seg_fast) + field));
 }
+
+struct amode segment_base(unsigned seg) { return segment_field(seg, offsetof(struct seg_fast, base)); }
 
 /* A check names the first and the last byte of a group of accesses by displacements from the same register: none of them may
  * leave 32 bits. */
@@ -85,15 +92,17 @@ static bool disp_is_far(int64_t disp)
     return disp > room || disp < -room;
 }
 
-/* T0 = a without index, plus the segment's base. */
+/* T0 = a without index, plus the segment's base; 64-bit code. */
 static void add_segment(struct translation *t, struct amode a, unsigned seg)
 {
     emit_load(&t->e, T1, segment_base(seg));
     t->delta_group = NO_GROUP;
     a.index = T1;
     a.scale = 0;
-    (t->plan.code64 ? emit_lea : emit_lea32)(&t->e, T0, a);
+    emit_lea(&t->e, T0, a);
 }
+
+void low_word(struct translation *t, unsigned reg) { emit_reg(&t->e, ENC_0F, 0xb7, reg, reg); }
 
 /* Base, index and displacement as a host operand, without a segment's base. */
 static struct amode plain_ea(struct translation *t, const struct mem_operand *m, unsigned end)
@@ -134,9 +143,8 @@ struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsig
 
 struct amode moffs_ea(struct translation *t, const struct insn *in)
 {
-    bool wide = t->plan.code64;
-    emit_mov_imm(&t->e, T0, wide ? (uint64_t)in->mem.disp : (uint32_t)in->mem.disp);
-    if (in->mem.seg >= SEG_FS)
+    emit_mov_imm(&t->e, T0, (uint64_t)in->mem.disp & mask_bytes(in->addrsize));
+    if (t->plan.code64 && in->mem.seg >= SEG_FS)
         add_segment(t, amode_at(T0, 0), in->mem.seg);
     return amode_at(T0, 0);
 }
@@ -144,13 +152,14 @@ struct amode moffs_ea(struct translation *t, const struct insn *in)
 struct amode ea_emit(struct translation *t, const struct insn *in, const struct mem_operand *m, unsigned end)
 {
     struct emitter *e = &t->e;
-    bool segment = m->seg >= SEG_FS, narrow = in->addrsize == 4;
     struct amode a = plain_ea(t, m, end);
-    if (narrow) {
+    if (in->addrsize < 8) {
         emit_lea32(e, T0, a);
+        if (in->addrsize == 2)
+            low_word(t, T0);
         a = amode_at(T0, 0);
     }
-    if (segment) {
+    if (t->plan.code64 && (m->seg == SEG_FS || m->seg == SEG_GS)) {
         if (a.index != H_NONE) {
             emit_lea(e, T0, a);
             a = amode_at(T0, 0);
@@ -281,15 +290,46 @@ static void check(struct translation *t, struct access *a, struct amode low, uns
     t->b->n.checks++;
 }
 
-/* Outside 64-bit mode: may the segment be used at any offset, without a look at limit and type? */
-static void flat_check(struct translation *t, unsigned seg, bool write)
+static void bail_if(struct translation *t, unsigned cond)
 {
-    struct amode flat = segment_base(seg);
-    flat.disp += (int32_t)(offsetof(struct seg_fast, flat) + write - offsetof(struct seg_fast, base));
+    stub_new(t, STUB_EXIT, emit_jcc(&t->e, cond, emit_exec(&t->e)))->info = exit_at(t, BT_BAIL, t->index);
+}
+
+/* T2 = off, of which 16 bits count: no byte of the span may wrap to the segment's start. */
+static void wrap_check(struct translation *t, struct amode off, unsigned span)
+{
+    if (span == 1 && !off.disp)
+        return;
+    emit_lea32(&t->e, T2, off);
+    emit_alu_imm(&t->e, 7, T2, 0x10000 - (int32_t)span, false);
+    bail_if(t, 7); /* ja */
+}
+
+/* Is [off, off + span) in the segment, and its type right? seg_linear_slow() in cpu/ says the same; beyond it the
+ * interpreter tells. */
+static void segment_check(struct translation *t, const struct access *a, struct amode off, unsigned span,
+                          bool write)
+{
+    struct emitter *e = &t->e;
     flags_away(t);
-    emit_mem(&t->e, 0, 0x80, 7, flat); /* cmp byte [flat], 0 */
-    emit_byte(&t->e, 0);
-    stub_new(t, STUB_EXIT, emit_jcc(&t->e, 4, emit_exec(&t->e)))->info = exit_at(t, BT_BAIL, t->index);
+    if (a->narrow) {
+        wrap_check(t, off, span);
+        if (t->key & MODE_64K && a->seg != SEG_CS)
+            return;
+    }
+    emit_lea(e, T2, off);
+    emit_load(e, T1, segment_field(a->seg, offsetof(struct seg_fast, end) + (write ? sizeof(int64_t) : 0)));
+    emit_reg(e, ENC_W, 0x2b, T1, T2); /* sub T1, T2 */
+    emit_mem(e, ENC_W, 0x2b, T2, segment_field(a->seg, offsetof(struct seg_fast, low)));
+    emit_alu_imm(e, 5, T1, (int32_t)span, true);
+    emit_reg(e, ENC_W, 0x0b, T1, T2); /* or T1, T2 */
+    bail_if(t, 8);                    /* js */
+}
+
+/* op r32, [the segment's base] */
+static void with_base(struct translation *t, unsigned opcode, unsigned reg, unsigned seg)
+{
+    emit_mem(&t->e, 0, opcode, reg, segment_base(seg));
 }
 
 struct amode group_slot(int group) { return amode_at(H_RSP, AREA_OFF(group) + 8 * group); }
@@ -320,8 +360,11 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
         read_first = g->read_first;
         slot = g->slot;
     }
-    if (a->seg && !t->plan.code64)
-        flat_check(t, a->seg, write);
+    bool checked = seg_checked(&t->plan, a->seg);
+    if (checked) {
+        segment_check(t, a, low, span, write);
+        with_base(t, 0x03, T0, a->seg); /* add */
+    }
     bool aligned = a->aligned;
     if (aligned && a->group != NO_GROUP && (a->at - t->plan.groups[a->group].low) % 16) {
         aligned =
@@ -331,6 +374,11 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
     check(t, a, low, span,
           span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0) |
               (aligned ? FILL_ALIGNED : 0) | (a->probe ? FILL_PROBE : 0));
+    if (checked) {
+        emit_reg(&t->e, ENC_W, 0x03, T1, T0);
+        with_base(t, 0x2b, T0, a->seg); /* sub */
+        emit_reg(&t->e, ENC_W, 0x2b, T1, T0);
+    }
     if (slot)
         emit_store(&t->e, group_slot(a->group), T1);
     t->delta_group = a->group;
@@ -427,7 +475,8 @@ static void far_stub(struct translation *t, const struct stub *s)
     if (counting(t) && s->rest)
         uncount(t, s->rest);
     /* The branch itself is left to the interpreter then; all behind it is uncounted already. */
-    far_jump_emit(t, s->far_target, 0, EXIT_INFO(BT_BAIL, t->plan.insns[s->index].off, 1));
+    far_jump_emit(t, s->far_target, t->plan.insns[s->index].in.opsize, 0,
+                  EXIT_INFO(BT_BAIL, t->plan.insns[s->index].off, 1));
 }
 
 static void count_stub(struct translation *t, const struct stub *s)

@@ -9,56 +9,104 @@
 #include "engine/bt/unit.h"
 
 static bool is64(const struct translation *t) { return t->plan.code64; }
-static int32_t word(const struct translation *t) { return is64(t) ? 8 : 4; }
+static bool flat_code(const struct translation *t) { return t->key & KEY_FLAT_CS; }
 
-static void load_word(struct translation *t, unsigned dst, struct amode m)
-{
-    (is64(t) ? emit_load : emit_load32)(&t->e, dst, m);
-}
+/* --- operands of 2, 4 or 8 bytes ------------------------------------------------------------------------------- */
 
-static void store_word(struct translation *t, struct amode m, unsigned src)
-{
-    (is64(t) ? emit_store : emit_store32)(&t->e, m, src);
-}
+static unsigned width(unsigned size) { return size == 8 ? ENC_W : size == 2 ? ENC_66 : 0; }
 
-static void lea_word(struct translation *t, unsigned dst, struct amode m)
+/* All of dst: the rest is 0. */
+static void load_size(struct translation *t, unsigned size, unsigned dst, struct amode m)
 {
-    if (is64(t))
-        emit_lea(&t->e, dst, m);
+    if (size == 2)
+        emit_mem(&t->e, ENC_0F, 0xb7, dst, m);
     else
-        emit_lea32(&t->e, dst, m);
+        emit_mem(&t->e, width(size), 0x8b, dst, m);
 }
 
+static void store_size(struct translation *t, unsigned size, struct amode m, unsigned src)
+{
+    emit_mem(&t->e, width(size), 0x89, src, m);
+}
+
+/* To a guest's register: 2 bytes leave the rest as it is. */
+static void set_guest(struct translation *t, unsigned size, unsigned guest, unsigned src)
+{
+    unsigned h = host_of(guest);
+    if (h == H_NONE)
+        emit_mem(&t->e, size == 2 ? ENC_66 : ENC_W, 0x89, src, at_gpr(guest));
+    else
+        emit_reg(&t->e, width(size), 0x8b, h, src);
+}
+
+/* --- the stack ----------------------------------------------------------------------------------------------------- */
+
+/* RSP, ESP or SP += by; flags stay. */
 static void adjust_rsp(struct translation *t, int32_t by)
 {
     if (by)
-        lea_word(t, GUEST_RSP, amode_at(GUEST_RSP, by));
+        emit_mem(&t->e, width(t->plan.sp_bytes), 0x8d, GUEST_RSP, amode_at(GUEST_RSP, by));
 }
 
-/* The guest address base + disp for a stack access; a 32-bit one wraps, in T0. */
+/* dst = base + disp, as wide as the stack pointer. */
+static void stack_offset(struct translation *t, unsigned dst, unsigned base, int32_t disp)
+{
+    (is64(t) ? emit_lea : emit_lea32)(&t->e, dst, amode_at(base, disp));
+    if (t->plan.sp_bytes == 2)
+        low_word(t, dst);
+}
+
+/* The guest address base + disp for a stack access; a narrower one wraps, in T0. */
 static struct amode stack_ea(struct translation *t, unsigned base, int32_t disp)
 {
     if (is64(t))
         return amode_at(base, disp);
-    emit_lea32(&t->e, T0, amode_at(base, disp));
+    stack_offset(t, T0, base, disp);
     return amode_at(T0, 0);
+}
+
+static struct amode push_ea(struct translation *t, const struct planned *p)
+{
+    return stack_ea(t, GUEST_RSP, -(int32_t)p->stack.size);
+}
+
+/* T1 = distance of the stack's group again. */
+static void reload_stack_group(struct translation *t, struct planned *p)
+{
+    if (t->delta_group == p->stack.group)
+        return;
+    struct access again = p->stack;
+    again.first = false;
+    access_emit(t, &again, amode_at(GUEST_RSP, 0));
+}
+
+/* T2 = host address of what is pushed, whose access was checked; T0 stays. */
+static void push_slot(struct translation *t, struct planned *p)
+{
+    reload_stack_group(t, p);
+    stack_offset(t, T2, GUEST_RSP, -(int32_t)p->stack.size);
+    emit_lea(&t->e, T2, (struct amode){ T2, T1, 0, 0 });
 }
 
 /* --- the jump table ------------------------------------------------------------------------------------------ */
 
-static void return_address(struct translation *t, unsigned dst, unsigned end)
+/* dst = rip at offset `end` of the page; flags stay. */
+static void return_address(struct translation *t, unsigned dst, int64_t end)
 {
-    emit_load(&t->e, dst, AT_AREA(page));
-    lea_word(t, dst, amode_at(dst, (int32_t)end));
+    if (flat_code(t))
+        emit_load(&t->e, dst, AT_AREA(page));
+    else
+        emit_load(&t->e, dst, AT_AREA(ip_page));
+    (is64(t) ? emit_lea : emit_lea32)(&t->e, dst, amode_at(dst, (int32_t)end));
 }
 
-/* The return address goes to the host address in call_slot; T0 and T1 stay. */
-static void push_return(struct translation *t, unsigned end)
+/* The return address of `call` goes to the host address in call_slot; T0 and T1 stay. */
+static void push_return(struct translation *t, const struct planned *call)
 {
     emit_store(&t->e, AT_AREA(exit_lin), T0);
-    return_address(t, T0, end);
+    return_address(t, T0, call->end);
     emit_load(&t->e, T2, AT_AREA(call_slot));
-    store_word(t, amode_at(T2, 0), T0);
+    store_size(t, call->stack.size, amode_at(T2, 0), T0);
     emit_load(&t->e, T0, AT_AREA(exit_lin));
 }
 
@@ -90,16 +138,36 @@ static void missing(struct translation *t, uint8_t *from, uint64_t again, uint32
     s->info = miss;
 }
 
-/* T0: linear address of the target. State S. `push`: the return address' offset in the page, 0: none. */
-static void jump_table_emit(struct translation *t, int32_t adjust, unsigned push, uint32_t miss)
+/* T0 = linear address of rip = T0. State S. */
+static void to_linear(struct translation *t)
+{
+    if (!flat_code(t))
+        emit_mem(&t->e, 0, 0x03, T0, segment_base(SEG_CS));
+}
+
+/* T0 = linear address of page offset `to`; a target's rip is cut to `size` bytes. State S. */
+static void linear_of(struct translation *t, int64_t to, unsigned size)
+{
+    if (size > 2) {
+        emit_load(&t->e, T0, AT_AREA(page));
+        (is64(t) ? emit_lea : emit_lea32)(&t->e, T0, amode_at(T0, (int32_t)to));
+        return;
+    }
+    return_address(t, T0, to);
+    low_word(t, T0);
+    to_linear(t);
+}
+
+/* T0: linear address of the target. State S. `call`: its return address is pushed; NULL: none is. */
+static void jump_table_emit(struct translation *t, int32_t adjust, const struct planned *call, uint32_t miss)
 {
     struct emitter *e = &t->e;
     uint64_t again = emit_exec(e);
     uint8_t *from;
     if (pass_on(t->b, ENGINE_PASS_INDIRECT)) {
         from = slot_emit(t, T1);
-        if (push)
-            push_return(t, push);
+        if (call)
+            push_return(t, call);
         adjust_rsp(t, adjust);
         jump_by_slot(t, T1);
     } else {
@@ -108,15 +176,12 @@ static void jump_table_emit(struct translation *t, int32_t adjust, unsigned push
     missing(t, from, again, miss);
 }
 
-void far_jump_emit(struct translation *t, int64_t to, int32_t adjust, uint32_t miss)
+void far_jump_emit(struct translation *t, int64_t to, unsigned size, int32_t adjust, uint32_t miss)
 {
     flags_to_s(t);
-    emit_load(&t->e, T0, AT_AREA(page));
-    lea_word(t, T0, amode_at(T0, (int32_t)to));
-    jump_table_emit(t, adjust, 0, miss);
+    linear_of(t, to, size);
+    jump_table_emit(t, adjust, NULL, miss);
 }
-
-static bool on_page(int64_t to) { return to >= 0 && to < (int64_t)PAGE_SIZE; }
 
 /* A jump backward closes a loop: a request must be seen in it. */
 static void poll_for(struct translation *t, int64_t to)
@@ -139,24 +204,23 @@ static void link_to(struct translation *t, uint8_t *from, int64_t to, unsigned r
 
 static unsigned rest_after(const struct translation *t) { return t->unit->insns - t->index - 1u; }
 
-static int64_t target_of(const struct planned *p) { return p->end + (int64_t)p->in.imm; }
-
 /* The interpreter does this instruction. */
 static void leave_here(struct translation *t)
 {
     stub_new(t, STUB_EXIT, emit_jmp(&t->e, emit_exec(&t->e)))->info = exit_at(t, BT_BAIL, t->index);
 }
 
-static void jump_to(struct translation *t, int64_t to, int32_t adjust)
+static void jump_to(struct translation *t, const struct planned *p, int32_t adjust)
 {
-    if (on_page(to)) {
+    int64_t to = jump_target(p);
+    if (jump_stays(&t->plan, p)) {
         poll_for(t, to);
         if (t->state == FLAGS_R)
             flags_to_e(t);
         adjust_rsp(t, adjust);
         link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, 0);
     } else if (to == (int32_t)to) {
-        far_jump_emit(t, to, adjust, exit_at(t, BT_BAIL, t->index));
+        far_jump_emit(t, to, p->in.opsize, adjust, exit_at(t, BT_BAIL, t->index));
     } else {
         leave_here(t);
     }
@@ -164,26 +228,88 @@ static void jump_to(struct translation *t, int64_t to, int32_t adjust)
 
 void fall_through_emit(struct translation *t, unsigned to, unsigned rest)
 {
-    if (on_page(to)) {
+    if (in_window(&t->plan, to)) {
         if (t->state == FLAGS_R)
             flags_to_e(t);
         link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, rest);
     } else
-        far_jump_emit(t, to, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
+        far_jump_emit(t, to, FALL_THROUGH, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
+}
+
+/* --- Jcc, LOOP, JCXZ --------------------------------------------------------------------------------------------- */
+
+/* jrcxz, or jecxz: to where over_end() is called. Returns the displacement byte. */
+static uint8_t *jump_if_no_count(struct translation *t, bool wide)
+{
+    if (!wide)
+        emit_byte(&t->e, 0x67);
+    emit_byte(&t->e, 0xe3);
+    emit_byte(&t->e, 0);
+    return t->e.at - 1;
+}
+
+static void over_end(struct translation *t, uint8_t *field)
+{
+    if (!t->e.full)
+        *field = (uint8_t)(t->e.at - field - 1);
+}
+
+/* The jump taken when RCX, ECX or CX is not 0, or (JCXZ) is; no flag is touched. CX needs RCX put by: T2. */
+static uint8_t *loop_emit_jump(struct translation *t, const struct planned *p, uint64_t target)
+{
+    struct emitter *e = &t->e;
+    unsigned id = p->in.id, bytes = p->in.addrsize;
+    if (id != INSN_JCXZ)
+        emit_mem(e, width(bytes), 0x8d, H_RCX, amode_at(H_RCX, -1)); /* lea */
+    if (bytes == 2) {
+        emit_mov(e, T2, H_RCX);
+        low_word(t, H_RCX);
+    }
+    uint8_t *zero = jump_if_no_count(t, bytes == 8), *over, *from;
+    if (bytes == 2)
+        emit_mov(e, H_RCX, T2);
+    if (id == INSN_JCXZ) {
+        over = emit_jmp(e, emit_exec(e));
+        over_end(t, zero);
+        if (bytes == 2)
+            emit_mov(e, H_RCX, T2);
+        from = emit_jmp(e, target);
+        emit_patch(e, over, emit_exec(e));
+        return from;
+    }
+    from = id == INSN_LOOP ? emit_jmp(e, target) : emit_jcc(e, id == INSN_LOOPE ? 4 : 5, target);
+    if (bytes == 2) {
+        over = id == INSN_LOOP ? NULL : emit_jmp(e, emit_exec(e));
+        over_end(t, zero);
+        emit_mov(e, H_RCX, T2);
+        if (over)
+            emit_patch(e, over, emit_exec(e));
+    } else {
+        over_end(t, zero);
+    }
+    return from;
+}
+
+uint8_t *conditional_emit(struct translation *t, const struct planned *p, uint64_t target)
+{
+    return p->how == HOW_LOOP ? loop_emit_jump(t, p, target) : emit_jcc(&t->e, p->in.cond, target);
 }
 
 static void jcc_emit(struct translation *t, struct planned *p)
 {
-    int64_t to = target_of(p);
+    int64_t to = jump_target(p);
     flags_to_e(t);
-    if (to == t->plan.start && t->loops && loop_back(t, p))
+    if (t->recipe.inputs & p->fx.gpr_written)
+        t->recipe.kind = RECIPE_NONE;
+    bool stays = jump_stays(&t->plan, p);
+    if (stays && to == t->plan.start && t->loops && loop_back(t, p))
         return;
-    if (on_page(to)) {
+    if (stays) {
         poll_for(t, to);
-        link_to(t, emit_jcc(&t->e, p->in.cond, emit_exec(&t->e)), to, rest_after(t));
+        link_to(t, conditional_emit(t, p, emit_exec(&t->e)), to, rest_after(t));
         return;
     }
-    uint8_t *from = emit_jcc(&t->e, p->in.cond, emit_exec(&t->e));
+    uint8_t *from = conditional_emit(t, p, emit_exec(&t->e));
     if (to != (int32_t)to) {
         stub_new(t, STUB_EXIT, from)->info = exit_at(t, BT_BAIL, t->index);
         return;
@@ -206,7 +332,7 @@ static void far_call_emit(struct translation *t, struct planned *p, int32_t dist
     uint8_t *from;
     if (pass_on(t->b, ENGINE_PASS_INDIRECT)) {
         emit_load(e, T0, AT_AREA(page));
-        emit_lea(e, T0, amode_at(T0, (int32_t)target_of(p)));
+        emit_lea(e, T0, amode_at(T0, (int32_t)jump_target(p)));
         from = slot_emit(t, T2);
         emit_lea(e, T0, amode_at(T0, -distance));
         emit_store(e, host, T0);
@@ -219,126 +345,151 @@ static void far_call_emit(struct translation *t, struct planned *p, int32_t dist
     missing(t, from, again, exit_at(t, BT_BAIL, t->index));
 }
 
+/* Once the target, T0, is found, the return address is pushed. */
+static void call_when_found(struct translation *t, struct planned *p)
+{
+    push_slot(t, p);
+    emit_store(&t->e, AT_AREA(call_slot), T2);
+    jump_table_emit(t, -(int32_t)p->stack.size, p, exit_at(t, BT_BAIL, t->index));
+}
+
 static void call_emit(struct translation *t, struct planned *p)
 {
-    int64_t to = target_of(p), distance = to - p->end;
-    if (is64(t) && !on_page(to)) {
+    int64_t to = jump_target(p), distance = to - p->end;
+    bool stays = jump_stays(&t->plan, p);
+    if (is64(t) && !stays) {
         if (to == (int32_t)to && -distance == (int32_t)-distance)
             far_call_emit(t, p, (int32_t)distance);
         else
             leave_here(t);
         return;
     }
-    struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
+    struct amode host = access_emit(t, &p->stack, push_ea(t, p));
+    if (!stays && !flat_code(t)) {
+        flags_to_s(t);
+        linear_of(t, to, p->in.opsize);
+        call_when_found(t, p);
+        return;
+    }
     return_address(t, T2, p->end);
-    store_word(t, host, T2);
-    jump_to(t, to, -word(t));
+    store_size(t, p->stack.size, host, T2);
+    jump_to(t, p, -(int32_t)p->stack.size);
 }
 
 /* The target of an indirect jump to T0. */
 static void indirect_target(struct translation *t, struct planned *p)
 {
+    unsigned size = p->in.opsize;
     if (p->mem.used)
-        load_word(t, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
+        load_size(t, size, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
     else if (is64(t))
         emit_mov(&t->e, T0, value_of(t, p->in.op[0].reg, T0));
-    else
+    else if (size == 4)
         emit_mov32(&t->e, T0, value_of(t, p->in.op[0].reg, T0));
-}
-
-/* T1 = distance of the stack's group again. */
-static void reload_stack_group(struct translation *t, struct planned *p)
-{
-    struct access again = p->stack;
-    again.first = false;
-    access_emit(t, &again, amode_at(GUEST_RSP, 0));
+    else
+        emit_reg(&t->e, ENC_0F, 0xb7, T0, value_of(t, p->in.op[0].reg, T0));
 }
 
 static void call_ind_emit(struct translation *t, struct planned *p)
 {
-    access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
+    access_emit(t, &p->stack, push_ea(t, p));
     indirect_target(t, p);
-    if (t->delta_group != p->stack.group)
-        reload_stack_group(t, p);
     flags_to_s(t);
-    lea_word(t, T2, amode_at(GUEST_RSP, -word(t)));
-    emit_lea(&t->e, T2, (struct amode){ T2, T1, 0, 0 });
-    emit_store(&t->e, AT_AREA(call_slot), T2);
-    jump_table_emit(t, -word(t), p->end, exit_at(t, BT_BAIL, t->index));
+    to_linear(t);
+    call_when_found(t, p);
 }
 
 static void ret_emit(struct translation *t, struct planned *p)
 {
     struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, 0));
-    load_word(t, T0, host);
+    load_size(t, p->stack.size, T0, host);
     flags_to_s(t);
+    to_linear(t);
     int32_t drop = p->in.op[0].kind == OPND_IMM ? (int32_t)p->in.imm : 0;
-    jump_table_emit(t, word(t) + drop, 0, exit_at(t, BT_BAIL, t->index));
+    jump_table_emit(t, p->stack.size + drop, NULL, exit_at(t, BT_BAIL, t->index));
 }
 
 static void jmp_ind_emit(struct translation *t, struct planned *p)
 {
     indirect_target(t, p);
     flags_to_s(t);
-    jump_table_emit(t, 0, 0, exit_at(t, BT_BAIL, t->index));
+    to_linear(t);
+    jump_table_emit(t, 0, NULL, exit_at(t, BT_BAIL, t->index));
 }
 
 /* --- PUSH, POP, LEAVE ---------------------------------------------------------------------------------------------- */
 
 static void push_mem(struct translation *t, struct planned *p)
 {
-    access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
-    load_word(t, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
-    if (t->delta_group != p->stack.group)
-        reload_stack_group(t, p);
-    lea_word(t, T2, amode_at(GUEST_RSP, -word(t)));
-    store_word(t, (struct amode){ T2, T1, 0, 0 }, T0);
-    adjust_rsp(t, -word(t));
+    access_emit(t, &p->stack, push_ea(t, p));
+    load_size(t, p->stack.size, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
+    push_slot(t, p);
+    store_size(t, p->stack.size, amode_at(T2, 0), T0);
+    adjust_rsp(t, -(int32_t)p->stack.size);
 }
 
 static void push_emit(struct translation *t, struct planned *p)
 {
     const struct operand *o = &p->in.op[0];
+    unsigned size = p->stack.size;
     if (p->mem.used) {
         push_mem(t, p);
         return;
     }
-    struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -word(t)));
+    struct amode host = access_emit(t, &p->stack, push_ea(t, p));
     if (o->kind == OPND_IMM) {
-        emit_mem(&t->e, is64(t) ? ENC_W : 0, 0xc7, 0, host);
-        emit_imm(&t->e, p->in.imm, 4);
+        emit_mem(&t->e, width(size), 0xc7, 0, host);
+        emit_imm(&t->e, p->in.imm, size == 2 ? 2 : 4);
     } else {
-        store_word(t, host, value_of(t, o->reg, T2));
+        store_size(t, size, host, value_of(t, o->reg, T2));
     }
-    adjust_rsp(t, -word(t));
+    adjust_rsp(t, -(int32_t)size);
+}
+
+/* The selector, zero-extended. */
+static void push_seg_emit(struct translation *t, struct planned *p)
+{
+    struct amode host = access_emit(t, &p->stack, push_ea(t, p));
+    unsigned seg = p->in.op[0].reg;
+    emit_mem(&t->e, ENC_0F, 0xb7, T2,
+             amode_at(H_RSP, VCPU_OFF(s.seg) +
+                                 (int32_t)(seg * sizeof(struct segment) + offsetof(struct segment, sel))));
+    store_size(t, p->stack.size, host, T2);
+    adjust_rsp(t, -(int32_t)p->stack.size);
 }
 
 static void pushf_emit(struct translation *t, struct planned *p)
 {
-    struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, -8));
+    access_emit(t, &p->stack, push_ea(t, p));
     flags_to_s(t);
     pushf_value_emit(t);
-    emit_store(&t->e, host, T0);
-    adjust_rsp(t, -8);
+    push_slot(t, p);
+    store_size(t, p->stack.size, amode_at(T2, 0), T0);
+    adjust_rsp(t, -(int32_t)p->stack.size);
 }
 
+/* POP to the stack pointer: the value wins over the step, as far as it reaches. */
 static void pop_emit(struct translation *t, struct planned *p)
 {
-    unsigned reg = p->in.op[0].reg, h = host_of(reg);
+    unsigned reg = p->in.op[0].reg, h = host_of(reg), size = p->stack.size;
     struct amode host = access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, 0));
-    load_word(t, h == H_NONE ? T2 : h, host);
-    if (h == H_NONE)
-        emit_store(&t->e, at_gpr(reg), T2);
-    if (reg != RSP)
-        adjust_rsp(t, word(t));
+    if (size > 2 && h != H_NONE && reg != RSP) {
+        load_size(t, size, h, host);
+        adjust_rsp(t, (int32_t)size);
+        return;
+    }
+    load_size(t, size, T2, host);
+    adjust_rsp(t, (int32_t)size);
+    set_guest(t, size, reg, T2);
 }
 
 static void leave_emit(struct translation *t, struct planned *p)
 {
+    unsigned size = p->stack.size;
     struct amode host = access_emit(t, &p->stack, stack_ea(t, H_RBP, 0));
-    load_word(t, T2, host);
-    lea_word(t, GUEST_RSP, amode_at(H_RBP, word(t)));
-    emit_mov(&t->e, H_RBP, T2);
+    load_size(t, size, T2, host);
+    emit_mem(&t->e, width(t->plan.sp_bytes), 0x8d, GUEST_RSP, amode_at(H_RBP, (int32_t)size));
+    set_guest(t, size, RBP, T2);
 }
 
 void branch_emit(struct translation *t, struct planned *p)
@@ -351,9 +502,11 @@ void branch_emit(struct translation *t, struct planned *p)
     case HOW_CALL: call_emit(t, p); break;
     case HOW_CALL_IND: call_ind_emit(t, p); break;
     case HOW_RET: ret_emit(t, p); break;
-    case HOW_JMP: jump_to(t, target_of(p), 0); break;
+    case HOW_PUSH_SEG: push_seg_emit(t, p); break;
+    case HOW_JMP: jump_to(t, p, 0); break;
     case HOW_JMP_IND: jmp_ind_emit(t, p); break;
-    case HOW_JCC: jcc_emit(t, p); break;
+    case HOW_JCC:
+    case HOW_LOOP: jcc_emit(t, p); break;
     default: break;
     }
 }

@@ -41,11 +41,14 @@ struct bt_jump {
 };
 #define USER_JUMPS_BITS 11
 #define KERNEL_JUMPS_BITS 13 /* few contexts that last, with much code */
+#define CODE16_JUMPS_BITS 10 /* a context for each code segment, with little */
 #define JUMPS_MAX (1u << KERNEL_JUMPS_BITS)
 #define JUMP_HASH 0x9e3779b1u
 
 static inline unsigned jump_bits(uint32_t key)
 {
+    if ((key & MODE_CODE_MASK) == MODE_CODE16)
+        return CODE16_JUMPS_BITS;
     return mode_cpl(key) == 3 ? USER_JUMPS_BITS : KERNEL_JUMPS_BITS;
 }
 
@@ -59,20 +62,35 @@ static inline unsigned jump_slot(uint64_t lin, uint32_t key)
 static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 
 /* A translation's mode: v->mode, and what else its code depends on. */
-#define KEY_INDEX_SHIFT 12 /* enum mmu_index */
-#define KEY_COUNT BIT(16)  /* retired instructions are counted */
-#define KEY_SSE BIT(17)    /* SSE instructions may run */
-#define KEY_FPX BIT(18)    /* no SIMD floating-point exception is unmasked */
-#define KEY_FLAT_CS BIT(19)
+#define KEY_INDEX_SHIFT 12   /* enum mmu_index */
+#define KEY_COUNT BIT(16)    /* retired instructions are counted */
+#define KEY_SSE BIT(17)      /* SSE instructions may run */
+#define KEY_FPX BIT(18)      /* no SIMD floating-point exception is unmasked */
+#define KEY_FLAT_CS BIT(19)  /* rip is the linear address, and none is beyond CS's limit */
 #define KEY_X87 BIT(21)      /* x87 and MMX instructions may run, and none raises an exception */
 #define KEY_AVX BIT(22)      /* VEX instructions on vector registers may run */
 #define KEY_AVX512 BIT(23)   /* EVEX and opmask instructions may run */
 #define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
 
+/*
+ * The part of a page that CS reaches: offsets [low, high). Units end there, and jump directly only to what is inside.
+ * Without KEY_FLAT_CS a unit is found by this, too: CS's limit is then known to hold without a look, and addresses on
+ * the page are offsets in CS plus a constant. 16-bit code beyond 64 KiB is outside; the interpreter runs it.
+ */
+struct bt_window {
+    uint16_t low, high;
+};
+static inline bool window_has(struct bt_window w, uint64_t lin)
+{
+    return (lin & PAGE_OFFSET_MASK) >= w.low && (lin & PAGE_OFFSET_MASK) < w.high;
+}
+
+/* Its jump table only holds targets that CS reaches: to find one there is to have checked the limit. */
 #define CONTEXTS 16u
 struct bt_context {
     uint64_t epoch; /* mmu.flush_epoch */
     uint32_t key;
+    uint32_t cs_base, cs_limit; /* without KEY_FLAT_CS; else 0 */
     bool used;
     struct bt_jump *jumps;
 };
@@ -102,6 +120,7 @@ enum simd_level {
 struct bt_area {
     void *host_sp;         /* C's stack pointer while generated code runs */
     uint64_t page;         /* linear address of the running unit's page */
+    uint64_t ip_page;      /* the same as an offset in CS; only without KEY_FLAT_CS */
     struct bt_jump *jumps; /* of the present context */
     int64_t left;          /* counting: instructions until until_count */
     uint64_t exit_lin;
@@ -164,10 +183,12 @@ enum bt_exit_kind {
 /* --- units ------------------------------------------------------------------------------------------------- */
 
 #define UNIT_INSNS 64u
+#define INSN_MAX 15u /* bytes of an instruction */
 
 struct bt_unit {
-    const uint8_t *host; /* first guest byte, with key: what it is found by */
+    const uint8_t *host; /* first guest byte, with key and window: what it is found by */
     uint32_t key;
+    struct bt_window window;
     uint32_t version; /* of the page's code when it was translated */
     const _Atomic uint32_t *live;
     struct bt_unit *hash_next, *page_next;
@@ -305,6 +326,12 @@ static inline unsigned bt_lesson_slot(const uint8_t *code)
     return (unsigned)((uint64_t)(uintptr_t)code * 0x9e3779b97f4a7c15ull >> (64 - HEAT_BITS));
 }
 
+/* rip at a linear address. CS's base is 0 in 64-bit mode. */
+static inline uint64_t bt_rip(const struct vcpu *v, uint64_t lin)
+{
+    return (lin - v->sf[SEG_CS].base) & v->lin_mask;
+}
+
 static inline struct bt *bt_of(struct vcpu *v) { return bt_area(v)->bt; }
 
 static inline struct emitter bt_emitter(const struct bt *b)
@@ -329,8 +356,8 @@ void bt_cache_free(struct bt *b);
 /* Forgets every unit. */
 void bt_cache_flush(struct bt *b);
 /* The unit for these bytes that still is what memory holds, or NULL. */
-struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key);
-/* The one of an instruction that goes on at host2. */
+struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
+/* The one of an instruction that goes on at host2, both pages in reach as a whole. */
 struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key);
 void bt_cache_add(struct bt *b, struct bt_unit *u);
 /* Is it still what memory holds? */
@@ -403,6 +430,8 @@ void bt_trace_close(struct bt *b);
 bool bt_mode_possible(const struct vcpu *v);
 /* The context of the present address space and mode; its jump table becomes the one that generated code uses. */
 struct bt_context *bt_context_now(struct bt *b);
+/* What CS reaches of the page of `lin` in a context. */
+struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin);
 
 /* --- system.c: instructions done by calling out ----------------------------------------------------------------- */
 #define CALL_STRIDE (sizeof(struct bt_call) + sizeof(struct block) + 2 * sizeof(struct op))
@@ -421,6 +450,7 @@ struct bt_code {
     const uint8_t *host;
     gpa addr;
     struct page *page;
+    struct bt_window window;
 };
 /* Translates at CS:rip; NULL when the cache is full (`*full`), or the unit would be too long. */
 struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key, bool *full);

@@ -101,10 +101,11 @@ bool bt_unit_fresh(const struct bt_unit *u)
            (!u->live2 || atomic_load_explicit(u->live2, memory_order_acquire) == u->version2);
 }
 
-struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key)
+struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
 {
     for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
-        if (u->host == host && u->key == key) {
+        if (u->host == host && u->key == key && u->window.low == window.low &&
+            u->window.high == window.high) {
             if (bt_unit_fresh(u))
                 return u;
             bt_cache_drop_page(b, host);

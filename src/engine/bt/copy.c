@@ -87,7 +87,8 @@ static unsigned encoding_of(const struct insn *in)
     };
     unsigned enc = maps[in->row->map] | mandatory[in->row->pfx];
     bool integer = !(in->row->flags & (IF_SSE | IF_MMX));
-    if (integer && in->opsize == 2)
+    bool sized = in->row->pfx != PN && in->row->pfx != P66; /* 66 is the operand size */
+    if (integer && sized && in->opsize == 2)
         enc |= ENC_66;
     if (in->rex & 8 || (integer && in->opsize == 8 && !(in->row->flags & IF_BYTE)))
         enc |= ENC_W;
@@ -317,6 +318,11 @@ void lea_emit(struct translation *t, struct planned *p)
     m.seg = 0;
     struct amode a = lea_amode(t, &m, p->end);
     unsigned h = host_of(in->op[0].reg), dst = h == H_NONE ? T2 : h;
+    if (in->addrsize == 2 && in->opsize == 4) { /* the rest is 0 */
+        emit_lea32(&t->e, T0, a);
+        emit_reg(&t->e, ENC_0F, 0xb7, dst, T0);
+        return;
+    }
     bool wide = in->opsize == 8 && in->addrsize == 8;
     if (in->opsize == 2) {
         if (h == H_NONE)

@@ -33,6 +33,8 @@ static const uint8_t how_by_id[INSN_ID_COUNT] = {
     [INSN_LEA] = HOW_LEA, [INSN_PUSH] = HOW_PUSH, [INSN_POP] = HOW_POP, [INSN_LEAVE] = HOW_LEAVE,
     [INSN_CALL] = HOW_CALL, [INSN_CALL_IND] = HOW_CALL_IND, [INSN_RET] = HOW_RET,
     [INSN_JMP] = HOW_JMP, [INSN_JMP_IND] = HOW_JMP_IND, [INSN_JCC] = HOW_JCC,
+    [INSN_LOOP] = HOW_LOOP, [INSN_LOOPE] = HOW_LOOP, [INSN_LOOPNE] = HOW_LOOP, [INSN_JCXZ] = HOW_LOOP,
+    [INSN_PUSH_SEG] = HOW_PUSH_SEG,
 };
 /* clang-format on */
 
@@ -41,15 +43,14 @@ static bool has_mem(const struct insn *in)
     return in->op[0].kind == OPND_MEM || in->op[1].kind == OPND_MEM || in->op[2].kind == OPND_MEM;
 }
 
-static bool mem_possible(const struct insn *in)
-{
-    return in->addrsize >= 4 && in->mem.disp == (int32_t)in->mem.disp;
-}
+static bool mem_possible(const struct insn *in) { return in->mem.disp == (int32_t)in->mem.disp; }
 
 /* The segment as far as it matters: its base, and outside 64-bit mode its limit and type. */
 static uint8_t segment_that_matters(unsigned seg, uint32_t key)
 {
-    return seg >= SEG_FS || (seg == SEG_CS && !key_code64(key)) ? (uint8_t)seg : 0;
+    if (key_code64(key))
+        return seg >= SEG_FS ? (uint8_t)seg : SEG_PLAIN;
+    return key & MODE_FLAT && seg < SEG_FS && seg != SEG_CS ? SEG_PLAIN : (uint8_t)seg;
 }
 
 static bool is_moffs(const struct insn *in)
@@ -57,10 +58,10 @@ static bool is_moffs(const struct insn *in)
     return in->id == INSN_MOV && in->row->opcode >= 0xa0 && in->row->opcode <= 0xa3 && in->row->map == MAP_1;
 }
 
-/* Operand size of stack instructions: the mode's own only. */
-static bool natural_size(const struct insn *in, uint32_t key)
+/* Near branches in 64-bit code have one size. */
+static bool branch_possible(const struct insn *in, uint32_t key)
 {
-    return in->opsize == (key_code64(key) ? 8 : 4);
+    return !key_code64(key) || in->opsize == 8;
 }
 
 static bool ends_unit(enum how how)
@@ -78,23 +79,19 @@ static enum how classify_copied(const struct bt *b, const struct insn *in, uint3
     if (how == HOW_BAIL)
         return string_possible(b, in, key) ? HOW_STRING : HOW_BAIL;
     if (is_moffs(in))
-        return in->addrsize == mode_code_bytes(key & 0xfff) ? HOW_MOFFS : HOW_BAIL;
+        return HOW_MOFFS;
     if (how != HOW_NOP && has_mem(in) && !mem_possible(in))
         return HOW_BAIL;
     switch (how) {
     case HOW_COPY: return copy_possible(in, key) ? HOW_COPY : HOW_BAIL;
-    case HOW_PUSH:
-    case HOW_POP:
-    case HOW_LEAVE:
-        if (!natural_size(in, key) || in->op[0].kind == OPND_SEG || (how == HOW_POP && has_mem(in)))
-            return HOW_BAIL;
-        return how;
+    case HOW_POP: return has_mem(in) ? HOW_BAIL : how;
     case HOW_CALL:
     case HOW_CALL_IND:
     case HOW_RET:
     case HOW_JMP:
-    case HOW_JMP_IND: return natural_size(in, key) ? how : HOW_BAIL;
-    case HOW_JCC: return natural_size(in, key) ? how : HOW_BAIL;
+    case HOW_JMP_IND:
+    case HOW_JCC:
+    case HOW_LOOP: return branch_possible(in, key) ? how : HOW_BAIL;
     default: return how;
     }
 }
@@ -117,8 +114,6 @@ static void take_lesson(struct planned *p, const struct bt *b, const uint8_t *co
         p->how = HOW_CALL_OUT;
 }
 
-static unsigned stack_size(uint32_t key) { return key_code64(key) ? 8 : 4; }
-
 static void note_accesses(struct planned *p, uint32_t key)
 {
     const struct insn *in = &p->in;
@@ -128,7 +123,7 @@ static void note_accesses(struct planned *p, uint32_t key)
     if (mem) {
         uint8_t size = p->fx.mem_read > p->fx.mem_write ? p->fx.mem_read : p->fx.mem_write;
         if (p->how == HOW_JMP_IND || p->how == HOW_CALL_IND || p->how == HOW_PUSH) {
-            size = (uint8_t)stack_size(key);
+            size = in->opsize;
             p->fx.mem_write = 0;
             p->fx.mem_read = size;
         }
@@ -138,27 +133,34 @@ static void note_accesses(struct planned *p, uint32_t key)
         p->mem.used = true;
         p->mem.size = size;
         p->mem.seg = segment_that_matters(in->mem.seg, key);
+        p->mem.narrow = in->addrsize == 2;
         p->mem.write = p->fx.mem_write;
         p->mem.read = p->fx.mem_read;
     }
     if (p->how == HOW_STRING)
         string_note(p);
-    bool push = p->how == HOW_PUSH || p->how == HOW_PUSHF || p->how == HOW_CALL || p->how == HOW_CALL_IND;
+    bool push = p->how == HOW_PUSH || p->how == HOW_PUSHF || p->how == HOW_PUSH_SEG || p->how == HOW_CALL ||
+                p->how == HOW_CALL_IND;
     bool pop = p->how == HOW_POP || p->how == HOW_LEAVE || p->how == HOW_RET;
     if (push || pop) {
         p->stack.used = true;
-        p->stack.size = (uint8_t)stack_size(key);
+        p->stack.size = in->opsize;
+        p->stack.seg = segment_that_matters(SEG_SS, key);
+        p->stack.narrow = !key_code64(key) && !(key & MODE_SS32);
         p->stack.write = push;
         p->stack.read = pop;
     }
 }
 
-static void begin(struct unit_plan *p, gpa addr, uint32_t key)
+static void begin(struct unit_plan *p, gpa addr, struct bt_window window, uint32_t key)
 {
     p->count = 0;
     p->start = addr.v & PAGE_OFFSET_MASK;
+    p->window = window;
     p->code64 = key_code64(key);
-    p->addr_bytes = p->code64 ? 8 : 4;
+    p->flat_cs = key & KEY_FLAT_CS;
+    p->code_bytes = (uint8_t)mode_code_bytes(key & MODE_KEY_MASK);
+    p->sp_bytes = p->code64 ? 8 : key & MODE_SS32 ? 4 : 2;
     p->crossing = false;
 }
 
@@ -174,6 +176,10 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
     i->how = st == DECODE_OK ? classify(b, &i->in, key) : HOW_BAIL;
     take_lesson(i, b, bytes, key);
     i->off = i->end = (uint16_t)at;
+    if (i->how == HOW_LOOP && !in_window(p, (int64_t)at + i->in.len + (int64_t)i->in.imm))
+        i->how = HOW_BAIL; /* it has counted before its target is looked up */
+    if (i->how == HOW_LOOP && i->in.opsize == 2 && p->code_bytes == 4)
+        i->how = HOW_BAIL;
     if (i->how != HOW_BAIL) {
         insn_effects(&i->fx, &i->in);
         if (i->how == HOW_X87) { /* FCOMI: only an unmasked exception would keep the flags */
@@ -193,40 +199,53 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
     return st;
 }
 
+/* What goes on beyond CS's limit. */
+static void leave_to_interpreter(struct unit_plan *p, unsigned at)
+{
+    struct planned *i = &p->insns[p->count++];
+    i->how = HOW_BAIL;
+    i->off = i->end = (uint16_t)at;
+}
+
 bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,
                         uint32_t key)
 {
-    begin(p, addr, key);
+    begin(p, addr, (struct bt_window){ 0, PAGE_SIZE }, key);
     return append(p, b, bytes, INSN_MAX, p->start, key) != DECODE_MORE;
 }
 
 static bool ends(const struct planned *i, const struct bt *b)
 {
     return i->how == HOW_BAIL || ends_unit(i->how) || (i->how == HOW_CALL_OUT && call_out_ends(&i->in)) ||
-           (i->how == HOW_JCC && !pass_on(b, ENGINE_PASS_SUPERBLOCK));
+           (is_conditional(i->how) && !pass_on(b, ENGINE_PASS_SUPERBLOCK));
 }
 
-void unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key)
+void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, uint32_t key)
 {
-    unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at;
+    const uint8_t *host = where->host;
+    gpa addr = where->addr;
+    unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at, high = where->window.high;
     bool superblock = pass_on(b, ENGINE_PASS_SUPERBLOCK);
     struct unroll u = { 0 };
-    begin(p, addr, key);
+    begin(p, addr, where->window, key);
     for (;;) {
-        if (p->count == UNIT_INSNS || at >= PAGE_SIZE) {
+        if (p->count == UNIT_INSNS || at >= high) {
             if (!unroll_undo(&u, p))
                 return;
             at = p->insns[p->count - 1].end;
             continue;
         }
-        unsigned avail = PAGE_SIZE - at < INSN_MAX ? PAGE_SIZE - at : INSN_MAX;
+        unsigned avail = high - at < INSN_MAX ? high - at : INSN_MAX;
         if (at + avail > claimed) {
             unsigned upto = (at + avail + CODE_LINE - 1) & ~(CODE_LINE - 1);
             pmap_claim_code(b->v->pmap, GPA((addr.v & ~(uint64_t)PAGE_OFFSET_MASK) + at), upto - at);
             claimed = upto;
         }
         if (append(p, b, host + at - p->start, avail, at, key) == DECODE_MORE) {
-            p->crossing = p->count == 0;
+            if (high < PAGE_SIZE)
+                leave_to_interpreter(p, at);
+            else
+                p->crossing = p->count == 0;
             return;
         }
         const struct planned *i = &p->insns[p->count - 1];

@@ -36,7 +36,7 @@ static unsigned rest_after(const struct translation *t) { return t->unit->insns 
 
 static void jump_back(struct translation *t, const struct planned *p, uint64_t target)
 {
-    uint8_t *from = emit_jcc(&t->e, p->in.cond, target ? target : emit_exec(&t->e));
+    uint8_t *from = conditional_emit(t, p, target ? target : emit_exec(&t->e));
     if (target && t->loop_state != FLAGS_S && !(counting(t) && rest_after(t)))
         return;
     struct stub *s = stub_new(t, STUB_LOOP, from);
@@ -75,6 +75,8 @@ bool loop_back(struct translation *t, const struct planned *p)
 static bool stride_of(const struct unit_plan *p, const struct group *g, int64_t *stride)
 {
     *stride = 0;
+    if (seg_checked(p, g->seg))
+        return false; /* limits are looked at each time */
     if (g->base >= SYMBOLS_FIXED || g->index >= SYMBOLS_FIXED)
         return false;
     if (g->base && g->base <= 16) {
@@ -221,7 +223,7 @@ static void group_emit(struct translation *t, unsigned i, bool *limited)
         .scale = g->scale,
         .disp = g->low,
     };
-    struct insn in = { .addrsize = t->plan.addr_bytes };
+    struct insn in = { .addrsize = t->plan.code_bytes };
     struct amode low = ea_emit(t, &in, &m, 0);
     uint8_t *fail = probe_emit(t, low, (unsigned)(g->high - g->low), g->write);
     stub_new(t, STUB_STRIP, fail);

@@ -12,7 +12,8 @@
 struct tracker {
     struct symbol reg[16];
     uint16_t next;
-    uint8_t bytes; /* full register width */
+    uint8_t bytes; /* register width that addresses are made of: the rest does not matter */
+    uint8_t sp_bytes;
 };
 
 static struct symbol fresh(struct tracker *k) { return (struct symbol){ k->next++, 0 }; }
@@ -155,7 +156,7 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
 static void note_back(struct unit_plan *p, const struct tracker *k, unsigned i)
 {
     const struct planned *x = &p->insns[i];
-    if (p->back >= 0 || x->how != HOW_JCC || x->end + (int64_t)x->in.imm != p->start)
+    if (p->back >= 0 || !is_conditional(x->how) || jump_target(x) != p->start)
         return;
     p->back = (int)i;
     p->steady = 0;
@@ -166,17 +167,16 @@ static void note_back(struct unit_plan *p, const struct tracker *k, unsigned i)
         }
 }
 
-/* A call whose target may not be canonical: then it writes no return address. */
+/* A call whose target may not be canonical, or beyond CS's limit: then it writes no return address. */
 static bool may_lead_nowhere(const struct unit_plan *p, const struct planned *x)
 {
-    int64_t to = x->end + (int64_t)x->in.imm;
-    return p->code64 &&
-           (x->how == HOW_CALL_IND || (x->how == HOW_CALL && (to < 0 || to >= (int64_t)PAGE_SIZE)));
+    return (p->code64 || !p->flat_cs) &&
+           (x->how == HOW_CALL_IND || (x->how == HOW_CALL && !jump_stays(p, x)));
 }
 
 void unit_plan(struct unit_plan *p, const struct bt *b)
 {
-    struct tracker k = { .next = SYMBOLS_FIXED, .bytes = p->addr_bytes };
+    struct tracker k = { .next = SYMBOLS_FIXED, .bytes = p->code_bytes, .sp_bytes = p->sp_bytes };
     bool merge = pass_on(b, ENGINE_PASS_MERGE);
     for (unsigned r = 0; r < 16; r++)
         k.reg[r] = (struct symbol){ (uint16_t)(r + 1), 0 };
@@ -187,7 +187,9 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
         /* Two accesses: the stack's check comes first (call [mem], push [mem]). */
         if (x->stack.used) {
             struct symbol sp = k.reg[x->in.id == INSN_LEAVE ? RBP : RSP];
-            struct address a = { .base = sp.id, .at = sp.add - (x->stack.write ? x->stack.size : 0) };
+            struct address a = { .base = k.sp_bytes == k.bytes ? sp.id : NEVER_GROUPED,
+                                 .seg = x->stack.seg,
+                                 .at = sp.add - (x->stack.write ? x->stack.size : 0) };
             x->stack.doubtful = x->mem.used || may_lead_nowhere(p, x);
             place(p, &x->stack, &a, merge, x->alone);
             if (x->mem.used &&

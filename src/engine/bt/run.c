@@ -24,18 +24,14 @@
 
 /* --- keys and contexts --------------------------------------------------------------------------------------- */
 
-/* The modes that are translated: 64-bit, and flat 32-bit. */
-bool bt_mode_possible(const struct vcpu *v)
+/* All modes are translated; what is watched at each instruction is not. */
+bool bt_mode_possible(const struct vcpu *v) { return !(v->mode & MODE_STEP); }
+
+static bool flat_code(const struct vcpu *v)
 {
-    unsigned code = v->mode & MODE_CODE_MASK;
-    if (v->mode & MODE_STEP)
-        return false;
-    if (code == MODE_CODE64)
-        return true;
     const struct segment *cs = &v->s.seg[SEG_CS];
-    return code == MODE_CODE32 &&
-           (v->mode & (MODE_FLAT | MODE_SS32 | MODE_PE | MODE_VM86)) == (MODE_FLAT | MODE_SS32 | MODE_PE) &&
-           cs->base == 0 && cs->limit == 0xffffffff;
+    unsigned code = v->mode & MODE_CODE_MASK;
+    return code == MODE_CODE64 || (code == MODE_CODE32 && cs->base == 0 && cs->limit == 0xffffffff);
 }
 
 static uint32_t key_of(const struct vcpu *v, bool counting)
@@ -44,52 +40,82 @@ static uint32_t key_of(const struct vcpu *v, bool counting)
     key |= bt_vector_key(v);
     if (bt_x87_possible(v))
         key |= KEY_X87;
+    if (flat_code(v))
+        key |= KEY_FLAT_CS;
     return key;
 }
 
-static struct bt_context *recycle(struct bt *b, uint64_t epoch, uint32_t key)
+static bool is_context(const struct bt_context *x, const struct bt_context *wanted)
+{
+    return x && x->used && x->epoch == wanted->epoch && x->key == wanted->key &&
+           x->cs_base == wanted->cs_base && x->cs_limit == wanted->cs_limit;
+}
+
+static struct bt_context *recycle(struct bt *b, const struct bt_context *wanted)
 {
     struct bt_context *x = &b->contexts[b->next_context++ % CONTEXTS];
-    for (unsigned i = 0; i < 1u << jump_bits(key); i++)
-        x->jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
-    x->epoch = epoch;
-    x->key = key;
+    struct bt_jump *jumps = x->jumps;
+    for (unsigned i = 0; i < 1u << jump_bits(wanted->key); i++)
+        jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
+    *x = *wanted;
+    x->jumps = jumps;
     x->used = true;
     b->n.contexts_recycled++;
     return x;
 }
 
-static struct bt_context *find_context(struct bt *b, uint64_t epoch, uint32_t key)
+static struct bt_context *find_context(struct bt *b, const struct bt_context *wanted)
 {
     for (struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS; x++)
-        if (x->used && x->epoch == epoch && x->key == key)
+        if (is_context(x, wanted))
             return x;
-    return recycle(b, epoch, key);
+    return recycle(b, wanted);
 }
 
 struct bt_context *bt_context_now(struct bt *b)
 {
     struct vcpu *v = b->v;
-    uint64_t epoch = v->mmu.flush_epoch;
-    uint32_t key = key_of(v, b->interp.until != UINT64_MAX);
+    struct bt_context wanted = { .epoch = v->mmu.flush_epoch,
+                                 .key = key_of(v, b->interp.until != UINT64_MAX) };
     struct bt_context *x = b->context;
-    if (x && x->used && x->epoch == epoch && x->key == key)
+    if (!(wanted.key & KEY_FLAT_CS)) {
+        wanted.cs_base = (uint32_t)v->s.seg[SEG_CS].base;
+        wanted.cs_limit = v->s.seg[SEG_CS].limit;
+    }
+    if (is_context(x, &wanted))
         return x;
     struct bt_context *before = x;
     x = b->context_before; /* kernel and user take turns */
-    if (!x || !x->used || x->epoch != epoch || x->key != key)
-        x = find_context(b, epoch, key);
+    if (!is_context(x, &wanted))
+        x = find_context(b, &wanted);
     b->context_before = before;
     b->context = x;
     bt_area(v)->jumps = x->jumps;
     return x;
 }
 
+struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin)
+{
+    uint32_t limit = x->cs_limit;
+    if (x->key & KEY_FLAT_CS)
+        return (struct bt_window){ 0, PAGE_SIZE };
+    if ((x->key & MODE_CODE_MASK) == MODE_CODE16 && limit > 0xffff)
+        limit = 0xffff;
+    uint32_t first = ((uint32_t)lin & ~(uint32_t)PAGE_OFFSET_MASK) - x->cs_base; /* in CS, of the page */
+    uint32_t before = -first; /* bytes of it in front of CS */
+    if (first <= limit)
+        return (struct bt_window){ 0, limit - first < PAGE_SIZE ? (uint16_t)(limit - first + 1) : PAGE_SIZE };
+    if (before >= PAGE_SIZE)
+        return (struct bt_window){ 0, 0 };
+    uint32_t room = PAGE_SIZE - before;
+    return (struct bt_window){ (uint16_t)before, limit < room ? (uint16_t)(before + limit + 1) : PAGE_SIZE };
+}
+
 /* --- finding units ------------------------------------------------------------------------------------------- */
 
 static struct bt_code fetch(struct bt *b, uint64_t lin)
 {
-    struct bt_code at;
+    struct bt_code at = { .window = bt_window_of(b->context, lin) };
     at.host = interp_fetch(b->v, lin, &at.page, &at.addr);
     return at;
 }
@@ -123,7 +149,8 @@ static struct bt_unit *find_crossing(struct bt *b, const uint8_t *host, uint64_t
 {
     struct vcpu *v = b->v;
     uint64_t lin2 = ((lin | PAGE_OFFSET_MASK) + 1) & v->lin_mask;
-    if (lin2 == 0)
+    struct bt_window window = bt_window_of(b->context, lin), window2 = bt_window_of(b->context, lin2);
+    if (lin2 == 0 || window.low || window2.low || window2.high < INSN_MAX)
         return NULL; /* beyond the limit */
     const uint8_t *host2 = interp_fetch_host(v, lin2);
     if (!host2)
@@ -140,13 +167,14 @@ static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
 {
     struct vcpu *v = b->v;
     b->n.lookups++;
-    if (vcpu_long64(v) && !is_canonical48(lin))
+    struct bt_window window = bt_window_of(b->context, lin);
+    if (vcpu_long64(v) ? !is_canonical48(lin) : !window_has(window, lin))
         return NULL;
     const uint8_t *host = interp_fetch_host(v, lin);
     if (!host)
         return NULL;
     uint32_t key = b->context->key;
-    struct bt_unit *u = bt_cache_find(b, host, key);
+    struct bt_unit *u = bt_cache_find(b, host, key, window);
     if (!u) {
         b->n.lookup_misses++;
         if (!is_warm(b, host))
@@ -284,7 +312,7 @@ static void link_exit(struct bt *b, struct bt_area *a)
         return;
     const struct bt_unit *from = l->from;
     struct bt_unit *to = bt_cache_find(b, from->host - ((uintptr_t)from->host & PAGE_OFFSET_MASK) + l->target,
-                                       from->key & ~(uint32_t)KEY_CROSSING);
+                                       from->key & ~(uint32_t)KEY_CROSSING, from->window);
     if (to && atomic_load_explicit(from->live, memory_order_relaxed) == from->version)
         bt_cache_link(b, l, to);
 }
@@ -306,7 +334,8 @@ static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
         return kind;
     }
     bool elsewhere = kind == BT_STALE || kind == BT_LOOK_FAR;
-    v->s.rip = (elsewhere ? a->exit_lin : a->page + EXIT_OFF(a->exit)) & v->lin_mask;
+    uint64_t lin_now = elsewhere ? a->exit_lin : a->page + EXIT_OFF(a->exit);
+    v->s.rip = bt_rip(v, lin_now);
     if (counting)
         v->s.retired = b->interp.until - (uint64_t)(a->left + EXIT_REST(a->exit));
     if (a->exit & EXIT_SHADOW) {
@@ -362,7 +391,7 @@ static void run_unit(struct bt *b, uint64_t lin)
         break;
     case BT_LINK: link_exit(b, bt_area(v)); break;
     case BT_STALE: {
-        unsigned slot = jump_slot(v->s.rip, b->context->key);
+        unsigned slot = jump_slot(fetch_linear(v), b->context->key);
         b->context->jumps[slot].lin = jump_none(slot);
         break;
     }

@@ -18,7 +18,7 @@ static bool has_dest(const struct insn *in) { return in->id != INSN_LODS; }
 
 bool string_possible(const struct bt *b, const struct insn *in, uint32_t key)
 {
-    if (!pass_on(b, ENGINE_PASS_STRING) || in->addrsize != (key_code64(key) ? 8 : 4))
+    if (!pass_on(b, ENGINE_PASS_STRING) || in->addrsize != (key_code64(key) ? 8 : 4) || !(key & MODE_FLAT))
         return false;
     if (has_source(in) && (in->seg >= SEG_FS || (in->seg == SEG_CS && !key_code64(key))))
         return false;
@@ -36,7 +36,8 @@ void string_note(struct planned *p)
 {
     const struct insn *in = &p->in;
     uint8_t size = repeats(in) ? 1 : in->opsize; /* the rest of a run is known to be on the same page */
-    struct access read = { .first = true, .group = NO_GROUP, .size = size, .read = true }, write = read;
+    struct access read = { .first = true, .seg = SEG_PLAIN, .group = NO_GROUP, .size = size, .read = true },
+                  write = read;
     write.write = !compares(in);
     p->mem = write;
     p->stack = read;

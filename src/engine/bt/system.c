@@ -110,18 +110,18 @@ void call_out_emit(struct translation *t, const struct planned *p)
 
 /* --- without a call ------------------------------------------------------------------------------------------ */
 
-/* Each does what the function of cpu/ does that is named, in privilege 0 of protected mode. */
+/* Each does what the function of cpu/ does that is named, in privilege 0 or real mode. */
 
 enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key)
 {
     if (!pass_on(b, ENGINE_PASS_SYSTEM))
         return HOW_BAIL;
-    bool kernel = mode_cpl(key) == 0 && key & MODE_PE;
+    bool kernel = mode_cpl(key) == 0;
     switch (in->id) {
     case INSN_CLI:
     case INSN_STI: return kernel ? HOW_INLINE : HOW_BAIL;
     case INSN_SWAPGS: return kernel && key_code64(key) ? HOW_INLINE : HOW_BAIL;
-    case INSN_PUSHF: return key_code64(key) && in->opsize == 8 ? HOW_PUSHF : HOW_BAIL;
+    case INSN_PUSHF: return key & MODE_VM86 ? HOW_BAIL : HOW_PUSHF;
     default: return HOW_BAIL;
     }
 }
@@ -158,7 +158,7 @@ static void leave_if_not_equal(struct translation *t)
 static void sti_emit(struct translation *t, const struct planned *p)
 {
     struct emitter *e = &t->e;
-    if (t->index + 1 >= t->plan.count || p[1].how == HOW_JCC) {
+    if (t->index + 1 >= t->plan.count || is_conditional(p[1].how)) {
         call_out_emit(t, p);
         return;
     }
@@ -255,7 +255,8 @@ static bool can_go_on(struct bt *b, const struct bt_context *before, const struc
     if (b->n.cache_flushes != flushes || !bt_unit_fresh(u))
         return false;
     const struct bt_context *now = bt_context_now(b);
-    if (now->epoch != before->epoch || now->key != before->key)
+    if (now->epoch != before->epoch || now->key != before->key || now->cs_base != before->cs_base ||
+        now->cs_limit != before->cs_limit)
         return false;
     if (now->key & KEY_COUNT) {
         int64_t left = (int64_t)(b->interp.until - v->s.retired) - (call->rest - 1);
@@ -298,7 +299,7 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
         forget_stubs(b);
     bt_bails_called(b, block_of(call)->ops[0].id, code_of(b, call), block_of(call)->bytes);
     c->block = block_of(call);
-    c->rip0 = (a->page + call->off) & v->lin_mask;
+    c->rip0 = bt_rip(v, a->page + call->off);
     c->retired0 = before.key & KEY_COUNT ? c->until - (uint64_t)(a->left + call->rest) : v->s.retired;
     next = (c->rip0 + c->block->bytes) & v->lin_mask;
     v->s.rip = c->rip0;
@@ -336,8 +337,10 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     struct bt *b = bt_of(v);
     (void)unused;
     b->n.lookups++;
-    const uint8_t *host = vcpu_long64(v) && !is_canonical48(lin) ? NULL : code_at(&v->mmu, lin);
-    struct bt_unit *u = host ? bt_cache_find(b, host, b->context->key) : NULL;
+    struct bt_window window = bt_window_of(b->context, lin);
+    bool reached = vcpu_long64(v) ? is_canonical48(lin) : window_has(window, lin);
+    const uint8_t *host = reached ? code_at(&v->mmu, lin) : NULL;
+    struct bt_unit *u = host ? bt_cache_find(b, host, b->context->key, window) : NULL;
     if (!u || u->crossing) /* one of several, by the page that follows */
         return false;
     b->context->jumps[jump_slot(lin, b->context->key)] = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };

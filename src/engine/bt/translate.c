@@ -17,8 +17,6 @@
 
 enum first_event { FIRST_DEFINED, FIRST_NEEDED, FIRST_LOST };
 
-static bool on_page(int64_t to) { return to >= 0 && to < (int64_t)PAGE_SIZE; }
-
 static bool can_fault_unchecked(const struct planned *p)
 {
     return p->in.id == INSN_DIV || p->in.id == INSN_IDIV;
@@ -30,20 +28,20 @@ static enum first_event first_event(const struct unit_plan *p)
         return FIRST_LOST;
     for (unsigned i = 0; i < p->count; i++) {
         const struct planned *x = &p->insns[i];
-        if (x->how == HOW_BAIL || x->how == HOW_JCC)
+        if (x->how == HOW_BAIL || is_conditional(x->how))
             return FIRST_NEEDED;
         if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_X87 || x->how == HOW_CLD ||
             x->how == HOW_JMP_IND || x->how == HOW_CALL_OUT || x->how == HOW_STRING || x->how == HOW_INLINE)
             return FIRST_LOST;
         if (x->how == HOW_JMP)
-            return on_page(x->end + (int64_t)x->in.imm) ? FIRST_NEEDED : FIRST_LOST;
+            return jump_stays(p, x) ? FIRST_NEEDED : FIRST_LOST;
         enum flag_use use = x->how == HOW_COPY ? flag_use(x) : FLAGS_UNUSED;
         if (use == FLAGS_NEEDED || can_fault_unchecked(x))
             return FIRST_NEEDED;
         if (use == FLAGS_DEFINED)
             return FIRST_DEFINED;
     }
-    return on_page(p->insns[p->count - 1].end) ? FIRST_NEEDED : FIRST_LOST;
+    return in_window(p, p->insns[p->count - 1].end) ? FIRST_NEEDED : FIRST_LOST;
 }
 
 /* Some jump of the unit goes backward on its page: it may be a loop that no entry in state S interrupts. */
@@ -51,11 +49,9 @@ static bool may_loop(const struct unit_plan *p)
 {
     for (unsigned i = 0; i < p->count; i++) {
         const struct planned *x = &p->insns[i];
-        if (x->how == HOW_JCC || x->how == HOW_JMP || x->how == HOW_CALL) {
-            int64_t to = x->end + (int64_t)x->in.imm;
-            if (on_page(to) && to <= x->off)
-                return true;
-        }
+        bool direct = is_conditional(x->how) || x->how == HOW_JMP || x->how == HOW_CALL;
+        if (direct && jump_stays(p, x) && jump_target(x) <= x->off)
+            return true;
     }
     return false;
 }
@@ -70,6 +66,10 @@ static void set_page(struct translation *t)
     t->unit->entry_jump = here(t);
     emit_alu_imm(&t->e, 4, T0, -(int32_t)PAGE_SIZE, true);
     emit_store(&t->e, AT_AREA(page), T0);
+    if (!(t->key & KEY_FLAT_CS)) {
+        emit_mem(&t->e, 0, 0x2b, T0, segment_base(SEG_CS));
+        emit_store(&t->e, AT_AREA(ip_page), T0);
+    }
 }
 
 void count_emit(struct translation *t)
@@ -190,7 +190,7 @@ void body_emit(struct translation *t, unsigned last)
 {
     struct unit_plan *p = &t->plan;
     if (p->crossing) { /* its unit is another one in each address space */
-        far_jump_emit(t, p->start, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
+        far_jump_emit(t, p->start, FALL_THROUGH, 0, EXIT_INFO(BT_LOOK_FAR, 0, 0));
         return;
     }
     for (t->index = 0; t->index <= last; t->index++) {
@@ -223,7 +223,7 @@ static bool plan_unit(struct translation *t, const struct bt_code *at, const str
     u->version = pmap_claim_code(pm, at->addr, 1);
     u->live = &at->page->code_version;
     if (!second) {
-        unit_form(&t->plan, t->b, at->host, at->addr, t->key);
+        unit_form(&t->plan, t->b, at, t->key);
         u->crossing = t->plan.crossing;
         return true;
     }
@@ -263,7 +263,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     t->delta_group = NO_GROUP;
     uint32_t sites = b->nsites;
     struct bt_unit *u = t->unit = &b->units[b->nunits];
-    *u = (struct bt_unit){ .host = at->host, .key = key, .first_link = b->nlinks };
+    *u = (struct bt_unit){ .host = at->host, .key = key, .window = at->window, .first_link = b->nlinks };
     if (!plan_unit(t, at, second, u))
         return NULL;
     unit_plan(&t->plan, b);

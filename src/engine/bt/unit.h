@@ -5,8 +5,6 @@
 
 #include "engine/bt/bt.h"
 
-#define INSN_MAX 15u /* bytes of an instruction */
-
 /* What is done with an instruction. */
 enum how {
     HOW_BAIL, /* left to the interpreter: ends the unit */
@@ -25,10 +23,12 @@ enum how {
     HOW_JMP,
     HOW_JMP_IND,
     HOW_JCC,
+    HOW_LOOP, /* LOOP, LOOPE, LOOPNE, JCXZ: to their own page */
     HOW_CLD,
     HOW_STRING,
     HOW_INLINE, /* CLI, STI, SWAPGS, without a call */
     HOW_PUSHF,
+    HOW_PUSH_SEG,
     HOW_CALL_OUT, /* the interpreter's handler is called: system.c */
 };
 
@@ -40,14 +40,18 @@ struct symbol {
 
 #define NO_GROUP (-1)
 
+/* Base 0 and no limit: in 64-bit code all segments but FS and GS; in flat code DS, ES and SS. */
+#define SEG_PLAIN 6u
+
 /* One access of an instruction to memory. */
 struct access {
     bool used, write, read;
     bool aligned; /* faults unless 16-byte aligned */
     bool probe;   /* a mask says what of it is accessed: shares its check with nobody, and it marks nothing */
     bool doubtful; /* once it is checked the instruction may still fault */
+    bool narrow;   /* its offset has 16 bits */
     uint8_t size;
-    uint8_t seg; /* FS, GS; outside 64-bit mode also CS; else 0: no segment checks, base 0 */
+    uint8_t seg; /* enum seg, or SEG_PLAIN */
     int8_t group;
     bool first;    /* of its group: makes the check */
     uint16_t spot; /* its own, 0: none yet */
@@ -92,8 +96,10 @@ struct unit_plan {
     int back;
     uint16_t steady;
     int64_t stride[16];
-    bool code64;
-    uint8_t addr_bytes; /* of stack pointer and rip: 4 or 8 */
+    bool code64, flat_cs;
+    struct bt_window window;
+    uint8_t code_bytes; /* of the code's own addresses: 2, 4, 8 */
+    uint8_t sp_bytes;   /* of the stack pointer: 2, 4, 8 */
     bool crossing;      /* the first instruction goes on on the next page; none is in the plan */
 };
 
@@ -200,6 +206,25 @@ struct translation {
     struct stub stubs[STUBS]; /* last: not cleared for each unit */
 };
 
+static inline bool is_conditional(enum how how) { return how == HOW_JCC || how == HOW_LOOP; }
+/* Where a direct jump goes: offset in the page, if it is on it. */
+static inline int64_t jump_target(const struct planned *p) { return p->end + (int64_t)p->in.imm; }
+static inline bool in_window(const struct unit_plan *p, int64_t to)
+{
+    return to >= p->window.low && to < p->window.high;
+}
+/* Does it go to a place in the window, whatever rip is? One that cuts rip to 16 bits does so in 16-bit code only: a
+ * window never reaches beyond 64 KiB there. */
+static inline bool jump_stays(const struct unit_plan *p, const struct planned *x)
+{
+    return in_window(p, jump_target(x)) && (x->in.opsize > 2 || p->code_bytes == 2);
+}
+/* Outside 64-bit mode: is it an access by a segment whose base, limit and type matter? */
+static inline bool seg_checked(const struct unit_plan *p, unsigned seg)
+{
+    return !p->code64 && seg != SEG_PLAIN;
+}
+
 static inline bool key_code64(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64; }
 static inline bool counting(const struct translation *t) { return t->key & KEY_COUNT; }
 /* The host register of a guest's, or H_NONE: it is in memory. */
@@ -209,7 +234,7 @@ static inline unsigned host_of(unsigned guest)
 }
 
 /* --- form.c: decodes a unit ---------------------------------------------------------------------------------- */
-void unit_form(struct unit_plan *p, struct bt *b, const uint8_t *host, gpa addr, uint32_t key);
+void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, uint32_t key);
 /* One instruction of these bytes, from two pages; false: none. */
 bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,
                         uint32_t key);
@@ -233,8 +258,13 @@ bool unroll_undo(struct unroll *u, struct unit_plan *p);
 void unit_plan(struct unit_plan *p, const struct bt *b);
 
 /* --- access.c: addresses, checks, flags ----------------------------------------------------------------------- */
-/* Host register + displacement that make a guest address; may use T0 (then it is T0) and T1. */
+/* Host register + displacement that make a guest address, as an offset where the segment is checked (then it is T0); may use
+ * T0 (then it is T0) and T1. */
 struct amode ea_emit(struct translation *t, const struct insn *in, const struct mem_operand *m, unsigned end);
+/* Its base, in the vcpu. */
+struct amode segment_base(unsigned seg);
+/* reg &= ffffh, flags kept. */
+void low_word(struct translation *t, unsigned reg);
 /* What LEA computes: base, index and displacement as a host operand. */
 struct amode lea_amode(struct translation *t, const struct mem_operand *m, unsigned end);
 /* Looks a translation up: T1 = distance. Returns the rel32 of the jump taken when it is not there; destroys T2 and EFLAGS. */
@@ -242,7 +272,7 @@ uint8_t *probe_emit(struct translation *t, struct amode low, unsigned span, bool
 struct amode group_slot(int group);
 /* The absolute 64-bit address of MOV moffs. */
 struct amode moffs_ea(struct translation *t, const struct insn *in);
-/* From a guest address to the host's operand: checks unless its group was checked. Leaves T0 alone; destroys T1, T2. */
+/* From what ea_emit() made to the host's operand: checks unless its group was checked. Leaves T0 alone; destroys T1, T2. */
 struct amode access_emit(struct translation *t, struct access *a, struct amode ea);
 /* Sees a pending request in state S and leaves at the current instruction. */
 void poll_emit(struct translation *t);
@@ -325,11 +355,14 @@ void bt_trace_unit(const struct translation *t);
 
 /* --- branch.c ---------------------------------------------------------------------------------------------------- */
 void branch_emit(struct translation *t, struct planned *p);
+/* The jump of Jcc or LOOP itself; in state E, which stays. Returns its rel32. */
+uint8_t *conditional_emit(struct translation *t, const struct planned *p, uint64_t target);
 /* At the unit's end, where it goes on at page offset `to`. */
 void fall_through_emit(struct translation *t, unsigned to, unsigned rest);
-/* Jumps to the page offset `to`, on another page, adding to the guest's RSP; in state S. `miss`: the exit when the target is
- * not in the jump table; BT_LOOK_FAR goes on there, BT_BAIL is for the branch itself. */
-void far_jump_emit(struct translation *t, int64_t to, int32_t adjust_rsp, uint32_t miss);
+/* Jumps to the page offset `to`, on another page, adding to the guest's RSP; in state S. rip is cut to `size` bytes.
+ * `miss`: the exit when the target is not in the jump table; BT_LOOK_FAR goes on there, BT_BAIL is for the branch itself. */
+void far_jump_emit(struct translation *t, int64_t to, unsigned size, int32_t adjust_rsp, uint32_t miss);
+#define FALL_THROUGH 8 /* size: nothing is cut */
 
 /* --- system.c ----------------------------------------------------------------------------------------------------- */
 /* Can an instruction that is not copied be done by a call? `key` as of the unit. */
@@ -340,7 +373,7 @@ void call_out_emit(struct translation *t, const struct planned *p);
 /* Those that are emitted without a call where the key allows it; HOW_BAIL: it is none. */
 enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key);
 void inline_emit(struct translation *t, const struct planned *p);
-/* RFLAGS as PUSHF shows them, in T0; destroys T2. 64-bit code. State S. */
+/* RFLAGS as PUSHF shows them, in T0; destroys T2. Not in virtual-8086 mode. State S. */
 void pushf_value_emit(struct translation *t);
 
 #endif

@@ -86,7 +86,7 @@ static void follow(struct unroll *u, const struct planned *p)
 static void fold(const struct unroll *u, const struct unit_plan *p, struct planned *x)
 {
     struct mem_operand *m = &x->in.mem;
-    if (!x->mem.used || x->in.addrsize != p->addr_bytes || m->index >= 16 || !(u->known >> m->index & 1))
+    if (!x->mem.used || x->in.addrsize != p->code_bytes || m->index >= 16 || !(u->known >> m->index & 1))
         return;
     int64_t disp = (int64_t)((uint64_t)m->disp + (u->value[m->index] << m->scale));
     if (!p->code64)
@@ -116,10 +116,10 @@ static bool branch(struct unroll *u, struct unit_plan *p)
 {
     struct planned *x = &p->insns[p->count - 1];
     bool taken = cc_test(u->cc, x->in.cond);
-    int64_t to = x->end + (int64_t)x->in.imm;
+    int64_t to = jump_target(x);
     if (u->branch && p->insns[u->branch - 1].off != x->off)
         return false;
-    if (taken && (u->gave_up || round_start(p, to) < 0))
+    if (taken && (u->gave_up || !jump_stays(p, x) || round_start(p, to) < 0))
         return false;
     if (!u->branch && !taken)
         return false; /* no loop: leave it as it is, somebody else may come here */
@@ -136,7 +136,7 @@ unsigned unroll_next(struct unroll *u, struct unit_plan *p)
 {
     struct planned *x = &p->insns[p->count - 1];
     if (x->how == HOW_JCC && u->flags)
-        return branch(u, p) ? (unsigned)(x->end + (int64_t)x->in.imm) : x->end;
+        return branch(u, p) ? (unsigned)jump_target(x) : x->end;
     if (x->how == HOW_COPY || x->how == HOW_SIMD) {
         fold(u, p, x);
         follow(u, x);

@@ -51,7 +51,7 @@ enum how x87_how(const struct bt *b, const struct insn *in, uint32_t key)
     default: break;
     }
     /* FDP is an offset; the address that is checked would have the segment's base in it. */
-    bool far = in->op[0].kind == OPND_MEM && in->mem.seg >= SEG_FS;
+    bool far = key_code64(key) && in->op[0].kind == OPND_MEM && in->mem.seg >= SEG_FS;
     return in->row->flags & IF_SYS || far ? HOW_BAIL : HOW_X87;
 }
 
@@ -71,7 +71,10 @@ void x87_flush(struct translation *t, struct x87_note *n)
     operand_flush(t, n);
     if (!n->pending)
         return;
-    emit_load(&t->e, T2, AT_AREA(page));
+    if (t->plan.flat_cs)
+        emit_load(&t->e, T2, AT_AREA(page));
+    else
+        emit_load(&t->e, T2, AT_AREA(ip_page));
     emit_lea(&t->e, T2, amode_at(T2, n->off));
     emit_store(&t->e, AT_VCPU(s.fpu.fip), T2);
     emit_mem(&t->e, 0, 0xc7, 0, AT_AREA(x87_fop));
