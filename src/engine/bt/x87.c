@@ -75,7 +75,7 @@ void x87_flush(struct translation *t, struct x87_note *n)
         emit_load(&t->e, T2, AT_AREA(page));
     else
         emit_load(&t->e, T2, AT_AREA(ip_page));
-    emit_lea(&t->e, T2, amode_at(T2, n->off));
+    (t->plan.code64 ? emit_lea : emit_lea32)(&t->e, T2, amode_at(T2, n->off));
     emit_store(&t->e, AT_VCPU(s.fpu.fip), T2);
     emit_mem(&t->e, 0, 0xc7, 0, AT_AREA(x87_fop));
     emit_imm(&t->e, X87_NOTED | n->fop, 4);
