@@ -61,7 +61,7 @@ struct mmu_space {
     uint64_t cr3;   /* table base and PCID */
     uint64_t mode;  /* paging-mode bits it was built under */
     uint16_t gen;   /* 0 = free */
-    uint32_t stamp; /* mmu.stamp while nothing was dropped; 0: another one is due */
+    uint64_t stamp; /* mmu.stamp while nothing was dropped; 0: another one is due */
 };
 
 struct mmu_stats {
@@ -78,8 +78,9 @@ struct mmu {
     uint64_t gen;          /* generation of that TLB's entries: gens[gen_kind(index)] */
     uint64_t gens[GEN_KINDS];
     /* Names the data translations in force, for copies that others keep of TLB entries: a copy made under a stamp holds
-     * while mmu.stamp is that stamp. Moves at every drop; the old one comes back with an unchanged address space. */
-    uint32_t stamp, next_stamp;
+     * while mmu.stamp is that stamp. Moves at every drop; the old one comes back with an unchanged address space. Never used
+     * again: no guest can count to 2^64. */
+    uint64_t stamp, next_stamp;
     struct tlb_entry tlbs[MMU_INDEX_COUNT][TLB_ENTRIES];
     enum mmu_index index;
     struct pmap *pmap;

@@ -77,7 +77,7 @@ static uint16_t fresh_gen(struct mmu *m)
 
 static void take_stamp(struct mmu *m)
 {
-    uint32_t *stamp = &m->spaces[m->space].stamp;
+    uint64_t *stamp = &m->spaces[m->space].stamp;
     if (m->bypass || !*stamp)
         *stamp = ++m->next_stamp;
     m->stamp = *stamp;

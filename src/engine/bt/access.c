@@ -251,13 +251,13 @@ static bool spot_wanted(struct translation *t, struct access *a)
     return true;
 }
 
-/* mov T1d, [stamp]; cmp T1d, [the spots' stamp]; jne reset */
+/* mov T1, [stamp]; cmp T1, [the spots' stamp]; jne reset */
 static void spots_fresh(struct translation *t)
 {
     if (t->spots_fresh)
         return;
-    emit_load32(&t->e, T1, AT_VCPU(mmu.stamp));
-    emit_mem(&t->e, 0, 0x3b, T1, spot_at(t->unit->first_spot, 0));
+    emit_load(&t->e, T1, AT_VCPU(mmu.stamp));
+    emit_mem(&t->e, ENC_W, 0x3b, T1, spot_at(t->unit->first_spot, 0));
     struct stub *s = stub_new(t, STUB_SPOTS, emit_jcc(&t->e, 5, emit_exec(&t->e)));
     s->retry = emit_exec(&t->e);
     s->info = exit_at(t, BT_BAIL, t->index);

@@ -245,7 +245,7 @@ struct bt_site {
             X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) X(checks_merged) X(flag_saves) \
                 X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) X(contexts_recycled) \
                     X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) X(calls_left) \
-                        X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off)
+                        X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off) X(units_verified)
 
 struct bt_counters {
 #define X(name) uint64_t name;
@@ -273,7 +273,7 @@ struct bt_sentence {
 /* Some page that may be read, and one that may be written, under a stamp. */
 #define ANY_STAMPS 8u
 struct bt_any {
-    uint32_t stamp;
+    uint64_t stamp;
     struct bt_spot page[2];
 };
 
@@ -316,6 +316,8 @@ struct bt {
     unsigned next_context;
     struct bt_jump *jump_memory;
     struct translation *scratch; /* the unit being made */
+    struct verifier *verifier;   /* NULL: no unit is verified */
+    uint32_t verify_every, verify_count;
     struct bt_counters n;
     FILE *perf_map;
     struct bt_bails *bails; /* NULL: not counted */

@@ -6,6 +6,7 @@
  * overwritten with a jump to an exit.
  */
 #include "engine/bt/unit.h"
+#include "engine/bt/verify.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -226,6 +227,10 @@ void bt_cache_drop_code(struct bt *b, const uint8_t *code)
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
 {
     struct emitter e = bt_emitter(b);
+    if (unlikely(!bt_verify_link(b, l, to))) {
+        b->v->internal_error = "a jump in translated code was to be linked to what it may not reach";
+        return;
+    }
     emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->state_s ? to->entry_s : to->entry_e));
     l->linked = true;
     l->to = (uint32_t)(to - b->units);

@@ -8,7 +8,7 @@
  *          cold: one block by the interpreter              └─ look, stale: look again
  *          warm: translate
  */
-#include "engine/bt/bt.h"
+#include "engine/bt/verify.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -415,6 +415,8 @@ static enum exit_cause run_loop(struct vcpu *v, struct bt *b)
         } else {
             bt_context_now(b);
             run_unit(b, fetch_linear(v));
+            if (unlikely(v->internal_error))
+                return EXIT_INTERNAL;
         }
     }
     return cause;
@@ -461,6 +463,7 @@ static void bt_free(struct bt *b)
 {
     bt_trace_close(b);
     bt_bails_close(b);
+    bt_verify_free(b);
     host_faults_forget(b->code.exec);
     bt_cache_free(b);
     block_cache_free(&b->interp);
@@ -481,6 +484,9 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
         err = bt_cache_init(b, e);
     if (!err) {
         bt_gates_emit(b);
+        err = bt_verify_init(b, e);
+    }
+    if (!err) {
         bt_trace_open(b);
         err = host_faults_catch(b->code.exec, b->code.size, fault_exit, b, e);
     }

@@ -96,6 +96,15 @@ static void load(struct translation *t, unsigned size, unsigned reg, struct amod
     emit_mem(&t->e, width(size), sized(0x8b, size), reg, m);
 }
 
+/* T0 = the element alone: above a short one nothing stays of what was there. */
+static void load_element(struct translation *t, unsigned size, struct amode m)
+{
+    if (size < 4)
+        emit_mem(&t->e, ENC_0F, size == 1 ? 0xb6 : 0xb7, T0, m); /* movzx */
+    else
+        load(t, size, T0, m);
+}
+
 static void store(struct translation *t, unsigned size, unsigned reg, struct amode m)
 {
     emit_mem(&t->e, width(size), sized(0x89, size), reg, m);
@@ -110,13 +119,13 @@ static void single_emit(struct translation *t, struct planned *p)
     stub_new(t, STUB_EXIT, down)->info = exit_at(t, BT_BAIL, t->index);
     switch (p->in.id) {
     case INSN_MOVS:
-        load(t, size, T0, source(t, p));
+        load_element(t, size, source(t, p));
         store(t, size, T0, dest(t, p));
         break;
     case INSN_STOS: store(t, size, H_RAX, dest(t, p)); break;
     case INSN_LODS: load(t, size, H_RAX, source(t, p)); break;
     case INSN_CMPS: /* the host reads in this order, which shows when both would fault */
-        load(t, size, T0, dest(t, p));
+        load_element(t, size, dest(t, p));
         emit_mem(&t->e, width(size), sized(0x39, size), T0, source(t, p));
         break;
     default: emit_mem(&t->e, width(size), sized(0x3b, size), H_RAX, dest(t, p)); break;

@@ -9,6 +9,7 @@
  *   instructions are counted             JUMP: page; S: poll, count, perhaps restore; body      E: save, to S
  */
 #include "engine/bt/unit.h"
+#include "engine/bt/verify.h"
 
 #include "host/time.h"
 
@@ -261,7 +262,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     t->key = key;
     t->e = bt_emitter(b);
     t->delta_group = NO_GROUP;
-    uint32_t sites = b->nsites;
+    struct verify_before before = bt_verify_before(b);
     struct bt_unit *u = t->unit = &b->units[b->nunits];
     *u = (struct bt_unit){ .host = at->host, .key = key, .window = at->window, .first_link = b->nlinks };
     if (!plan_unit(t, at, second, u))
@@ -272,7 +273,6 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
         u->insns = (uint16_t)(t->plan.count - (last->how == HOW_BAIL));
         u->guest_bytes = (uint16_t)(last->end - t->plan.start);
     }
-    uint32_t calls = b->ncalls;
     enum first_event first = first_event(&t->plan);
     t->host_start = here(t);
     entries_emit(t, first);
@@ -284,14 +284,14 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     late_entry(t, first);
     t->host_stubs = here(t);
     stubs_emit(t);
-    if (t->e.full || t->failed) {
-        b->nlinks = u->first_link;
-        b->nsites = sites;
-        b->ncalls = calls;
+    u->code_bytes = here(t) - b->used;
+    if (t->e.full || t->failed || !bt_verify_unit(b, u, &before)) {
+        b->nlinks = before.nlinks;
+        b->nsites = before.nsites;
+        b->ncalls = before.ncalls;
         *full = t->e.full;
         return NULL;
     }
-    u->code_bytes = here(t) - b->used;
     uint32_t filled = b->used / SETTLE * SETTLE;
     b->used = (here(t) + 15) & ~15u;
     if (b->used / SETTLE * SETTLE != filled) /* written once; a link patched later brings its page back */

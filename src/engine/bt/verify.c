@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The verifier's way through a unit: decode all of it, see where each jump goes, then follow every way from every entry until
+ * nothing new is learned. Whatever is reached by a jump is joined with what is known there from other ways.
+ */
+#include "engine/bt/verify.h"
+
+#include <string.h>
+
+#include "engine/bt/verify_rules.h"
+#include "host/memory.h"
+
+#define INSNS_MAX 8192u
+#define CODE_BYTES_MAX 65536u
+#define STATES_MAX 2048u
+#define STEPS_MAX 400000u /* ways are finite; this is for our own mistakes */
+#define SEAL_BYTES 11u    /* what bt_cache_drop_page() writes over the entry for jump tables */
+#define NONE 0xffffu
+
+struct verifier {
+    struct verify_insn insns[INSNS_MAX];
+    unsigned count;
+    uint16_t at[CODE_BYTES_MAX];  /* offset to number of the instruction, NONE: in the middle of one */
+    uint16_t state_of[INSNS_MAX]; /* where ways meet: its state, NONE: no jump comes here */
+    uint16_t site_of[INSNS_MAX];  /* where the host goes on after a fault: number, NONE */
+    bool visited[INSNS_MAX];
+    struct verify_state states[STATES_MAX];
+    bool known[STATES_MAX]; /* something came here */
+    unsigned nstates;
+    uint16_t todo[INSNS_MAX];
+    bool waits[INSNS_MAX];
+    unsigned ntodo, steps;
+    struct rules rules;
+    const struct verify_unit *u;
+    const char *broken;
+    unsigned broken_at;
+};
+
+bool verify_available(void) { return true; }
+struct verifier *verifier_create(void) { return host_pages_alloc(sizeof(struct verifier)); }
+void verifier_free(struct verifier *w) { host_pages_free(w, sizeof(*w)); }
+
+/* The first rule broken is kept. */
+static bool breaks(struct verifier *w, unsigned i, const char *rule)
+{
+    if (rule && !w->broken) {
+        w->broken = rule;
+        w->broken_at = i;
+    }
+    return w->broken;
+}
+
+/* --- the map --------------------------------------------------------------------------------------------------- */
+
+static void decode_all(struct verifier *w)
+{
+    const struct verify_unit *u = w->u;
+    w->count = 0;
+    for (uint32_t off = 0; off < u->size;) {
+        if (w->count == INSNS_MAX) {
+            breaks(w, 0, "more instructions than a unit can have");
+            return;
+        }
+        struct verify_insn *in = &w->insns[w->count];
+        const char *rule = verify_decode(in, u->code + off, u->size - off, u->exec + off, false);
+        in->off = off;
+        w->at[off] = (uint16_t)w->count;
+        w->state_of[w->count] = w->site_of[w->count] = NONE;
+        w->visited[w->count] = w->waits[w->count] = false;
+        w->count++;
+        if (breaks(w, w->count - 1, rule))
+            return;
+        off += in->len;
+    }
+}
+
+/* A way leads to this offset: gives the place a state. */
+static void meet(struct verifier *w, unsigned from, uint64_t off)
+{
+    unsigned i = off < w->u->size ? w->at[off] : NONE;
+    if (i == NONE) {
+        breaks(w, from, "a way to where no instruction of the unit begins");
+        return;
+    }
+    if (w->state_of[i] != NONE)
+        return;
+    if (w->nstates == STATES_MAX) {
+        breaks(w, from, "more ways than a unit can have");
+        return;
+    }
+    w->known[w->nstates] = false;
+    w->state_of[i] = (uint16_t)w->nstates++;
+}
+
+static const struct verify_gate *gate_at(const struct verifier *w, uint64_t address)
+{
+    for (unsigned n = 0; n < w->u->ngates; n++)
+        if (w->u->gates[n].address == address)
+            return &w->u->gates[n];
+    return NULL;
+}
+
+/* Gates that return 5 bytes further when C says so. */
+static bool can_fail(enum verify_gate_kind kind)
+{
+    return kind == VERIFY_FILL || kind == VERIFY_SPOT || kind == VERIFY_SPOTS || kind == VERIFY_LOOKUP;
+}
+
+static void map_branch(struct verifier *w, unsigned i)
+{
+    const struct verify_insn *in = &w->insns[i];
+    const struct verify_gate *g = in->relative ? gate_at(w, in->target) : NULL;
+    if (in->op == OP_CALL) {
+        if (!g || g->kind == VERIFY_EXIT || g->kind == VERIFY_EXIT_E)
+            breaks(w, i, "a call of something that is no gate");
+        else if (can_fail(g->kind))
+            meet(w, i, in->off + in->len + 5);
+    } else if (in->relative && !(in->op == OP_JMP && g)) {
+        meet(w, i, in->target - w->u->exec);
+    }
+}
+
+static void map_sites(struct verifier *w)
+{
+    const struct verify_unit *u = w->u;
+    for (unsigned n = 0; n < u->nsites; n++) {
+        uint32_t at = u->sites[n].at - u->at, to = u->sites[n].exit - u->at;
+        if (at >= u->size || w->at[at] == NONE || (n && u->sites[n - 1].at >= u->sites[n].at)) {
+            breaks(w, 0, "a place of a host fault outside of the unit, or out of order");
+            return;
+        }
+        w->site_of[w->at[at]] = (uint16_t)n;
+        meet(w, w->at[at], to);
+    }
+    for (unsigned i = 0; i < w->count; i++)
+        if (w->insns[i].may_fault && w->site_of[i] == NONE)
+            breaks(w, i, "may fault on the host, and nobody waits for it");
+}
+
+static void map_links(struct verifier *w)
+{
+    const struct verify_unit *u = w->u;
+    for (unsigned n = 0; n < u->nlinks; n++) {
+        const struct bt_link *l = &u->links[n];
+        uint64_t end = (uint64_t)l->field - u->at + 4;
+        unsigned i = 0;
+        while (i < w->count && w->insns[i].off + w->insns[i].len != end)
+            i++;
+        if (i == w->count || !w->insns[i].relative || w->insns[i].op == OP_CALL || w->insns[i].len < 5) {
+            breaks(w, 0, "a link that is no jump of the unit");
+            return;
+        }
+        if (w->insns[i].target - u->exec != (uint64_t)l->stub - u->at)
+            breaks(w, i, "a link that does not begin at its stub");
+    }
+}
+
+/* A dropped unit gets a jump over its entry: nothing else may lead there. */
+static void map_seal(struct verifier *w)
+{
+    uint32_t from = w->u->entry_jump - w->u->at;
+    if (from + SEAL_BYTES > w->u->size)
+        breaks(w, 0, "no room for the seal");
+    for (unsigned i = 0; i < w->count && !w->broken; i++)
+        if (w->state_of[i] != NONE && w->insns[i].off > from && w->insns[i].off < from + SEAL_BYTES)
+            breaks(w, i, "a way into what the seal overwrites");
+}
+
+/* Spots whose every filling is for writing. That each call says what stands in front of it is checked on the way. */
+static void map_spots(struct verifier *w)
+{
+    const struct verify_unit *u = w->u;
+    for (unsigned n = 0; n < u->nspots; n++)
+        w->rules.spot_writes[u->first_spot + n] = true;
+    for (unsigned i = 1; i < w->count; i++) {
+        const struct verify_insn *in = &w->insns[i], *before = in - 1;
+        const struct verify_gate *g = in->op == OP_CALL && in->relative ? gate_at(w, in->target) : NULL;
+        if (!g || g->kind != VERIFY_SPOT || before->op != OP_MOV || before->o[1].kind != OPR_IMM)
+            continue;
+        uint32_t info = (uint32_t)before->o[1].val, spot = info >> FILL_SPOT_SHIFT;
+        if (!(info & FILL_WRITE) && spot < SPOTS)
+            w->rules.spot_writes[spot] = false;
+    }
+}
+
+static void draw_map(struct verifier *w)
+{
+    const struct verify_unit *u = w->u;
+    if (u->size > CODE_BYTES_MAX || u->first_spot + (uint64_t)u->nspots > SPOTS) {
+        breaks(w, 0, "larger than a unit can be");
+        return;
+    }
+    memset(w->at, 0xff, u->size * sizeof(w->at[0]));
+    decode_all(w);
+    meet(w, 0, u->entry_s - u->at);
+    meet(w, 0, u->entry_e - u->at);
+    meet(w, 0, u->entry_jump - u->at);
+    for (unsigned i = 0; i < w->count && !w->broken; i++)
+        if (w->insns[i].op == OP_JCC || w->insns[i].op == OP_JMP || w->insns[i].op == OP_CALL)
+            map_branch(w, i);
+    if (!w->broken)
+        map_sites(w);
+    if (!w->broken)
+        map_links(w);
+    if (!w->broken)
+        map_seal(w);
+    if (!w->broken)
+        map_spots(w);
+}
+
+/* --- the ways -------------------------------------------------------------------------------------------------- */
+
+/* The state arrives at instruction i, where ways meet. */
+static void arrive(struct verifier *w, unsigned i, const struct verify_state *st)
+{
+    unsigned n = w->state_of[i];
+    bool news = true;
+    if (w->known[n])
+        news = state_join(&w->states[n], st, &w->rules.symbols, i);
+    else
+        w->states[n] = *st;
+    w->known[n] = true;
+    if (news && !w->waits[i]) {
+        w->waits[i] = true;
+        w->todo[w->ntodo++] = (uint16_t)i;
+    }
+}
+
+static void arrive_at(struct verifier *w, uint64_t off, const struct verify_state *st)
+{
+    arrive(w, w->at[off], st);
+}
+
+/* A jump or call. True: the way goes on behind it with *st. */
+static bool take_branch(struct verifier *w, unsigned i, struct verify_state *st)
+{
+    const struct verify_insn *in = &w->insns[i];
+    if (!in->relative) {
+        breaks(w, i, in->op == OP_JMP ? rules_indirect_jump(st, in) : "a call that is not direct");
+        return false;
+    }
+    const struct verify_gate *g = gate_at(w, in->target);
+    if (in->op == OP_JMP) {
+        if (g)
+            breaks(w, i, rules_exit(&w->rules, st, g->kind));
+        else
+            arrive_at(w, in->target - w->u->exec, st);
+        return false;
+    }
+    struct verify_state other = *st;
+    if (in->op == OP_JCC) {
+        rules_branch(&other, in->cond, true);
+        rules_branch(st, in->cond, false);
+        arrive_at(w, in->target - w->u->exec, &other);
+        return true;
+    }
+    if (can_fail(g->kind) && !breaks(w, i, rules_call(&w->rules, &other, g->kind, true, i)))
+        arrive_at(w, in->off + in->len + 5, &other);
+    return !breaks(w, i, rules_call(&w->rules, st, g->kind, false, i));
+}
+
+/* One instruction. False: the way ends here. */
+static bool step(struct verifier *w, unsigned i, struct verify_state *st)
+{
+    const struct verify_insn *in = &w->insns[i];
+    if (w->visited[i])
+        state_forget(st, &w->rules.symbols, i);
+    w->visited[i] = true;
+    bool leaves = w->site_of[i] != NONE || in->op == OP_JCC || in->op == OP_JMP || in->op == OP_CALL;
+    if (leaves && string_open(st)) {
+        breaks(w, i, "a way out while guest registers hold host addresses");
+        return false;
+    }
+    if (w->site_of[i] != NONE)
+        arrive_at(w, w->u->sites[w->site_of[i]].exit - w->u->at, st);
+    if (in->op == OP_JCC || in->op == OP_JMP || in->op == OP_CALL)
+        return take_branch(w, i, st);
+    return !breaks(w, i, rules_apply(&w->rules, st, in, i));
+}
+
+static void follow(struct verifier *w, unsigned i)
+{
+    struct verify_state st = w->states[w->state_of[i]];
+    for (;;) {
+        if (++w->steps > STEPS_MAX)
+            breaks(w, i, "ways without end");
+        if (w->broken || !step(w, i, &st))
+            return;
+        if (++i == w->count) {
+            breaks(w, i - 1, "a way that runs off the end");
+            return;
+        }
+        if (w->state_of[i] != NONE) {
+            if (string_open(&st))
+                breaks(w, i, "a way in while guest registers hold host addresses");
+            arrive(w, i, &st);
+            return;
+        }
+    }
+}
+
+static void enter(struct verifier *w, uint32_t entry, bool guest_flags, bool linear)
+{
+    struct verify_state st;
+    rules_entry(&st, guest_flags, linear);
+    arrive_at(w, entry - w->u->at, &st);
+}
+
+bool verify_unit(struct verifier *w, const struct verify_unit *u, struct verify_result *r)
+{
+    w->u = w->rules.u = u;
+    w->broken = NULL;
+    w->nstates = w->ntodo = w->steps = 0;
+    w->rules.symbols.count = 0;
+    w->rules.symbols.full = false;
+    *r = (struct verify_result){ 0 };
+    draw_map(w);
+    if (!w->broken) {
+        enter(w, u->entry_s, false, false);
+        enter(w, u->entry_e, true, false);
+        enter(w, u->entry_jump, false, true);
+    }
+    while (w->ntodo && !w->broken) {
+        unsigned i = w->todo[--w->ntodo];
+        w->waits[i] = false;
+        follow(w, i);
+    }
+    if (!w->broken)
+        return true;
+    r->rule = w->broken;
+    r->at = w->broken_at < w->count ? w->insns[w->broken_at].off : 0;
+    if (r->at < u->size)
+        verify_format(u->code + r->at, u->size - r->at, u->exec + r->at, r->text, sizeof(r->text));
+    return false;
+}

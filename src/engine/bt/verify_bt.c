@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between the translator and the verifier: which units are verified, with what, and what happens to one that is refused. */
+#include "engine/bt/verify.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/bits.h"
+#include "engine/interp/block.h"
+
+#ifdef SUNDOG_VERIFY_ALL
+#define DEFAULT_EVERY 1u
+#else
+#define DEFAULT_EVERY ENGINE_VERIFY_SAMPLE
+#endif
+
+#define BYTES_PER_LINE 128u
+#define LINES_MAX 16u
+
+static struct verify_result failure(const char *rule) { return (struct verify_result){ .rule = rule }; }
+
+/* A line says what is wrong, the next ones show the bytes: with the gates' and the code's addresses they can be decoded anew. */
+static void report(struct bt *b, const char *what, const struct verify_result *r, const uint8_t *code,
+                   uint32_t size)
+{
+    struct log *log = b->v->log;
+    log_line(log, LOG_ERROR, "the translator's own code was refused: %s: %s at +%#x: %s", what, r->rule,
+             r->at, r->text);
+    uint32_t room = LINES_MAX * BYTES_PER_LINE,
+             from = r->at > room / 2 ? (r->at - room / 2) & ~(BYTES_PER_LINE - 1) : 0;
+    for (uint32_t off = from; off < size && off < from + room; off += BYTES_PER_LINE) {
+        char hex[2 * BYTES_PER_LINE + 1] = "";
+        for (uint32_t i = 0; i < BYTES_PER_LINE && off + i < size; i++)
+            snprintf(hex + 2 * i, 3, "%02x", code[off + i]);
+        log_line(log, LOG_ERROR, "  +0x%04x %s", off, hex);
+    }
+    b->v->internal_error = "the verifier refused code that the translator made";
+}
+
+/* --- what there is to go to -------------------------------------------------------------------------------------- */
+
+#define GATES 9u
+
+static unsigned gates_of(const struct bt *b, struct verify_gate out[GATES])
+{
+    const struct {
+        uint32_t at;
+        enum verify_gate_kind kind;
+    } all[GATES] = {
+        { b->gate_exit_s, VERIFY_EXIT }, { b->gate_exit_e, VERIFY_EXIT_E }, { b->gate_fill, VERIFY_FILL },
+        { b->gate_spot, VERIFY_SPOT },   { b->gate_spots, VERIFY_SPOTS },   { b->gate_unlink, VERIFY_UNLINK },
+        { b->gate_simd, VERIFY_SIMD },   { b->gate_call, VERIFY_CALL },     { b->gate_lookup, VERIFY_LOOKUP },
+    };
+    unsigned n = 0;
+    for (unsigned i = 0; i < GATES; i++)
+        if (all[i].at)
+            out[n++] = (struct verify_gate){ bt_exec_addr(b, all[i].at), all[i].kind };
+    return n;
+}
+
+static bool gates_are_good(struct bt *b)
+{
+    struct verify_gate gates[GATES];
+    const uint64_t functions[] = {
+        (uint64_t)(uintptr_t)bt_fill,        (uint64_t)(uintptr_t)bt_spot_fill,
+        (uint64_t)(uintptr_t)bt_spots_reset, (uint64_t)(uintptr_t)bt_unlink,
+        (uint64_t)(uintptr_t)bt_call_out,    (uint64_t)(uintptr_t)bt_lookup,
+    };
+    struct verify_gates g = {
+        .code = b->code.write,
+        .exec = bt_exec_addr(b, 0),
+        .size = b->gates_end,
+        .enter = b->gate_enter,
+        .gates = gates,
+        .ngates = gates_of(b, gates),
+        .functions = functions,
+        .nfunctions = array_size(functions),
+    };
+    struct verify_result r;
+    if (verify_gates(b->verifier, &g, &r))
+        return true;
+    report(b, "the gates", &r, g.code, g.size);
+    return false;
+}
+
+/* --- which units --------------------------------------------------------------------------------------------------- */
+
+int bt_verify_init(struct bt *b, struct error *e)
+{
+    unsigned wanted = b->cfg.verify_every, every = wanted ? wanted : DEFAULT_EVERY;
+    if (every == ENGINE_VERIFY_OFF)
+        return 0;
+    if (!verify_available())
+        return wanted ? error_set(e, -ENOTSUP,
+                                  "this build cannot verify translated code: it was made without Zydis")
+                      : 0;
+    b->verifier = verifier_create();
+    if (!b->verifier)
+        return error_set(e, -ENOMEM, "no memory for the verifier of translated code; try --verify-code off");
+    b->verify_every = every;
+    if (gates_are_good(b))
+        return 0;
+    return error_set(e, -EPROTO, "the verifier refused code that the translator made; this is a bug");
+}
+
+void bt_verify_free(struct bt *b)
+{
+    if (b->verifier)
+        verifier_free(b->verifier);
+    b->verifier = NULL;
+}
+
+struct verify_before bt_verify_before(const struct bt *b)
+{
+    return (struct verify_before){
+        .used = b->used, .nlinks = b->nlinks, .nsites = b->nsites, .nspots = b->nspots, .ncalls = b->ncalls
+    };
+}
+
+/* The tables' parts are the unit's: nothing in them belonged to another one before. */
+static bool owns_its_parts(const struct bt *b, const struct bt_unit *u, const struct verify_before *before)
+{
+    bool spots = !u->spots || (u->first_spot >= before->nspots && u->first_spot + u->spots <= b->nspots);
+    return spots && u->first_link == before->nlinks && u->first_link + u->links == b->nlinks;
+}
+
+/* String instructions change so little that a unit goes on behind their calls with what it has made sure of. */
+static uint16_t changed_by(unsigned id)
+{
+    switch (id) {
+    case INSN_MOVS:
+    case INSN_CMPS: return BIT(RCX) | BIT(RSI) | BIT(RDI);
+    case INSN_STOS:
+    case INSN_SCAS: return BIT(RCX) | BIT(RDI);
+    default: return 0;
+    }
+}
+
+static void note_calls(struct verify_unit *x, const struct bt *b)
+{
+    for (uint32_t n = 0; n < x->ncalls && n < VERIFY_CALLS; n++) {
+        const uint8_t *record = b->calls + (x->first_call + n) * CALL_STRIDE;
+        const struct block *block = (const struct block *)(const void *)(record + sizeof(struct bt_call));
+        x->call_changes[n] = changed_by(block->ops[0].id);
+    }
+}
+
+bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_before *before)
+{
+    struct verify_gate gates[GATES];
+    struct verify_result r;
+    char what[80];
+    if (!b->verifier || ++b->verify_count % b->verify_every)
+        return true;
+    struct verify_unit x = {
+        .code = b->code.write + before->used,
+        .exec = bt_exec_addr(b, before->used),
+        .at = before->used,
+        .size = u->code_bytes,
+        .entry_s = u->entry_s,
+        .entry_e = u->entry_e,
+        .entry_jump = u->entry_jump,
+        .gates = gates,
+        .ngates = gates_of(b, gates),
+        .sites = b->sites + before->nsites,
+        .nsites = b->nsites - before->nsites,
+        .links = b->links + before->nlinks,
+        .first_link = before->nlinks,
+        .nlinks = b->nlinks - before->nlinks,
+        .first_spot = u->first_spot,
+        .nspots = u->spots,
+        .first_call = before->ncalls,
+        .ncalls = b->ncalls - before->ncalls,
+        .unit = (uint32_t)(u - b->units),
+        .tlb_index = u->key >> KEY_INDEX_SHIFT & 3,
+        .jump_bits = jump_bits(u->key),
+        .kernel = mode_cpl(u->key) == 0 && u->key & MODE_PE,
+        .code64 = (u->key & MODE_CODE_MASK) == MODE_CODE64,
+    };
+    note_calls(&x, b);
+    b->n.units_verified++;
+    if (!owns_its_parts(b, u, before))
+        r = failure("a unit that takes parts of tables which are another's");
+    else if (verify_unit(b->verifier, &x, &r))
+        return true;
+    snprintf(what, sizeof(what), "unit %u, key %#x, runs at %#llx", x.unit, u->key,
+             (unsigned long long)x.exec);
+    report(b, what, &r, x.code, x.size);
+    return false;
+}
+
+/* --- links ----------------------------------------------------------------------------------------------------------- */
+
+static uint32_t page_of(const uint8_t *host) { return (uint32_t)((uintptr_t)host >> PAGE_SHIFT); }
+
+bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to)
+{
+    const struct bt_unit *from = l->from;
+    uint32_t n = (uint32_t)(l - b->links), entry = l->state_s ? to->entry_s : to->entry_e;
+    bool known = l >= b->links && n < b->nlinks && from >= b->units && from < b->units + b->nunits &&
+                 to >= b->units && to < b->units + b->nunits && n - from->first_link < from->links;
+    if (!known || l->field < b->gates_end + 2 || l->field > b->used - 4 || entry < b->gates_end ||
+        entry >= b->used)
+        return false;
+    const uint8_t *field = b->code.write + l->field;
+    bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
+    /* A unit of another mode, or of another page, would run with rights that are not its own. */
+    return jump && ((from->key ^ to->key) & ~(uint32_t)KEY_CROSSING) == 0 &&
+           page_of(from->host) == page_of(to->host);
+}

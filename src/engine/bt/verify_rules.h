@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What one instruction may do, and what is known behind it. */
+#ifndef SUNDOG_ENGINE_BT_VERIFY_RULES_H
+#define SUNDOG_ENGINE_BT_VERIFY_RULES_H
+
+#include "engine/bt/verify.h"
+#include "engine/bt/verify_insn.h"
+#include "engine/bt/verify_value.h"
+
+struct rules {
+    const struct verify_unit *u;
+    struct symbols symbols;
+    bool spot_writes[SPOTS]; /* filled with translations that may be written only */
+};
+
+/* Applies instruction number i, which is no jump and no call, to the state. NULL, or the rule that is broken. */
+const char *rules_apply(struct rules *r, struct verify_state *st, const struct verify_insn *in, unsigned i);
+/* The state on one side of a conditional jump. */
+void rules_branch(struct verify_state *st, unsigned cond, bool taken);
+/* May the code jump through this operand? */
+const char *rules_indirect_jump(const struct verify_state *st, const struct verify_insn *in);
+/* Behind a call of a gate; `failed`: where it returns when C said so, 5 bytes further. */
+const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gate_kind kind, bool failed,
+                       unsigned i);
+const char *rules_exit(const struct rules *r, const struct verify_state *st, enum verify_gate_kind kind);
+/* At an entry: nothing is known but what holds for every unit. */
+void rules_entry(struct verify_state *st, bool guest_flags, bool linear_address);
+
+/* --- verify_strip.c: loops whose addresses are checked once for many rounds ---------------------------------------- */
+/* A step in reckoning how many rounds; false: none. */
+bool strip_step(struct verify_state *st, const struct verify_insn *in);
+/* SUB 1 of the rounds left, in a register or their slot. */
+bool strip_spend(struct verify_state *st, const struct verify_insn *in, bool slot);
+/* It was not the last one: each distance that has a credit holds so many bytes further. */
+void strip_next_round(struct verify_state *st, unsigned var);
+/* The group's distance is another one. */
+void strip_forget_group(struct verify_state *st, unsigned group);
+
+/* --- verify_string.c: runs of string instructions ------------------------------------------------------------------- */
+/* A step to or from a run; false: none. */
+bool string_step(struct verify_state *st, const struct verify_insn *in, unsigned i);
+/* The pending run was seen to end on its page. */
+void string_run_ends(struct verify_state *st);
+/* Do guest registers hold host addresses? Then there may be no way out. */
+bool string_open(const struct verify_state *st);
+const char *string_rep(struct verify_state *st, const struct verify_insn *in, unsigned i);
+
+#endif

@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Symbols, values and states of the verifier. */
+#include "engine/bt/verify_value.h"
+
+#include <string.h>
+
+/* A symbol: kind | number of the instruction << 8 | variable; of composites the index. 0: none, the value is a constant. */
+enum { SYM_ENTRY = 1u << 30, SYM_MADE = 2u << 30, SYM_MET = 3u << 30, SYM_KIND = 3u << 30 };
+#define LOST \
+    128u /* added to the variable: what it holds is older than the symbols that the instruction makes now */
+
+enum composite_op { SUM, SUM_NARROW, OPAQUE, PAGE_OF };
+
+static uint32_t symbol_at(uint32_t kind, unsigned i, unsigned var) { return kind | i << 8 | var; }
+
+bool value_equal(const struct value *a, const struct value *b)
+{
+    return a->kind == b->kind && a->narrow == b->narrow && a->write == b->write && a->credit == b->credit &&
+           a->aux == b->aux && a->sym == b->sym && a->c == b->c && a->d == b->d;
+}
+
+struct value value_made(unsigned i, unsigned var) { return value_number(symbol_at(SYM_MADE, i, var), 0); }
+struct value value_at_entry(unsigned var) { return value_number(symbol_at(SYM_ENTRY, 0, var), 0); }
+
+/* --- composites ---------------------------------------------------------------------------------------------- */
+
+static uint32_t compose(struct symbols *s, struct composite c)
+{
+    for (unsigned i = 0; i < s->count; i++) {
+        const struct composite *t = &s->table[i];
+        if (t->op == c.op && t->scale == c.scale && t->narrow == c.narrow && t->a == c.a && t->b == c.b &&
+            t->c == c.c && t->d == c.d)
+            return i + 1;
+    }
+    if (s->count == COMPOSITES) {
+        s->full = true;
+        return 1;
+    }
+    s->table[s->count++] = c;
+    return s->count;
+}
+
+static const struct composite *composite_of(const struct symbols *s, uint32_t sym)
+{
+    return sym && !(sym & SYM_KIND) ? &s->table[sym - 1] : NULL;
+}
+
+/* A number as symbol + c: a narrow one becomes a symbol of its own. */
+static struct value plain(struct symbols *s, struct value v)
+{
+    if (!v.narrow)
+        return v;
+    struct composite c = { .op = OPAQUE, .a = v.sym, .c = v.c };
+    return value_number(compose(s, c), v.d);
+}
+
+static int64_t low32(int64_t c) { return (int32_t)(uint32_t)(uint64_t)c; }
+
+/* What a number is more than its symbol, modulo 2^32 if it is narrow. */
+static int64_t total(const struct value *v) { return v->c + (v->narrow ? v->d : 0); }
+
+bool value_same_low(const struct value *a, const struct value *b)
+{
+    return a->sym == b->sym && (uint32_t)total(a) == (uint32_t)total(b);
+}
+
+struct value value_add(struct value v, int64_t by)
+{
+    if (v.narrow)
+        v.d += by;
+    else
+        v.c += by;
+    return v;
+}
+
+struct value value_narrow(struct value v, int64_t by)
+{
+    int64_t c = total(&v) + by;
+    if (!v.sym)
+        return value_number(0, (int64_t)(uint32_t)c);
+    return (struct value){ .kind = V_NUMBER, .narrow = true, .sym = v.sym, .c = low32(c) };
+}
+
+struct value value_sum(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by)
+{
+    a = plain(s, a);
+    b = plain(s, b);
+    int64_t c = a.c + b.c * (int64_t)scale + by;
+    if (!b.sym)
+        return value_number(a.sym, c);
+    if (!a.sym && scale == 1)
+        return value_number(b.sym, c);
+    struct composite sum = { .op = SUM, .scale = (uint8_t)scale, .a = a.sym, .b = b.sym };
+    return value_number(compose(s, sum), c);
+}
+
+/* Modulo 2^32 it does not matter whether the parts were cut before. */
+struct value value_sum_narrow(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by)
+{
+    int64_t c = total(&a) + total(&b) * (int64_t)scale + by;
+    struct composite sum = { .op = SUM_NARROW, .scale = (uint8_t)scale, .a = a.sym, .b = b.sym };
+    uint32_t sym = !b.sym ? a.sym : !a.sym && scale == 1 ? b.sym : compose(s, sum);
+    return value_narrow(value_number(sym, c), 0);
+}
+
+struct value value_page(struct symbols *s, struct value v)
+{
+    struct composite c = { .op = PAGE_OF, .narrow = v.narrow, .a = v.sym, .c = v.c, .d = v.d };
+    return value_number(compose(s, c), 0);
+}
+
+bool value_page_of(const struct symbols *s, struct value v, struct value *of)
+{
+    const struct composite *c = composite_of(s, v.sym);
+    if (v.kind != V_NUMBER || v.narrow || v.c || !c || c->op != PAGE_OF)
+        return false;
+    *of = (struct value){ .kind = V_NUMBER, .narrow = c->narrow, .sym = c->a, .c = c->c, .d = c->d };
+    return true;
+}
+
+/* --- distances ----------------------------------------------------------------------------------------------- */
+
+bool delta_from_tlb(const struct value *slot, const struct value *last, bool write, struct value *delta)
+{
+    /* The slot was chosen by 32 bits of the first byte's address; the tag has all of the last one's page. */
+    uint32_t before = (uint32_t)(total(last) - total(slot));
+    if (slot->sym != last->sym || before >= PAGE_SIZE)
+        return false;
+    *delta = value_add(*last, -(int64_t)before);
+    delta->kind = V_DELTA;
+    delta->write = write;
+    delta->aux = (uint16_t)(before + 1);
+    return true;
+}
+
+bool delta_covers(const struct value *delta, struct value v, unsigned size)
+{
+    if (delta->kind != V_DELTA || v.kind != V_NUMBER || delta->sym != v.sym || delta->narrow != v.narrow ||
+        size > delta->aux)
+        return false;
+    uint64_t room = delta->aux - size, span = delta->aux;
+    if (!v.narrow)
+        return (uint64_t)v.c - (uint64_t)delta->c <= room;
+    if (v.c == delta->c)
+        return (uint64_t)v.d - (uint64_t)delta->d <= room;
+    /* Another cut to 32 bits: equal to a shift of the first when both lie on the delta's page, so below 4 GiB. */
+    int64_t shift = low32(v.c - delta->c);
+    if ((uint64_t)-delta->d >= span || (uint64_t)(shift - delta->d) >= span)
+        return false;
+    return (uint64_t)(shift + v.d - delta->d) <= room;
+}
+
+unsigned delta_reach(const struct value *delta, struct value v)
+{
+    unsigned reach = 0;
+    for (unsigned step = PAGE_SIZE; step; step /= 2)
+        if (delta_covers(delta, v, reach + step))
+            reach += step;
+    return reach;
+}
+
+/* A narrow delta in terms of another cut to 32 bits, c more than its own: as above, if both numbers lie on its page. */
+static bool delta_recut(struct value *delta, int64_t c)
+{
+    int64_t shift = low32(delta->c - c);
+    uint64_t span = delta->aux;
+    if (shift && ((uint64_t)-delta->d >= span || (uint64_t)(-shift - delta->d) >= span))
+        return false;
+    delta->c = c;
+    delta->d += shift;
+    return true;
+}
+
+/* What both are for, in the terms of a; their symbols are the same. */
+static bool delta_meet(struct value *a, struct value b)
+{
+    if (a->narrow != b.narrow || (a->narrow && !delta_recut(&b, a->c)))
+        return false;
+    int64_t from = a->narrow ? b.d - a->d : b.c - a->c, low = from > 0 ? from : 0;
+    if (from < -(int64_t)PAGE_SIZE || from > (int64_t)PAGE_SIZE)
+        return false;
+    int64_t high = from + b.aux < a->aux ? from + b.aux : a->aux;
+    if (high <= low)
+        return false;
+    *a = value_add(*a, low);
+    a->aux = (uint16_t)(high - low);
+    a->write &= b.write;
+    if (a->credit != b.credit)
+        a->credit = 0;
+    return true;
+}
+
+/* --- states -------------------------------------------------------------------------------------------------- */
+
+/* Does the symbol rest on one that instruction i makes (`kind`: as an instruction, or as a place where ways meet)? */
+static bool rests_on(const struct symbols *s, uint32_t sym, uint32_t kind, unsigned i)
+{
+    const struct composite *c = composite_of(s, sym);
+    if (c)
+        return rests_on(s, c->a, kind, i) || rests_on(s, c->b, kind, i);
+    return (sym & SYM_KIND) == kind && (sym & ~SYM_KIND) >> 8 == i;
+}
+
+bool symbol_in(const struct symbols *s, uint32_t sym, uint32_t part)
+{
+    const struct composite *c = composite_of(s, sym);
+    return sym == part || (c && (symbol_in(s, c->a, part) || symbol_in(s, c->b, part)));
+}
+
+static void forget_flags(struct flags_value *f, const struct symbols *s, uint32_t kind, unsigned i)
+{
+    if (f->kind >= F_TAG && (rests_on(s, f->v.sym, kind, i) || rests_on(s, f->slot.sym, kind, i)))
+        *f = (struct flags_value){ .kind = flags_shown(f) ? F_GUEST : F_SCRATCH };
+}
+
+static void forget_run(struct run *r, const struct symbols *s, unsigned i)
+{
+    if (rests_on(s, r->at.sym, SYM_MADE, i) || rests_on(s, r->count.sym, SYM_MADE, i))
+        r->valid = false;
+}
+
+void state_forget(struct verify_state *st, const struct symbols *s, unsigned i)
+{
+    for (unsigned n = 0; n < VARS; n++) {
+        struct value *v = &st->var[n];
+        if (!rests_on(s, v->sym, SYM_MADE, i))
+            continue;
+        *v = value_harmless(v) ? value_made(i, n | LOST) : value_secret();
+    }
+    for (unsigned n = 0; n < RUNS; n++)
+        forget_run(&st->runs[n], s, i);
+    forget_run(&st->pending, s, i);
+    forget_flags(&st->most, s, SYM_MADE, i);
+    forget_flags(&st->flags, s, SYM_MADE, i);
+    forget_flags(&st->fact, s, SYM_MADE, i);
+}
+
+/* --- where ways meet --------------------------------------------------------------------------------------------- */
+
+struct meeting {
+    const struct verify_state *a, *b; /* known so far, arriving */
+    struct value now[VARS];
+    bool done[VARS]; /* now[] is known */
+    struct symbols *s;
+    unsigned i;
+};
+
+/* What the variable holds, as a symbol of this place. A number below 2^32 stays known to be one. */
+static struct value met(const struct meeting *m, unsigned var)
+{
+    const struct value *a = &m->a->var[var], *b = &m->b->var[var];
+    struct value v = value_number(symbol_at(SYM_MET, m->i, var), 0);
+    v.narrow = value_clean(a) && value_clean(b) && a->narrow && b->narrow && !a->d && !b->d;
+    return v;
+}
+
+/* A symbol of the last time that ways met here: as old as if it came from elsewhere. */
+static bool older(const struct meeting *m, uint32_t sym) { return rests_on(m->s, sym, SYM_MET, m->i); }
+
+/* Numbers are said in terms of what lasts: scratch registers hold something else soon. */
+static bool lasts(unsigned var) { return (var < T0 || var > T2) && (var < VAR_GROUP || var >= VAR_PAGE); }
+
+/* Number n in terms of what variable k holds; false: that is not known on this way. A constant may be said as a narrow number. */
+static bool in_terms_of(const struct value *n, const struct value *k, bool narrow, struct value *out)
+{
+    bool constants = !n->sym && !k->sym;
+    *out = *n;
+    out->narrow = constants ? narrow && n->c == (int64_t)(uint32_t)n->c : n->narrow;
+    if (n->sym != k->sym || (k->narrow && !out->narrow))
+        return false;
+    out->c = out->narrow ? low32(n->c - total(k)) : n->c - k->c;
+    return true;
+}
+
+/* A number that is a on one way and b on the other, in terms of variable k, if both ways say the same of it. */
+static bool same_terms(const struct meeting *m, const struct value *a, const struct value *b, unsigned k,
+                       struct value *out)
+{
+    const struct value *x = &m->a->var[k], *y = &m->b->var[k];
+    struct value other;
+    if (!value_clean(x) || !value_clean(y) || !in_terms_of(a, x, b->narrow, out) ||
+        !in_terms_of(b, y, a->narrow, &other) || out->c != other.c || out->d != other.d ||
+        out->narrow != other.narrow)
+        return false;
+    /* What k itself is said to be in terms of, so that all that hang together name the same symbol. */
+    const struct value *now = &m->now[k];
+    bool chained = m->done[k] && value_clean(now) && now->sym && (out->narrow || !now->narrow);
+    out->sym = chained ? now->sym : met(m, k).sym;
+    if (chained)
+        out->c = out->narrow ? low32(out->c + total(now)) : out->c + now->c;
+    return true;
+}
+
+/* In terms of which variable: of whole numbers those below `whole`, of narrow ones those below `narrow`; so that none is said in
+ * terms of one that is said in terms of it. What is narrow on one way only is in terms of nothing but its like. */
+static bool restate(const struct meeting *m, const struct value *a, const struct value *b, unsigned whole,
+                    unsigned narrow, struct value *out)
+{
+    for (unsigned pass = 0; pass < 2; pass++)
+        for (unsigned k = 0; k < VARS; k++) {
+            unsigned cut = m->a->var[k].narrow + m->b->var[k].narrow;
+            bool may = pass == 0 ? cut == 0 && k < whole : cut == 1 || (cut == 2 && k < narrow);
+            if (may && lasts(k) && same_terms(m, a, b, k, out))
+                return true;
+        }
+    return false;
+}
+
+/*
+ * A distance that was checked for a register's value once is one for its present value, too, as long as it is known by how much
+ * the register moved since: a part of a delta's symbol is looked for in the variables, and said anew in terms of what that
+ * variable holds from here on. `shift`: what that adds to the constant, on either way.
+ */
+static bool part_found(const struct meeting *m, const uint32_t part[2], bool narrow, uint32_t *sym,
+                       int64_t shift[2])
+{
+    /* First what was made anew here, and of that the register itself rather than what was reckoned from it. */
+    for (unsigned pass = 0; pass < 4; pass++)
+        for (unsigned n = 0; n < VARS; n++) {
+            const struct value *a = &m->a->var[n], *b = &m->b->var[n], *now = &m->now[n];
+            bool numbers = value_clean(a) && value_clean(b) && value_clean(now);
+            if (!numbers || !lasts(n) || a->sym != part[0] || b->sym != part[1] ||
+                older(m, now->sym) != (pass < 2))
+                continue;
+            if ((!narrow && (a->narrow || b->narrow || now->narrow)) || (!(pass & 1) && (a->narrow || a->c)))
+                continue;
+            *sym = now->sym;
+            shift[0] = total(now) - total(a);
+            shift[1] = total(now) - total(b);
+            return true;
+        }
+    return false;
+}
+
+/* Or it is nowhere, but the same on both ways. */
+static bool part_stays(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
+{
+    *sym = part[0];
+    shift[0] = shift[1] = 0;
+    return part[0] == part[1] && !older(m, part[1]);
+}
+
+static bool part_moves(const struct meeting *m, const uint32_t part[2], bool narrow, uint32_t *sym,
+                       int64_t shift[2])
+{
+    bool found = (part[0] || part[1]) && part_found(m, part, narrow, sym, shift);
+    return found || part_stays(m, part, sym, shift);
+}
+
+static bool both_sums(const struct meeting *m, const struct value *a, const struct value *b)
+{
+    const struct composite *x = composite_of(m->s, a->sym), *y = composite_of(m->s, b->sym);
+    return x && y && (x->op == SUM || x->op == SUM_NARROW) && y->op == x->op && y->scale == x->scale;
+}
+
+/* A sum by its parts: `c` gets what they moved. False: one of them is lost. */
+static bool parts_move(const struct meeting *m, const struct value *a, const struct value *b, uint32_t *sym,
+                       int64_t c[2])
+{
+    const struct composite *x = composite_of(m->s, a->sym), *y = composite_of(m->s, b->sym);
+    if (!both_sums(m, a, b))
+        return false;
+    struct composite made = { .op = x->op, .scale = x->scale };
+    uint32_t first[2] = { x->a, y->a }, second[2] = { x->b, y->b };
+    int64_t by[2], by2[2];
+    if (!part_moves(m, first, a->narrow, &made.a, by) || !part_moves(m, second, a->narrow, &made.b, by2))
+        return false;
+    for (unsigned n = 0; n < 2; n++)
+        c[n] = by[n] + by2[n] * (int64_t)made.scale;
+    *sym = compose(m->s, made);
+    return true;
+}
+
+/* By parts that were made anew here; else as a whole, if some variable holds it; else by its parts as they stay. */
+static bool symbols_move(const struct meeting *m, struct value *a, struct value *b)
+{
+    uint32_t whole[2] = { a->sym, b->sym }, sym, sum;
+    int64_t by[2], by_parts[2];
+    bool parts = parts_move(m, a, b, &sum, by_parts);
+    if (parts && older(m, sum)) {
+        sym = sum;
+        by[0] = by_parts[0];
+        by[1] = by_parts[1];
+    } else if (!part_found(m, whole, a->narrow, &sym, by)) {
+        if (!parts)
+            return part_stays(m, whole, &sym, by);
+        sym = sum;
+        by[0] = by_parts[0];
+        by[1] = by_parts[1];
+    }
+    a->c += by[0];
+    b->c += by[1];
+    a->sym = b->sym = sym;
+    return true;
+}
+
+/* A number that is a sum on both ways, as the sum of what its parts are from here on. */
+static bool join_sums(const struct meeting *m, struct value a, struct value b, struct value *out)
+{
+    struct value before = a;
+    if (a.narrow != b.narrow || !both_sums(m, &a, &b) || !symbols_move(m, &a, &b))
+        return false;
+    if (a.narrow) {
+        a.c = low32(a.c);
+        b.c = low32(b.c);
+    }
+    *out = a;
+    /* Said in terms of this place before, it must be the same again: else it would change for ever. */
+    return value_equal(&a, &b) && (!older(m, before.sym) || value_equal(&a, &before));
+}
+
+/* A number that differs: a new symbol, the same one for numbers that are at the same distance on both ways. */
+static struct value join_numbers(const struct meeting *m, unsigned var)
+{
+    const struct value *a = &m->a->var[var], *b = &m->b->var[var];
+    bool cut = a->narrow && b->narrow;
+    struct value v;
+    unsigned whole = cut || !lasts(var) ? VARS : var, narrow = !lasts(var) ? VARS : cut ? var : 0;
+    if (value_clean(a) && value_clean(b) && restate(m, a, b, whole, narrow, &v))
+        return v;
+    if (value_clean(a) && value_clean(b) && join_sums(m, *a, *b, &v))
+        return v;
+    return met(m, var);
+}
+
+static struct value join_values(const struct meeting *m, unsigned var)
+{
+    struct value a = m->a->var[var], b = m->b->var[var], here = met(m, var);
+    bool stays = value_equal(&b, &here);
+    if (value_equal(&a, &b) && (stays || !older(m, b.sym)))
+        return a;
+    if (a.kind == V_ROUNDS && b.kind == V_ROUNDS && (a.aux & b.aux)) {
+        a.aux &= b.aux;
+        return a;
+    }
+    return value_harmless(&a) && value_harmless(&b) ? join_numbers(m, var) : value_secret();
+}
+
+static struct value join_deltas(const struct meeting *m, unsigned var)
+{
+    struct value a = m->a->var[var], b = m->b->var[var], before = a;
+    if (a.kind != V_DELTA || b.kind != V_DELTA || a.narrow != b.narrow || !symbols_move(m, &a, &b) ||
+        !delta_meet(&a, b))
+        return value_secret();
+    /* Said in terms of this place before, it must be the same again: else it would shrink for ever. */
+    return older(m, before.sym) && !value_equal(&a, &before) ? value_secret() : a;
+}
+
+/* Rounds count for distances that are still the same. */
+static void keep_credits(struct meeting *m)
+{
+    unsigned lost = 0;
+    for (unsigned g = 0; g < GROUP_SLOTS; g++) {
+        const struct value *now = &m->now[VAR_GROUP + g];
+        if (now->kind != V_DELTA || now->credit != m->a->var[VAR_GROUP + g].credit)
+            lost |= 1u << g;
+    }
+    for (unsigned n = 0; n < VARS; n++)
+        if (m->now[n].kind == V_ROUNDS || m->now[n].kind == V_SPENT)
+            m->now[n].aux &= (uint16_t)~lost;
+}
+
+static struct flags_value join_flags(struct flags_value a, struct flags_value b, const struct symbols *s,
+                                     unsigned i)
+{
+    forget_flags(&b, s, SYM_MET, i);
+    bool same = a.kind == b.kind && a.spot == b.spot && a.limit == b.limit && value_equal(&a.v, &b.v) &&
+                value_equal(&a.slot, &b.slot);
+    if (same)
+        return a;
+    return (struct flags_value){ .kind = flags_shown(&a) && flags_shown(&b) ? F_GUEST : F_SCRATCH };
+}
+
+static bool join_parts(const struct meeting *m, const struct value *a, const struct value *b,
+                       struct value *out)
+{
+    *out = *a;
+    return (value_equal(a, b) && !older(m, b->sym)) || restate(m, a, b, VARS, VARS, out);
+}
+
+static struct run join_runs(const struct meeting *m, struct run a, struct run b)
+{
+    struct run r = a;
+    r.valid = a.valid && b.valid && a.size == b.size && join_parts(m, &a.at, &b.at, &r.at) &&
+              join_parts(m, &a.count, &b.count, &r.count);
+    return r;
+}
+
+static bool set_run(struct run *at, struct run now)
+{
+    bool changed = at->valid &&
+                   (!now.valid || !value_equal(&at->at, &now.at) || !value_equal(&at->count, &now.count));
+    *at = now;
+    return changed;
+}
+
+static bool set_flags(struct flags_value *at, struct flags_value now)
+{
+    bool changed = at->kind != now.kind;
+    *at = now;
+    return changed;
+}
+
+/* The order in which values are joined, so that what one is said in terms of is known before. */
+enum { TURN_WHOLE, TURN_NARROW, TURN_SUM, TURN_SCRATCH, TURNS };
+
+static unsigned turn_of(const struct meeting *m, unsigned var)
+{
+    const struct value *a = &m->a->var[var], *b = &m->b->var[var];
+    if (!lasts(var))
+        return TURN_SCRATCH;
+    if (value_clean(a) && value_clean(b) && both_sums(m, a, b))
+        return TURN_SUM;
+    return a->narrow && b->narrow ? TURN_NARROW : TURN_WHOLE;
+}
+
+bool state_join(struct verify_state *at, const struct verify_state *from, struct symbols *s, unsigned i)
+{
+    struct meeting m = { .a = at, .b = from, .s = s, .i = i };
+    bool changed = false;
+    for (unsigned turn = 0; turn < TURNS; turn++)
+        for (unsigned n = 0; n < VARS; n++)
+            if (turn_of(&m, n) == turn) {
+                m.now[n] = join_values(&m, n);
+                m.done[n] = true;
+            }
+    for (unsigned n = 0; n < VARS; n++) /* in terms of the others */
+        if (at->var[n].kind == V_DELTA)
+            m.now[n] = join_deltas(&m, n);
+    keep_credits(&m);
+    for (unsigned n = 0; n < RUNS; n++)
+        changed |= set_run(&at->runs[n], join_runs(&m, at->runs[n], from->runs[n]));
+    changed |= set_run(&at->pending, join_runs(&m, at->pending, from->pending));
+    for (unsigned n = 0; n < VARS; n++)
+        changed |= !value_equal(&m.now[n], &at->var[n]);
+    memcpy(at->var, m.now, sizeof(at->var));
+    changed |= set_flags(&at->flags, join_flags(at->flags, from->flags, s, i));
+    changed |= set_flags(&at->fact, join_flags(at->fact, from->fact, s, i));
+    changed |= set_flags(&at->most, join_flags(at->most, from->most, s, i));
+    changed |= (at->fresh && !from->fresh) || (at->simd && !from->simd) || (at->flat & ~from->flat);
+    at->fresh &= from->fresh;
+    at->simd &= from->simd;
+    at->flat &= from->flat;
+    return changed;
+}

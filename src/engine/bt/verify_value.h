@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the verifier knows of registers and slots at a place in the code.
+ *
+ * Numbers are symbols plus constants: a symbol is a value that some instruction made, whatever it is. Equal symbols are equal
+ * values, in every execution that comes this way: so a symbol dies when the instruction that makes it runs again, and where ways
+ * meet with different values, the place of meeting makes a new symbol.
+ */
+#ifndef SUNDOG_ENGINE_BT_VERIFY_VALUE_H
+#define SUNDOG_ENGINE_BT_VERIFY_VALUE_H
+
+#include "engine/bt/bt.h"
+
+/* What is followed: host registers, then slots of struct vcpu and its area. */
+enum {
+    VAR_GPR = 0,
+    VAR_SLOT = 16, /* guest register n in memory */
+    VAR_GROUP = 32,
+    VAR_PAGE = VAR_GROUP + GROUP_SLOTS,
+    VAR_EXIT_LIN,
+    VAR_FS_BASE,
+    VAR_GS_BASE,
+    VAR_STRIP, /* rounds left of a loop's strip */
+    VAR_CALL,  /* where a return address goes, once it is known where the call goes */
+    VARS
+};
+
+enum value_kind {
+    V_SECRET, /* not to be seen by the guest: host addresses, the translator's own numbers */
+    V_NUMBER, /* made from what the guest has: sym + c, or if narrow (sym + c modulo 2^32) + d */
+    /* steps of the translator's sequences; the number that they were made from stays with them */
+    V_SHIFTED,   /* low 32 bits of the number >> 7 */
+    V_TLB,       /* offset of the number's slot in the TLB */
+    V_TAG,       /* page of the number | generation */
+    V_FROM_PAGE, /* number ^ page of spot `aux` */
+    V_HASH,      /* steps of the jump table's hash */
+    V_HASH_TOP,
+    V_JUMP_INDEX,
+    V_JUMP,  /* address of the number's slot in the jump table */
+    V_DELTA, /* host minus guest address of the `aux` bytes from the number on; `write`: they may be written */
+    V_STAMP, /* the present stamp */
+    /* steps to the rounds of a strip: verify_strip.c */
+    V_NOT,
+    V_OFFSET, /* the number's offset in its page */
+    V_ROOM,   /* bytes of the page behind the `aux` + 1 bytes at the number */
+    V_ROUNDS, /* so many times the distances in the groups of mask `aux` may move by what their credit says */
+    V_SPENT,  /* one less, perhaps below 0 */
+    /* steps to a run of a string instruction: verify_string.c */
+    V_BELOW_END,   /* bytes from the number to its page's end, negative */
+    V_TO_END,      /* elements of `aux` bytes from the number to its page's end */
+    V_COUNT,       /* no more than that */
+    V_RUN_END,     /* offset in the page behind `pending` */
+    V_POINTER,     /* host address of the number; `write`: may be written */
+    V_DELTA_MINUS, /* -V_DELTA */
+    V_ADDRESS,     /* host address of `aux` bytes; `write`: they may be written */
+};
+
+struct value {
+    uint8_t kind;
+    bool narrow, write;
+    int8_t
+        credit; /* of V_DELTA in a group: each round it moves by 1 << (credit - 1) bytes upward, or downward if negative; 0: not */
+    uint16_t aux;
+    uint32_t sym;
+    int64_t c, d;
+};
+
+/* What EFLAGS are. */
+enum flags_kind {
+    F_SCRATCH, /* left by the translator's own instructions */
+    F_GUEST,
+    F_TAG,  /* comparison of a tag with a TLB slot's: equal proves value `v` a distance that is in the slot */
+    F_PAGE, /* not above: proves `v` a distance that is in spot v.aux */
+    F_STAMP, /* equal: the unit's spots are fresh */
+    F_SIMD,  /* equal: the guest's vector registers are not in the host's */
+    F_JUMP,  /* equal: v is the address of the unit in the slot */
+    F_ORDER, /* comparison of two registers with rounds: v.aux = first << 4 | second */
+    F_SPENT, /* not negative: a round was left in variable v.aux */
+    F_MOST,  /* not above: v is at most `limit` */
+    F_LESS, /* not above: the first of two registers (v.aux as above) is not more than the second, a V_TO_END */
+    F_RUN,  /* not above: the pending run ends on its page */
+    F_FLAT, /* not equal: segment VAR_FS_BASE + v.aux / 2 is flat for reading, writing (v.aux & 1) */
+};
+struct flags_value {
+    uint8_t kind;
+    uint16_t spot;
+    struct value v;
+    struct value slot; /* F_TAG: the number by which the slot was chosen */
+    uint32_t limit;    /* F_MOST */
+};
+/* Flags that the guest may see: also those of a comparison of its own numbers that proves something. */
+static inline bool flags_shown(const struct flags_value *f)
+{
+    return f->kind == F_GUEST || f->kind == F_MOST || f->kind == F_LESS || f->kind == F_RUN;
+}
+
+/* `count` elements of `size` bytes from `at` on lie on one page. */
+struct run {
+    bool valid;
+    uint8_t size;
+    struct value at, count;
+};
+#define RUNS 2u
+
+struct verify_state {
+    struct value var[VARS];
+    struct flags_value flags;
+    struct flags_value fact; /* what a comparison proved; F_SCRATCH: nothing */
+    bool fresh;              /* the unit's spots are of the present stamp */
+    bool simd;               /* the guest's vector registers are in the host's */
+    uint8_t flat;            /* bit n: F_FLAT's n was proved */
+    struct run runs[RUNS], pending;
+    struct flags_value most; /* F_MOST that was proved */
+};
+
+/* Symbols made of others. */
+struct composite {
+    uint8_t op, scale;
+    bool narrow;
+    uint32_t a, b;
+    int64_t c, d;
+};
+#define COMPOSITES 4096u
+struct symbols {
+    struct composite table[COMPOSITES];
+    unsigned count;
+    bool full;
+};
+
+static inline bool value_clean(const struct value *v) { return v->kind == V_NUMBER; }
+/* Made of nothing but what the guest has. */
+static inline bool value_harmless(const struct value *v)
+{
+    switch (v->kind) {
+    case V_NUMBER:
+    case V_SHIFTED:
+    case V_TLB:
+    case V_HASH:
+    case V_HASH_TOP:
+    case V_JUMP_INDEX:
+    case V_NOT:
+    case V_OFFSET:
+    case V_ROOM:
+    case V_BELOW_END:
+    case V_TO_END:
+    case V_COUNT:
+    case V_RUN_END: return true;
+    default: return false;
+    }
+}
+static inline struct value value_secret(void) { return (struct value){ .kind = V_SECRET }; }
+static inline struct value value_number(uint32_t sym, int64_t c)
+{
+    return (struct value){ .kind = V_NUMBER, .sym = sym, .c = c };
+}
+bool value_equal(const struct value *a, const struct value *b);
+/* A fresh symbol for var, made by instruction i; the variable's value at an entry. */
+struct value value_made(unsigned i, unsigned var);
+struct value value_at_entry(unsigned var);
+
+/* v + by, in 64 bits; the low 32 bits of v + by; a + b * scale + by in either. */
+struct value value_add(struct value v, int64_t by);
+struct value value_narrow(struct value v, int64_t by);
+struct value value_sum(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by);
+struct value value_sum_narrow(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by);
+/* The page of v, and back: false when v is not just the page of something. */
+struct value value_page(struct symbols *s, struct value v);
+bool value_page_of(const struct symbols *s, struct value v, struct value *of);
+
+/* Is a symbol made of that one? */
+bool symbol_in(const struct symbols *s, uint32_t sym, uint32_t part);
+/* Do `size` bytes at the number lie within those that the delta is for? */
+bool delta_covers(const struct value *delta, struct value v, unsigned size);
+/* Bytes from the number on that the delta is for; 0: none. */
+unsigned delta_reach(const struct value *delta, struct value v);
+/* The number whose slot and the last byte's number prove a delta; false: they do not. */
+bool delta_from_tlb(const struct value *slot, const struct value *last, bool write, struct value *delta);
+
+/* Two numbers that are equal modulo 2^32. */
+bool value_same_low(const struct value *a, const struct value *b);
+
+/* Instruction i is about to make symbols again: what holds older ones of them is forgotten. */
+void state_forget(struct verify_state *st, const struct symbols *s, unsigned i);
+/* Where ways meet, at instruction i: `at` becomes what holds on both; true when it changed. */
+bool state_join(struct verify_state *at, const struct verify_state *from, struct symbols *s, unsigned i);
+
+#endif
