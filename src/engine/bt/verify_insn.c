@@ -74,6 +74,21 @@ static uint8_t gpr_number(ZydisRegister r)
     return (uint8_t)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r));
 }
 
+/* Registers of control and status. Rounding and masks of SIMD and x87 instructions are the guest's, and nothing on the list writes
+ * more than sticky flags and the x87's own status. */
+static const char *other_register(struct verify_operand *o, ZydisRegister r)
+{
+    o->kind = OPR_OTHER;
+    o->reg = (uint8_t)r;
+    switch (r) {
+    case ZYDIS_REGISTER_MXCSR: return NULL;
+    case ZYDIS_REGISTER_X87CONTROL:
+    case ZYDIS_REGISTER_X87STATUS:
+    case ZYDIS_REGISTER_X87TAG: o->kind = OPR_X87; return NULL;
+    default: return "a register of a class that is not allowed";
+    }
+}
+
 static const char *register_operand(struct verify_operand *o, ZydisRegister r)
 {
     o->kind = OPR_GPR;
@@ -90,13 +105,11 @@ static const char *register_operand(struct verify_operand *o, ZydisRegister r)
         o->kind = OPR_VECTOR;
         o->reg = (uint8_t)ZydisRegisterGetId(r);
         return o->reg < 16 ? NULL : "a vector register that the guest does not have";
+    case ZYDIS_REGCLASS_X87:
+    case ZYDIS_REGCLASS_MMX: o->kind = OPR_X87; return NULL;
     case ZYDIS_REGCLASS_FLAGS: o->kind = OPR_FLAGS; return NULL;
     case ZYDIS_REGCLASS_IP: o->kind = OPR_IP; return NULL;
-    default:
-        o->kind = OPR_OTHER;
-        o->reg = (uint8_t)r;
-        /* Exceptions and rounding of SIMD instructions; nothing on the list writes more than sticky flags. */
-        return r == ZYDIS_REGISTER_MXCSR ? NULL : "a register of a class that is not allowed";
+    default: return other_register(o, r);
     }
 }
 

@@ -27,9 +27,12 @@ enum verify_op {
     OP_SHR,
     OP_IMUL,
     OP_NOT,
+    OP_TEST,
     OP_CMOVA,
     OP_CMOVBE,
     OP_NEG,
+    OP_X87, /* PLAIN, on the x87's registers */
+    OP_FCW, /* FLDCW, FNSTCW */
     OP_REP, /* a string instruction with REP */
     OP_JCC,
     OP_JMP,
@@ -41,7 +44,17 @@ enum verify_op {
     OP_RET,
 };
 
-enum verify_operand_kind { OPR_GPR, OPR_VECTOR, OPR_FLAGS, OPR_IMM, OPR_MEM, OPR_ADDRESS, OPR_IP, OPR_OTHER };
+enum verify_operand_kind {
+    OPR_GPR,
+    OPR_VECTOR,
+    OPR_X87,
+    OPR_FLAGS,
+    OPR_IMM,
+    OPR_MEM,
+    OPR_ADDRESS,
+    OPR_IP,
+    OPR_OTHER
+};
 
 #define NO_REG 0xffu
 struct verify_operand {

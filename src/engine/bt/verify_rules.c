@@ -33,6 +33,8 @@ enum slot_kind {
     SLOT_GEN,
     SLOT_STAMP,
     SLOT_SIMD,
+    SLOT_X87,
+    SLOT_FCW,
     SLOT_JUMPS
 };
 enum { MAY_READ = 1, MAY_WRITE = 2, MAY_BOTH = 3, KERNEL_MAY_WRITE = 4 };
@@ -81,6 +83,12 @@ static const struct slot slots[] = {
     { AREA_OFF(string_rest), 8, MAY_BOTH, SLOT_NUMBER, 0 },
     { AREA_OFF(strip_skip), 4, MAY_BOTH, SLOT_OWN, 0 },
     { AREA_OFF(simd_live), 4, MAY_READ, SLOT_SIMD, 0 },
+    { AREA_OFF(x87_used), 4, MAY_READ, SLOT_X87, 0 },
+    { AREA_OFF(x87_fop), 4, MAY_BOTH, SLOT_OWN, 0 },
+    { AREA_OFF(x87_seg), 4, MAY_BOTH, SLOT_OWN, 0 },
+    { VCPU_OFF(s.fpu.fcw), 2, MAY_BOTH, SLOT_FCW, 0 },
+    { VCPU_OFF(s.fpu.fip), 8, MAY_WRITE, SLOT_NUMBER, 0 },
+    { VCPU_OFF(s.fpu.fdp), 8, MAY_WRITE, SLOT_NUMBER, 0 },
     { AREA_OFF(jumps), 8, MAY_READ, SLOT_JUMPS, 0 },
 };
 /* clang-format on */
@@ -206,7 +214,7 @@ static const char *set_register(struct verify_state *st, unsigned reg, struct va
         return "the stack pointer changed";
     if (is_guest_register(reg) && !value_harmless(&v))
         return "a secret in a guest register";
-    if ((st->flags.kind == F_ORDER || st->flags.kind == F_LESS) &&
+    if ((st->flags.kind == F_ORDER || st->flags.kind == F_LESS || st->flags.kind == F_MASKS) &&
         (st->flags.v.aux >> 4 == reg || (st->flags.v.aux & 15) == reg))
         st->flags = (struct flags_value){ .kind = F_SCRATCH };
     st->var[reg] = v;
@@ -253,7 +261,8 @@ static struct value slot_value(const struct verify_state *st, const struct place
     if (p->kind == PLACE_SLOT && p->slot->kind == SLOT_STAMP)
         return (struct value){ .kind = V_STAMP };
     if (p->kind == PLACE_GUEST ||
-        (p->kind == PLACE_SLOT && (p->slot->kind == SLOT_NUMBER || p->slot->kind == SLOT_FLAGS)))
+        (p->kind == PLACE_SLOT &&
+         (p->slot->kind == SLOT_NUMBER || p->slot->kind == SLOT_FLAGS || p->slot->kind == SLOT_FCW)))
         return value_made(i, 0);
     return value_secret();
 }
@@ -271,6 +280,16 @@ static bool changes_allowed_flags(const struct rules *r, const struct verify_ins
     return !(changed & ~(uint64_t)(FL_DF | (r->u->kernel ? FL_IF : 0)));
 }
 
+/* Of the guest's control word in its slot: read or written by the x87 itself, read, or written with all exceptions masked. */
+static bool controls(const struct verify_state *st, const struct verify_insn *in,
+                     const struct verify_operand *o)
+{
+    if (in->op == OP_FCW || !o->write)
+        return true;
+    return in->op == OP_MOV && o->size == 2 && in->o[1].kind == OPR_GPR &&
+           st->var[in->o[1].reg].kind == V_FCW;
+}
+
 struct effect {
     bool secret; /* made from one */
     struct place place;
@@ -286,6 +305,7 @@ static const char *look_at_operand(const struct rules *r, struct effect *e, cons
             e->secret |= !value_harmless(&st->var[o->reg]);
         return o->write && o->reg == H_RSP ? "the stack pointer changed" : NULL;
     case OPR_VECTOR: return st->simd ? NULL : "vector registers that may be the host's";
+    case OPR_X87: return st->x87 ? NULL : "x87 registers that may be the host's";
     case OPR_FLAGS: return NULL;
     case OPR_MEM: {
         const char *broken = place_of(r, &e->place, st, o);
@@ -294,7 +314,9 @@ static const char *look_at_operand(const struct rules *r, struct effect *e, cons
         if (e->has_place)
             return "two memory operands";
         e->has_place = true;
-        bool slot = e->place.kind == PLACE_SLOT;
+        bool slot = e->place.kind == PLACE_SLOT, control = slot && e->place.slot->kind == SLOT_FCW;
+        if (control ? !controls(st, in, o) : in->op == OP_FCW)
+            return "a control word of the x87 whose masks were not looked at";
         if (slot && e->place.slot->kind == SLOT_FLAGS && o->write && !changes_allowed_flags(r, in))
             return "a change of the guest's flags beyond DF, or IF in the kernel";
         struct value held = slot_value(st, &e->place, i);
@@ -320,7 +342,7 @@ static const char *write_operand(struct verify_state *st, const struct effect *e
         return NULL;
     if (o->kind == OPR_GPR)
         return set_register(st, o->reg, e->secret ? value_secret() : value_made(i, o->reg));
-    if (o->kind == OPR_VECTOR)
+    if (o->kind == OPR_VECTOR || o->kind == OPR_X87)
         return e->secret ? "a secret in a vector register" : NULL;
     if (o->kind != OPR_MEM)
         return NULL;
@@ -646,8 +668,9 @@ static bool follow_cmp(const struct rules *r, struct verify_state *st, const str
         f.v.aux = (uint16_t)((int64_t)PAGE_SIZE - b->val);
         ok = true;
     } else if (a->kind == OPR_MEM && is_imm(b) && b->val == 0 && !place_of(r, &p, st, a)) {
-        f.kind = F_SIMD;
-        ok = (p.kind == PLACE_SLOT && p.slot->kind == SLOT_SIMD && a->size == 4) ||
+        bool x87 = p.kind == PLACE_SLOT && p.slot->kind == SLOT_X87;
+        f.kind = x87 ? F_X87 : F_SIMD;
+        ok = ((x87 || (p.kind == PLACE_SLOT && p.slot->kind == SLOT_SIMD)) && a->size == 4) ||
              compare_flat(r, st, a, &f);
     }
     if (ok)
@@ -684,8 +707,9 @@ const char *rules_apply(struct rules *r, struct verify_state *st, const struct v
             broken = follow_shift(r, st, in, i, &done);
         break;
     case OP_AND: done = follow_and(r, st, in) || strip_step(st, in); break;
+    case OP_TEST: done = x87_step(st, in); break;
     case OP_NOT:
-    case OP_CMOVA: done = strip_step(st, in); break;
+    case OP_CMOVA: done = strip_step(st, in) || x87_step(st, in); break;
     case OP_OR: done = follow_with_memory(r, st, in) || string_step(st, in, i); break;
     case OP_XOR: done = follow_with_memory(r, st, in); break;
     case OP_SHL:
@@ -725,6 +749,10 @@ void rules_branch(struct verify_state *st, unsigned cond, bool taken)
         st->fresh = true;
     if (unequal && f.kind == F_SIMD)
         st->simd = true;
+    if (unequal && f.kind == F_X87)
+        st->x87 = true;
+    if (equal && f.kind == F_MASKS)
+        x87_masked(st, f.v.aux & 15);
     if (unequal && f.kind == F_FLAT) /* what may be written has the same limits for reading */
         st->flat |= (uint8_t)(f.v.aux & 1 ? 3u << (f.v.aux - 1) : 1u << f.v.aux);
     if (f.kind == F_SPENT && cond == (taken ? COND_NOT_NEGATIVE : COND_NEGATIVE))
@@ -773,7 +801,7 @@ static void called(struct verify_state *st, unsigned changes, unsigned i)
     memset(st->runs, 0, sizeof(st->runs));
     st->pending.valid = false;
     st->most.kind = F_SCRATCH;
-    st->fresh = st->simd = false;
+    st->fresh = st->simd = st->x87 = false;
     st->flat = 0;
 }
 
@@ -795,7 +823,7 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
         st->simd = true;
         return NULL;
     }
-    if (!constant(st, T1, &arg) && kind != VERIFY_LOOKUP)
+    if (!constant(st, T1, &arg) && kind != VERIFY_LOOKUP && kind != VERIFY_X87)
         return "a gate called without a constant argument";
     switch (kind) {
     case VERIFY_SPOTS:
@@ -810,6 +838,7 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
             return "a called instruction of another unit";
         called(st, r->u->call_changes[arg], i);
         break;
+    case VERIFY_X87: st->x87 = true; break;
     case VERIFY_SPOT: broken = spot_filled(r, arg); break;
     case VERIFY_FILL:
     case VERIFY_LOOKUP: break;

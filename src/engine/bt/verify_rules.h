@@ -36,6 +36,12 @@ void strip_next_round(struct verify_state *st, unsigned var);
 /* The group's distance is another one. */
 void strip_forget_group(struct verify_state *st, unsigned group);
 
+/* --- verify_x87.c: its control word ------------------------------------------------------------------------------ */
+/* A step to one that masks all exceptions; false: none. */
+bool x87_step(struct verify_state *st, const struct verify_insn *in);
+/* The test of its masks found them set. */
+void x87_masked(struct verify_state *st, unsigned reg);
+
 /* --- verify_string.c: runs of string instructions ------------------------------------------------------------------- */
 /* A step to or from a run; false: none. */
 bool string_step(struct verify_state *st, const struct verify_insn *in, unsigned i);

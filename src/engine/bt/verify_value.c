@@ -537,9 +537,11 @@ bool state_join(struct verify_state *at, const struct verify_state *from, struct
     changed |= set_flags(&at->flags, join_flags(at->flags, from->flags, s, i));
     changed |= set_flags(&at->fact, join_flags(at->fact, from->fact, s, i));
     changed |= set_flags(&at->most, join_flags(at->most, from->most, s, i));
-    changed |= (at->fresh && !from->fresh) || (at->simd && !from->simd) || (at->flat & ~from->flat);
+    changed |= (at->fresh && !from->fresh) || (at->simd && !from->simd) || (at->x87 && !from->x87) ||
+               (at->flat & ~from->flat);
     at->fresh &= from->fresh;
     at->simd &= from->simd;
+    at->x87 &= from->x87;
     at->flat &= from->flat;
     return changed;
 }

@@ -39,6 +39,9 @@ enum value_kind {
     V_JUMP,  /* address of the number's slot in the jump table */
     V_DELTA, /* host minus guest address of the `aux` bytes from the number on; `write`: they may be written */
     V_STAMP, /* the present stamp */
+    /* steps to a control word of the x87: verify_x87.c */
+    V_UNMASKED, /* complement of one that masks all exceptions */
+    V_FCW,      /* that one */
     /* steps to the rounds of a strip: verify_strip.c */
     V_NOT,
     V_OFFSET, /* the number's offset in its page */
@@ -73,6 +76,8 @@ enum flags_kind {
     F_PAGE, /* not above: proves `v` a distance that is in spot v.aux */
     F_STAMP, /* equal: the unit's spots are fresh */
     F_SIMD,  /* equal: the guest's vector registers are not in the host's */
+    F_X87,   /* equal: the guest's x87 registers are not in the host's */
+    F_MASKS, /* equal: the complement of the first register (v.aux as of F_ORDER) masks the x87's exceptions */
     F_JUMP,  /* equal: v is the address of the unit in the slot */
     F_ORDER, /* comparison of two registers with rounds: v.aux = first << 4 | second */
     F_SPENT, /* not negative: a round was left in variable v.aux */
@@ -107,7 +112,7 @@ struct verify_state {
     struct flags_value flags;
     struct flags_value fact; /* what a comparison proved; F_SCRATCH: nothing */
     bool fresh;              /* the unit's spots are of the present stamp */
-    bool simd;               /* the guest's vector registers are in the host's */
+    bool simd, x87;          /* the guest's vector registers are in the host's, its x87 registers */
     uint8_t flat;            /* bit n: F_FLAT's n was proved */
     struct run runs[RUNS], pending;
     struct flags_value most; /* F_MOST that was proved */
@@ -133,6 +138,8 @@ static inline bool value_harmless(const struct value *v)
 {
     switch (v->kind) {
     case V_NUMBER:
+    case V_UNMASKED:
+    case V_FCW:
     case V_SHIFTED:
     case V_TLB:
     case V_HASH:
