@@ -22,7 +22,8 @@ enum verify_gate_kind {
     VERIFY_UNLINK, /* called: T1 = unit */
     VERIFY_LOOKUP, /* called: T2 = linear address to be put into the jump table */
     VERIFY_SIMD, /* called: the guest's vector registers are in the host's behind it; changes nothing else */
-    VERIFY_X87,  /* called: the guest's x87 registers are in the host's behind it */
+    VERIFY_SIMD_LEVEL, /* called: T1 = enum simd_level, up to which they are */
+    VERIFY_X87,        /* called: the guest's x87 registers are in the host's behind it */
     VERIFY_CALL, /* called: T1 = record of an instruction; all guest registers and translations may have changed */
 };
 struct verify_gate {

@@ -39,7 +39,7 @@ static void report(struct bt *b, const char *what, const struct verify_result *r
 
 /* --- what there is to go to -------------------------------------------------------------------------------------- */
 
-#define GATES 10u
+#define GATES 11u
 
 static unsigned gates_of(const struct bt *b, struct verify_gate out[GATES])
 {
@@ -47,10 +47,17 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[GATES])
         uint32_t at;
         enum verify_gate_kind kind;
     } all[GATES] = {
-        { b->gate_exit_s, VERIFY_EXIT }, { b->gate_exit_e, VERIFY_EXIT_E }, { b->gate_fill, VERIFY_FILL },
-        { b->gate_spot, VERIFY_SPOT },   { b->gate_spots, VERIFY_SPOTS },   { b->gate_unlink, VERIFY_UNLINK },
-        { b->gate_simd, VERIFY_SIMD },   { b->gate_call, VERIFY_CALL },     { b->gate_lookup, VERIFY_LOOKUP },
+        { b->gate_exit_s, VERIFY_EXIT },
+        { b->gate_exit_e, VERIFY_EXIT_E },
+        { b->gate_fill, VERIFY_FILL },
+        { b->gate_spot, VERIFY_SPOT },
+        { b->gate_spots, VERIFY_SPOTS },
+        { b->gate_unlink, VERIFY_UNLINK },
+        { b->gate_simd, VERIFY_SIMD },
+        { b->gate_call, VERIFY_CALL },
+        { b->gate_lookup, VERIFY_LOOKUP },
         { b->gate_x87, VERIFY_X87 },
+        { b->gate_simd_level, VERIFY_SIMD_LEVEL },
     };
     unsigned n = 0;
     for (unsigned i = 0; i < GATES; i++)
@@ -66,7 +73,7 @@ static bool gates_are_good(struct bt *b)
         (uint64_t)(uintptr_t)bt_fill,        (uint64_t)(uintptr_t)bt_spot_fill,
         (uint64_t)(uintptr_t)bt_spots_reset, (uint64_t)(uintptr_t)bt_unlink,
         (uint64_t)(uintptr_t)bt_call_out,    (uint64_t)(uintptr_t)bt_lookup,
-        (uint64_t)(uintptr_t)bt_x87_ready,
+        (uint64_t)(uintptr_t)bt_x87_ready,   (uint64_t)(uintptr_t)bt_simd_level,
     };
     struct verify_gates g = {
         .code = b->code.write,

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#define GATE_BYTES_MAX 16384u
+#define GATE_BYTES_MAX 65536u
 #define WAYS_MAX 64u
 
 enum sp_kind { SP_UNKNOWN, SP_C, SP_VCPU };

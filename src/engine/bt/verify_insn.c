@@ -4,6 +4,8 @@
 
 #include <Zydis/Zydis.h>
 
+#include "engine/bt/bt.h"
+
 #define STATUS_MASK 0x8d5u
 
 /* clang-format off */
@@ -102,9 +104,8 @@ static const char *register_operand(struct verify_operand *o, ZydisRegister r)
         return NULL;
     case ZYDIS_REGCLASS_XMM:
     case ZYDIS_REGCLASS_YMM:
-        o->kind = OPR_VECTOR;
-        o->reg = (uint8_t)ZydisRegisterGetId(r);
-        return o->reg < 16 ? NULL : "a vector register that the guest does not have";
+    case ZYDIS_REGCLASS_ZMM:
+    case ZYDIS_REGCLASS_MASK: o->kind = OPR_VECTOR; return NULL;
     case ZYDIS_REGCLASS_X87:
     case ZYDIS_REGCLASS_MMX: o->kind = OPR_X87; return NULL;
     case ZYDIS_REGCLASS_FLAGS: o->kind = OPR_FLAGS; return NULL;
@@ -170,6 +171,26 @@ static bool is_shift(ZydisMnemonic m)
     }
 }
 
+/* Which of the guest's vector registers have to be in the host's. */
+static uint8_t simd_level(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
+{
+    uint8_t level = z->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || z->mnemonic == ZYDIS_MNEMONIC_VZEROALL
+                        ? SIMD_AVX
+                        : SIMD_NONE;
+    for (unsigned n = 0; n < z->operand_count; n++) {
+        ZydisRegisterClass class = o[n].type == ZYDIS_OPERAND_TYPE_REGISTER
+                                       ? ZydisRegisterGetClass(o[n].reg.value)
+                                       : ZYDIS_REGCLASS_INVALID;
+        bool vector = class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM ||
+                      class == ZYDIS_REGCLASS_ZMM;
+        if (class == ZYDIS_REGCLASS_MASK || z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+            return SIMD_AVX512;
+        if (vector && level < SIMD_AVX)
+            level = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? SIMD_AVX : SIMD_SSE;
+    }
+    return level;
+}
+
 static void note_flags(struct verify_insn *i, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
 {
     const ZydisAccessedFlags *f = z->cpu_flags;
@@ -177,6 +198,9 @@ static void note_flags(struct verify_insn *i, const ZydisDecodedInstruction *z, 
         return;
     i->flags_read = f->tested & STATUS_MASK;
     i->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & STATUS_MASK;
+    if (z->mnemonic == ZYDIS_MNEMONIC_VTESTPS || z->mnemonic == ZYDIS_MNEMONIC_VTESTPD)
+        i->flags_written =
+            STATUS_MASK; /* the rest is cleared (SDM 2C, VTESTPD), which Zydis' tables leave out */
     if (!is_shift(z->mnemonic))
         return;
     /* A count of 0 changes nothing, and what RCL and RCR do not shift they do not show. */
@@ -287,6 +311,7 @@ const char *verify_decode(struct verify_insn *i, const uint8_t *bytes, size_t av
         return operand(&i->o[0], &o[0]);
     }
     i->may_fault = i->op == OP_DIVIDE;
+    i->simd = simd_level(&z, o);
     note_flags(i, &z, o);
     return operands(i, &z, o);
 }

@@ -71,6 +71,7 @@ struct verify_insn {
     uint32_t off;
     uint8_t len, op, noperands;
     uint8_t cond;         /* of OP_JCC: the low four bits of its opcode */
+    uint8_t simd;         /* enum simd_level that it needs */
     bool relative;        /* OP_JCC, OP_JMP, OP_CALL: to `target` */
     bool may_fault;       /* on the host, with operands that the guest chooses */
     uint8_t element;      /* OP_REP: bytes; `compares`: of [rdi] only; else o[0] tells what is stored */

@@ -226,9 +226,9 @@ static const char *set_slot(struct verify_state *st, const struct place *p, stru
     if (p->kind == PLACE_GROUP) {
         if (v.kind != V_DELTA)
             return "a group's slot that gets no distance";
-        v.credit = 0;
-        st->var[p->var] = v;
+        v.credit = v.group = 0;
         strip_forget_group(st, p->var - VAR_GROUP);
+        st->var[p->var] = v;
         return NULL;
     }
     if (p->kind == PLACE_SLOT && p->slot->kind == SLOT_OWN)
@@ -254,9 +254,7 @@ static struct value slot_value(const struct verify_state *st, const struct place
 {
     bool slot = p->kind == PLACE_SLOT;
     if (p->kind == PLACE_GROUP || (slot && (p->slot->kind == SLOT_VALUE || p->slot->kind == SLOT_ADDRESS))) {
-        struct value v = st->var[p->var];
-        v.credit = 0;
-        return v;
+        return st->var[p->var];
     }
     if (p->kind == PLACE_SLOT && p->slot->kind == SLOT_STAMP)
         return (struct value){ .kind = V_STAMP };
@@ -304,7 +302,7 @@ static const char *look_at_operand(const struct rules *r, struct effect *e, cons
         if (o->read || o->maybe || (o->write && o->size < 4))
             e->secret |= !value_harmless(&st->var[o->reg]);
         return o->write && o->reg == H_RSP ? "the stack pointer changed" : NULL;
-    case OPR_VECTOR: return st->simd ? NULL : "vector registers that may be the host's";
+    case OPR_VECTOR: return NULL;
     case OPR_X87: return st->x87 ? NULL : "x87 registers that may be the host's";
     case OPR_FLAGS: return NULL;
     case OPR_MEM: {
@@ -364,6 +362,8 @@ static const char *apply_any(struct rules *r, struct verify_state *st, const str
                              unsigned i)
 {
     struct effect e = { 0 };
+    if (in->simd > st->simd)
+        return "vector registers that may be the host's";
     for (unsigned n = 0; n < in->noperands; n++) {
         const char *broken = look_at_operand(r, &e, st, in, &in->o[n], i);
         if (broken)
@@ -640,15 +640,16 @@ static bool compare_memory(const struct rules *r, const struct verify_state *st,
     return false;
 }
 
-/* cmp byte [a segment's flat], 0 */
-static bool compare_flat(const struct rules *r, const struct verify_state *st, const struct verify_operand *a,
-                         struct flags_value *f)
+/* cmp [slot], imm: which registers are the guest's; is a segment flat? */
+static bool compare_slot(const struct slot *slot, unsigned size, int64_t imm, struct flags_value *f)
 {
-    struct place p;
-    if (place_of(r, &p, st, a) || p.kind != PLACE_SLOT || p.slot->kind != SLOT_FLAT)
-        return false;
-    *f = (struct flags_value){ .kind = F_FLAT, .v.aux = p.slot->var };
-    return true;
+    switch (slot->kind) {
+    case SLOT_SIMD: *f = (struct flags_value){ .kind = F_SIMD, .v.aux = (uint16_t)imm }; break;
+    case SLOT_X87: f->kind = F_X87; break;
+    case SLOT_FLAT: *f = (struct flags_value){ .kind = F_FLAT, .v.aux = slot->var }; break;
+    default: return false;
+    }
+    return size == slot->size && (slot->kind == SLOT_SIMD ? imm >= SIMD_SSE && imm <= SIMD_AVX512 : imm == 0);
 }
 
 static bool follow_cmp(const struct rules *r, struct verify_state *st, const struct verify_insn *in)
@@ -667,11 +668,8 @@ static bool follow_cmp(const struct rules *r, struct verify_state *st, const str
                                   .v = stepped(st->var[a->reg], V_DELTA) };
         f.v.aux = (uint16_t)((int64_t)PAGE_SIZE - b->val);
         ok = true;
-    } else if (a->kind == OPR_MEM && is_imm(b) && b->val == 0 && !place_of(r, &p, st, a)) {
-        bool x87 = p.kind == PLACE_SLOT && p.slot->kind == SLOT_X87;
-        f.kind = x87 ? F_X87 : F_SIMD;
-        ok = ((x87 || (p.kind == PLACE_SLOT && p.slot->kind == SLOT_SIMD)) && a->size == 4) ||
-             compare_flat(r, st, a, &f);
+    } else if (a->kind == OPR_MEM && is_imm(b) && !place_of(r, &p, st, a) && p.kind == PLACE_SLOT) {
+        ok = compare_slot(p.slot, a->size, b->val, &f);
     }
     if (ok)
         st->flags = f;
@@ -728,6 +726,8 @@ const char *rules_apply(struct rules *r, struct verify_state *st, const struct v
 /* --- jumps and calls ----------------------------------------------------------------------------------------- */
 
 enum {
+    COND_BELOW = 2,
+    COND_NOT_BELOW = 3,
     COND_NEGATIVE = 8,
     COND_NOT_NEGATIVE = 9,
     COND_EQUAL = 4,
@@ -747,8 +747,8 @@ void rules_branch(struct verify_state *st, unsigned cond, bool taken)
     st->flags = (struct flags_value){ .kind = flags_shown(&f) ? F_GUEST : F_SCRATCH };
     if (equal && f.kind == F_STAMP)
         st->fresh = true;
-    if (unequal && f.kind == F_SIMD)
-        st->simd = true;
+    if (f.kind == F_SIMD && cond == (taken ? COND_NOT_BELOW : COND_BELOW) && st->simd < f.v.aux)
+        st->simd = (uint8_t)f.v.aux;
     if (unequal && f.kind == F_X87)
         st->x87 = true;
     if (equal && f.kind == F_MASKS)
@@ -801,7 +801,8 @@ static void called(struct verify_state *st, unsigned changes, unsigned i)
     memset(st->runs, 0, sizeof(st->runs));
     st->pending.valid = false;
     st->most.kind = F_SCRATCH;
-    st->fresh = st->simd = st->x87 = false;
+    st->fresh = st->x87 = false;
+    st->simd = SIMD_NONE;
     st->flat = 0;
 }
 
@@ -820,7 +821,8 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
     int64_t arg;
     const char *broken = NULL;
     if (kind == VERIFY_SIMD) {
-        st->simd = true;
+        if (st->simd < SIMD_SSE)
+            st->simd = SIMD_SSE;
         return NULL;
     }
     if (!constant(st, T1, &arg) && kind != VERIFY_LOOKUP && kind != VERIFY_X87)
@@ -839,6 +841,11 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
         called(st, r->u->call_changes[arg], i);
         break;
     case VERIFY_X87: st->x87 = true; break;
+    case VERIFY_SIMD_LEVEL:
+        if (arg != SIMD_AVX && arg != SIMD_AVX512)
+            return "vector registers of no level";
+        st->simd = (uint8_t)arg;
+        break;
     case VERIFY_SPOT: broken = spot_filled(r, arg); break;
     case VERIFY_FILL:
     case VERIFY_LOOKUP: break;

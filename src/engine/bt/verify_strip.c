@@ -29,6 +29,7 @@ static struct value rounds_of(struct verify_state *st, const struct value *v, un
             continue;
         strip_forget_group(st, g);
         delta->credit = (int8_t)(up ? (int)k + 1 : -(int)k - 1);
+        delta->group = (uint8_t)g;
         rounds.aux |= (uint16_t)(1u << g);
     }
     return rounds.aux ? rounds : value_secret();
@@ -103,9 +104,10 @@ void strip_next_round(struct verify_state *st, unsigned var)
     if (rounds->kind != V_SPENT)
         return;
     rounds->kind = V_ROUNDS;
-    for (unsigned g = 0; g < GROUP_SLOTS; g++) {
-        struct value *delta = &st->var[VAR_GROUP + g];
-        if (!(rounds->aux >> g & 1) || delta->kind != V_DELTA || !delta->credit)
+    for (unsigned n = 0; n < VARS;
+         n++) { /* in the groups' slots, and in registers that were loaded from them */
+        struct value *delta = &st->var[n];
+        if (delta->kind != V_DELTA || !delta->credit || !(rounds->aux >> delta->group & 1))
             continue;
         unsigned by = 1u << ((delta->credit < 0 ? -delta->credit : delta->credit) - 1);
         if (delta->credit < 0)
@@ -119,4 +121,6 @@ void strip_forget_group(struct verify_state *st, unsigned group)
     for (unsigned n = 0; n < VARS; n++)
         if (st->var[n].kind == V_ROUNDS || st->var[n].kind == V_SPENT)
             st->var[n].aux &= (uint16_t) ~(1u << group);
+        else if (st->var[n].kind == V_DELTA && st->var[n].group == group)
+            st->var[n].credit = st->var[n].group = 0;
 }

@@ -16,7 +16,7 @@ static uint32_t symbol_at(uint32_t kind, unsigned i, unsigned var) { return kind
 bool value_equal(const struct value *a, const struct value *b)
 {
     return a->kind == b->kind && a->narrow == b->narrow && a->write == b->write && a->credit == b->credit &&
-           a->aux == b->aux && a->sym == b->sym && a->c == b->c && a->d == b->d;
+           a->group == b->group && a->aux == b->aux && a->sym == b->sym && a->c == b->c && a->d == b->d;
 }
 
 struct value value_made(unsigned i, unsigned var) { return value_number(symbol_at(SYM_MADE, i, var), 0); }
@@ -185,7 +185,7 @@ static bool delta_meet(struct value *a, struct value b)
     *a = value_add(*a, low);
     a->aux = (uint16_t)(high - low);
     a->write &= b.write;
-    if (a->credit != b.credit)
+    if (a->credit != b.credit || a->group != b.group)
         a->credit = 0;
     return true;
 }
@@ -537,10 +537,10 @@ bool state_join(struct verify_state *at, const struct verify_state *from, struct
     changed |= set_flags(&at->flags, join_flags(at->flags, from->flags, s, i));
     changed |= set_flags(&at->fact, join_flags(at->fact, from->fact, s, i));
     changed |= set_flags(&at->most, join_flags(at->most, from->most, s, i));
-    changed |= (at->fresh && !from->fresh) || (at->simd && !from->simd) || (at->x87 && !from->x87) ||
+    changed |= (at->fresh && !from->fresh) || at->simd > from->simd || (at->x87 && !from->x87) ||
                (at->flat & ~from->flat);
     at->fresh &= from->fresh;
-    at->simd &= from->simd;
+    at->simd = at->simd < from->simd ? at->simd : from->simd;
     at->x87 &= from->x87;
     at->flat &= from->flat;
     return changed;

@@ -63,6 +63,7 @@ struct value {
     bool narrow, write;
     int8_t
         credit; /* of V_DELTA in a group: each round it moves by 1 << (credit - 1) bytes upward, or downward if negative; 0: not */
+    uint8_t group; /* of V_DELTA with a credit: which group's it is, or was loaded from */
     uint16_t aux;
     uint32_t sym;
     int64_t c, d;
@@ -75,7 +76,7 @@ enum flags_kind {
     F_TAG,  /* comparison of a tag with a TLB slot's: equal proves value `v` a distance that is in the slot */
     F_PAGE, /* not above: proves `v` a distance that is in spot v.aux */
     F_STAMP, /* equal: the unit's spots are fresh */
-    F_SIMD,  /* equal: the guest's vector registers are not in the host's */
+    F_SIMD,  /* not below: the guest's vector registers up to level v.aux are in the host's */
     F_X87,   /* equal: the guest's x87 registers are not in the host's */
     F_MASKS, /* equal: the complement of the first register (v.aux as of F_ORDER) masks the x87's exceptions */
     F_JUMP,  /* equal: v is the address of the unit in the slot */
@@ -112,7 +113,8 @@ struct verify_state {
     struct flags_value flags;
     struct flags_value fact; /* what a comparison proved; F_SCRATCH: nothing */
     bool fresh;              /* the unit's spots are of the present stamp */
-    bool simd, x87;          /* the guest's vector registers are in the host's, its x87 registers */
+    uint8_t simd;            /* enum simd_level: the guest's vector registers in the host's */
+    bool x87;                /* so are its x87 registers */
     uint8_t flat;            /* bit n: F_FLAT's n was proved */
     struct run runs[RUNS], pending;
     struct flags_value most; /* F_MOST that was proved */
