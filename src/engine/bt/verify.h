@@ -31,6 +31,8 @@ struct verify_gate {
     enum verify_gate_kind kind;
 };
 
+#define VERIFY_GATES 11u
+
 #define VERIFY_CALLS (4 * 64u) /* records of called instructions that a unit can have */
 
 /* A unit, as it stands in the cache. Offsets are from the cache's start, as in struct bt_unit. */
@@ -95,6 +97,10 @@ struct verify_before {
     uint32_t used, nlinks, nsites, nspots, ncalls;
 };
 struct verify_before bt_verify_before(const struct bt *b);
+/* What the verifier is told of a unit made between the two; valid while the tables stand. `gates`: where they are listed. */
+void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struct verify_before *before,
+                        const struct verify_before *behind, struct verify_gate gates[VERIFY_GATES],
+                        struct verify_unit *x);
 /* False: the unit must not run. It was logged and v->internal_error is set. Before anything can enter the unit. */
 bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_before *before);
 /* May this jump be made to go to this unit? Cheap: for every link. */

@@ -39,14 +39,12 @@ static void report(struct bt *b, const char *what, const struct verify_result *r
 
 /* --- what there is to go to -------------------------------------------------------------------------------------- */
 
-#define GATES 11u
-
-static unsigned gates_of(const struct bt *b, struct verify_gate out[GATES])
+static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES])
 {
     const struct {
         uint32_t at;
         enum verify_gate_kind kind;
-    } all[GATES] = {
+    } all[VERIFY_GATES] = {
         { b->gate_exit_s, VERIFY_EXIT },
         { b->gate_exit_e, VERIFY_EXIT_E },
         { b->gate_fill, VERIFY_FILL },
@@ -60,7 +58,7 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[GATES])
         { b->gate_simd_level, VERIFY_SIMD_LEVEL },
     };
     unsigned n = 0;
-    for (unsigned i = 0; i < GATES; i++)
+    for (unsigned i = 0; i < VERIFY_GATES; i++)
         if (all[i].at)
             out[n++] = (struct verify_gate){ bt_exec_addr(b, all[i].at), all[i].kind };
     return n;
@@ -68,7 +66,7 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[GATES])
 
 static bool gates_are_good(struct bt *b)
 {
-    struct verify_gate gates[GATES];
+    struct verify_gate gates[VERIFY_GATES];
     const uint64_t functions[] = {
         (uint64_t)(uintptr_t)bt_fill,        (uint64_t)(uintptr_t)bt_spot_fill,
         (uint64_t)(uintptr_t)bt_spots_reset, (uint64_t)(uintptr_t)bt_unlink,
@@ -157,14 +155,11 @@ static void note_calls(struct verify_unit *x, const struct bt *b)
 /* Code whose addresses have no limits of segments, which the rules do not know yet. */
 static bool is_known_mode(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64; }
 
-bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_before *before)
+void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struct verify_before *before,
+                        const struct verify_before *behind, struct verify_gate gates[VERIFY_GATES],
+                        struct verify_unit *x)
 {
-    struct verify_gate gates[GATES];
-    struct verify_result r;
-    char what[80];
-    if (!b->verifier || !is_known_mode(u->key) || ++b->verify_count % b->verify_every)
-        return true;
-    struct verify_unit x = {
+    *x = (struct verify_unit){
         .code = b->code.write + before->used,
         .exec = bt_exec_addr(b, before->used),
         .at = before->used,
@@ -175,21 +170,33 @@ bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_b
         .gates = gates,
         .ngates = gates_of(b, gates),
         .sites = b->sites + before->nsites,
-        .nsites = b->nsites - before->nsites,
+        .nsites = behind->nsites - before->nsites,
         .links = b->links + before->nlinks,
         .first_link = before->nlinks,
-        .nlinks = b->nlinks - before->nlinks,
+        .nlinks = behind->nlinks - before->nlinks,
         .first_spot = u->first_spot,
         .nspots = u->spots,
         .first_call = before->ncalls,
-        .ncalls = b->ncalls - before->ncalls,
+        .ncalls = behind->ncalls - before->ncalls,
         .unit = (uint32_t)(u - b->units),
         .tlb_index = u->key >> KEY_INDEX_SHIFT & 3,
         .jump_bits = jump_bits(u->key),
         .kernel = mode_cpl(u->key) == 0 && u->key & MODE_PE,
         .code64 = (u->key & MODE_CODE_MASK) == MODE_CODE64,
     };
-    note_calls(&x, b);
+    note_calls(x, b);
+}
+
+bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_before *before)
+{
+    struct verify_before behind = bt_verify_before(b);
+    struct verify_gate gates[VERIFY_GATES];
+    struct verify_unit x;
+    struct verify_result r;
+    char what[80];
+    if (!b->verifier || !is_known_mode(u->key) || ++b->verify_count % b->verify_every)
+        return true;
+    bt_verify_describe(b, u, before, &behind, gates, &x);
     b->n.units_verified++;
     if (!owns_its_parts(b, u, before))
         r = failure("a unit that takes parts of tables which are another's");

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bugs planted in translated code: the verifier has to refuse each. The translator makes the units of a program, at privilege 0
+ * and 3; copies of them are changed and verified again. None of the changed code ever runs.
+ *
+ *   SUNDOG_MUTATIONS=n   random changes of each unit (default 300)     SUNDOG_SEED=s   another sequence
+ */
+#include "engine_kit.h"
+
+#include <stdio.h>
+
+#include "engine/bt/verify.h"
+#include "engine/bt/verify_insn.h"
+#include "sequence.h"
+
+/* Accesses alone and in groups, of both kinds; aligned ones; strings; flags kept over checks; stack, calls, jumps. */
+GUEST_CODE(
+    program, 64,
+    "mov rbx, 0x50000\n mov r12, 0x50800\n mov rsp, 0x52000\n mov ecx, 40\n"
+    "again: mov rax, [rbx]\n add [rbx + 8], rax\n mov [rbx + 24], cl\n movzx edx, word ptr [r12 + rcx * 2]\n"
+    "cmp rax, rdx\n mov r13, [r12 + 64]\n lock xadd [r12 + 128], r13\n jb 1f\n inc qword ptr [rbx + 16]\n"
+    "1: push rax\n call 3f\n pop rax\n movaps xmm0, [rbx + 32]\n addps xmm0, xmm1\n movups [rbx + 51], xmm0\n"
+    "mov r8, rcx\n lea rsi, [rbx + 256]\n lea rdi, [rbx + 1024]\n mov ecx, 9\n rep movsq\n lodsd\n stosb\n"
+    "mov rcx, r8\n mov eax, 77\n xor edx, edx\n mov esi, 5\n div esi\n lea r9, [rip + 2f]\n jmp r9\n"
+    "2: sub ecx, 1\n jnz again\n hlt\n"
+    "3: mov r10, [rsp]\n mov [rsp - 16], r10\n ret");
+GUEST_CODE(strips, 64,
+           "mov edi, 20\n"
+           "1: mov esi, 0x50000\n mov edx, 0x51000\n mov ecx, 64\n xor eax, eax\n"
+           "2: add eax, [rsi]\n mov [rdx], eax\n add rsi, 4\n add rdx, 4\n sub ecx, 1\n jnz 2b\n"
+           "sub edi, 1\n jnz 1b\n hlt");
+
+/* --- units of a program ---------------------------------------------------------------------------------------------- */
+
+static struct bt *translated(struct kit *k, unsigned cpl, const uint8_t *code, size_t len)
+{
+    kit_long(k, cpl);
+    load_code_at(k, code, len, CODE_AT);
+    k->v->s.gpr[RSP] = 0x52000;
+    run_to_hlt(k);
+    struct bt *b = bt_of(k->v);
+    assert_true(b->nunits > 2);
+    return b;
+}
+
+/* What the tables held in front of unit n, and behind it with the next number. */
+static struct verify_before before_unit(const struct bt *b, uint32_t n)
+{
+    struct verify_before p = { .used = b->gates_end };
+    for (uint32_t i = 0; i < n; i++) {
+        p.used = (p.used + b->units[i].code_bytes + 15) & ~15u;
+        p.nlinks = b->units[i].first_link + b->units[i].links;
+    }
+    while (p.nsites < b->nsites && b->sites[p.nsites].at < p.used)
+        p.nsites++;
+    while (p.ncalls < b->ncalls && ((struct bt_call *)(void *)(b->calls + p.ncalls * CALL_STRIDE))->unit < n)
+        p.ncalls++;
+    return p;
+}
+
+#define CODE_MAX 16384u
+struct subject {
+    struct verifier *w;
+    struct verify_gate gates[VERIFY_GATES];
+    struct verify_unit x;
+    uint8_t code[CODE_MAX];
+    unsigned tried, refused;
+};
+
+static void take_unit(struct subject *s, const struct bt *b, uint32_t n)
+{
+    struct verify_before before = before_unit(b, n), behind = before_unit(b, n + 1);
+    bt_verify_describe(b, &b->units[n], &before, &behind, s->gates, &s->x);
+    assert_true(s->x.size <= CODE_MAX);
+    memcpy(s->code, s->x.code, s->x.size);
+    /* Links that were made go to their stubs again, as when the unit was verified. */
+    for (uint32_t i = 0; i < s->x.nlinks; i++) {
+        const struct bt_link *l = &s->x.links[i];
+        uint32_t rel = l->stub - (l->field + 4);
+        memcpy(s->code + (l->field - s->x.at), &rel, 4);
+    }
+    s->x.code = s->code;
+}
+
+static bool accepted(struct subject *s)
+{
+    struct verify_result r;
+    return verify_unit(s->w, &s->x, &r);
+}
+
+/* --- planted bugs ------------------------------------------------------------------------------------------------------ */
+
+static bool is_slot(const struct verify_operand *o)
+{
+    return o->kind == OPR_MEM && o->base == H_RSP && o->index == NO_REG;
+}
+
+/* A memory operand of the guest's. */
+static const struct verify_operand *guest_access(const struct verify_insn *in)
+{
+    for (unsigned i = 0; i < in->noperands; i++)
+        if (in->o[i].kind == OPR_MEM && in->o[i].base != H_RSP && in->o[i].index == T1)
+            return &in->o[i];
+    return NULL;
+}
+
+/* A look into the TLB. */
+static const struct verify_operand *tlb_access(const struct verify_insn *in)
+{
+    for (unsigned i = 0; i < in->noperands; i++)
+        if (in->o[i].kind == OPR_MEM && in->o[i].base == H_RSP && in->o[i].index != NO_REG)
+            return &in->o[i];
+    return NULL;
+}
+
+static bool change_field(uint8_t *at, unsigned len, int32_t from, int32_t to)
+{
+    for (unsigned i = len >= 4 ? len - 4 : 0; i > 1; i--)
+        if (!memcmp(at + i, &from, 4)) {
+            memcpy(at + i, &to, 4);
+            return true;
+        }
+    return false;
+}
+
+/* Each changes instruction `in`, which stands at `at`, behind `before`; false: it is none that it is for. */
+static bool check_dropped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_JCC || !tlb_access(before) || before->op != OP_CMP)
+        return false;
+    memset(at + 2, 0, 4); /* both ways go on */
+    return true;
+}
+
+static bool check_reversed(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_JCC || !tlb_access(before) || before->op != OP_CMP)
+        return false;
+    at[1] ^= 1;
+    return true;
+}
+
+static bool right_exchanged(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    const struct verify_operand *o = tlb_access(in);
+    (void)before;
+    int32_t read = (int32_t)((o ? o->val : 0) - 8);
+    /* the tag for writing stands behind that for reading */
+    if (!o || in->op != OP_CMP || (o->val - VCPU_OFF(mmu.tlbs)) % (int32_t)sizeof(struct tlb_entry) != 8)
+        return false;
+    return change_field(at, in->len, (int32_t)o->val, read);
+}
+
+static bool mode_exchanged(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    const struct verify_operand *o = tlb_access(in);
+    (void)before;
+    const int32_t table = (int32_t)(sizeof(struct tlb_entry) * TLB_ENTRIES);
+    return o && change_field(at, in->len, (int32_t)o->val,
+                             (int32_t)o->val + (o->val >= VCPU_OFF(mmu.tlbs) + table ? -table : table));
+}
+
+static bool check_skipped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_JCC || !in->relative || in->len != 6)
+        return false;
+    uint32_t rel; /* the poll of requests and the like: to behind the check that follows */
+    memcpy(&rel, at + 2, 4);
+    for (uint8_t *p = at + 6; p < at + 100; p++)
+        if (p[0] == 0x0f && p[1] == 0x85 && p[6] == 0x4e &&
+            p[7] == 0x8b) { /* jne fill; mov r13, [rsp + r13 + ...] */
+            rel = (uint32_t)(p + 6 + 8 - (at + 6));
+            memcpy(at + 2, &rel, 4);
+            return true;
+        }
+    return false;
+}
+
+static bool displacement_widened(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    const struct verify_operand *o = guest_access(in);
+    return o && o->val && o->val != (int8_t)o->val
+               ? change_field(at, in->len, (int32_t)o->val, (int32_t)o->val + 4096)
+               : false;
+}
+
+static bool displacement_moved(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    const struct verify_operand *o = guest_access(in);
+    if (!o || !o->val || o->val != (int8_t)o->val)
+        return false;
+    for (unsigned i = in->len; i-- > 2;)
+        if (at[i] == (uint8_t)o->val) {
+            at[i] = 0x80;
+            return true;
+        }
+    return false;
+}
+
+/* REX.X, REX.B: the address is made of another register. */
+static bool register_swapped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (!guest_access(in) || (at[0] & 0xf0) != 0x40)
+        return false;
+    at[0] ^= 1;
+    return true;
+}
+
+static bool index_swapped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (!guest_access(in) || (at[0] & 0xf0) != 0x40)
+        return false;
+    at[0] ^= 2;
+    return true;
+}
+
+static bool overwrite(uint8_t *at, const struct verify_insn *in, const void *bytes, unsigned len)
+{
+    if (in->len != len)
+        return false;
+    memcpy(at, bytes, len);
+    return true;
+}
+
+static bool stack_moved(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    return overwrite(at, in, "\x48\x89\xc4", 3); /* mov rsp, rax */
+}
+
+static bool secret_told(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    return tlb_access(before) && before->op == OP_MOV && guest_access(in) &&
+           overwrite(at, in, "\x4c\x89\x68\x08", 4);
+}
+
+static bool secret_kept(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_JCC || in->len != 6)
+        return false;
+    memcpy(at, "\x48\x89\xe0\x48\x89\xe3", 6); /* mov rax, rsp; mov rbx, rsp */
+    return true;
+}
+
+static bool system_call(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->len < 2)
+        return false;
+    memcpy(at, "\x0f\x05", 2);
+    return true;
+}
+
+static bool slot_moved(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    for (unsigned i = 0; i < in->noperands; i++)
+        if (is_slot(&in->o[i]) && in->o[i].val != (int8_t)in->o[i].val)
+            return change_field(at, in->len, (int32_t)in->o[i].val, (int32_t)in->o[i].val + 0x1000);
+    return false;
+}
+
+static bool jump_moved(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (!in->relative || in->len < 5)
+        return false;
+    at[in->len - 2] ^= 0x40; /* 4 MiB away */
+    return true;
+}
+
+static bool table_jumped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_JMP || in->relative)
+        return false;
+    at[in->len - 1] += 16; /* another slot than the one that was compared */
+    return true;
+}
+
+static const struct {
+    const char *name;
+    bool (*plant)(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before);
+} bugs[] = {
+    { "check dropped", check_dropped },
+    { "check reversed", check_reversed },
+    { "right exchanged", right_exchanged },
+    { "mode exchanged", mode_exchanged },
+    { "check skipped", check_skipped },
+    { "displacement widened", displacement_widened },
+    { "displacement moved", displacement_moved },
+    { "register swapped", register_swapped },
+    { "index swapped", index_swapped },
+    { "stack pointer moved", stack_moved },
+    { "secret told", secret_told },
+    { "secret kept", secret_kept },
+    { "system call", system_call },
+    { "slot moved", slot_moved },
+    { "jump moved", jump_moved },
+    { "other slot jumped through", table_jumped },
+};
+
+/* Wherever a bug can be planted in the unit. */
+static unsigned plant_everywhere(struct subject *s, unsigned bug, unsigned *missed)
+{
+    struct verify_insn in, before = { .op = OP_FORBIDDEN };
+    unsigned planted = 0;
+    for (uint32_t off = 0; off < s->x.size; off += in.len, before = in) {
+        uint8_t kept[CODE_MAX];
+        if (verify_decode(&in, s->code + off, s->x.size - off, s->x.exec + off, false))
+            fail_msg("a unit that cannot be decoded");
+        memcpy(kept, s->code, s->x.size);
+        if (bugs[bug].plant(s->code + off, &in, &before)) {
+            planted++;
+            if (accepted(s)) {
+                fprintf(stderr, "accepted: %s at +%#x\n", bugs[bug].name, off);
+                ++*missed;
+            }
+        }
+        memcpy(s->code, kept, s->x.size);
+    }
+    return planted;
+}
+
+static void random_changes(struct subject *s, struct random *r, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t at = (uint32_t)(random_next(r) % s->x.size);
+        uint8_t kept = s->code[at];
+        s->code[at] ^= (uint8_t)(1u << random_next(r) % 8);
+        s->tried++;
+        s->refused += !accepted(s);
+        s->code[at] = kept;
+    }
+}
+
+static unsigned setting(const char *name, unsigned otherwise)
+{
+    const char *s = getenv(name);
+    return s ? (unsigned)strtoul(s, NULL, 0) : otherwise;
+}
+
+/* --- tests -------------------------------------------------------------------------------------------------------------- */
+
+static struct subject subject;
+
+static void attack(struct kit *k, unsigned cpl, const uint8_t *code, size_t len, unsigned planted[],
+                   unsigned *missed)
+{
+    struct random r = { setting("SUNDOG_SEED", 1) };
+    struct bt *b = translated(k, cpl, code, len);
+    for (uint32_t n = 0; n < b->nunits; n++) {
+        take_unit(&subject, b, n);
+        if (!accepted(&subject))
+            fail_msg("unit %u as it was made is refused", n);
+        for (unsigned bug = 0; bug < array_size(bugs); bug++)
+            planted[bug] += plant_everywhere(&subject, bug, missed);
+        random_changes(&subject, &r, setting("SUNDOG_MUTATIONS", 300));
+    }
+}
+
+static void planted_bugs_are_refused(void **state)
+{
+    static const struct {
+        const uint8_t *code, *end;
+    } programs[] = { { program_start, program_end }, { strips_start, strips_end } };
+    unsigned planted[array_size(bugs)] = { 0 }, missed = 0;
+    if (!verify_available())
+        skip();
+    subject.w = verifier_create();
+    subject.tried = subject.refused = 0;
+    engine_teardown(state);
+    for (unsigned i = 0; i < 2 * array_size(programs); i++) {
+        assert_int_equal(kit_setup(state), 0);
+        struct kit *k = *state;
+        kit_engine(k, &bt_engine, &translate_at_once);
+        attack(k, i & 1 ? 3 : 0, programs[i / 2].code, (size_t)(programs[i / 2].end - programs[i / 2].code),
+               planted, &missed);
+        if (i + 1 < 2 * array_size(programs))
+            engine_teardown(state);
+    }
+    for (unsigned bug = 0; bug < array_size(bugs); bug++) {
+        fprintf(stderr, "%-26s planted %u times\n", bugs[bug].name, planted[bug]);
+        assert_true(planted[bug] > 0);
+    }
+    assert_int_equal(missed, 0);
+    fprintf(stderr, "random changes of one bit: %u of %u refused\n", subject.refused, subject.tried);
+    assert_true(subject.refused > subject.tried / 2);
+    verifier_free(subject.w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(planted_bugs_are_refused, kit_setup, engine_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
