@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the test guests under Sundog or, as an oracle, under QEMU TCG; each check inside a guest is one test.
 
-run.py [--vmm build/sundog [--engine NAME] | --qemu] [--filter NAME] [--build DIR] [--jobs N] [--verbose] [-- VMM OPTIONS]
+run.py [--vmm build/sundog [--engine NAME] | --qemu] [--cpus N] [--filter NAME] [--build DIR] [--jobs N] [--verbose] [-- VMM OPTIONS]
 """
 import argparse
 import concurrent.futures
@@ -32,7 +32,8 @@ class Outcome:
 
 
 def command_for(guest, args, image):
-    cpus, memory = str(guest.get("cpus", 1)), guest.get("memory", "64M")
+    # A guest that says nothing of processors uses one, however many there are.
+    cpus, memory = str(guest.get("cpus", args.cpus)), guest.get("memory", "64M")
     append = ["--append", guest["append"]] if "append" in guest else []
     if "initrd" in guest:
         append += ["--initrd", str(HERE / guest["initrd"])]
@@ -109,6 +110,7 @@ def main():
     p.add_argument("--vmm", default=str(HERE.parent.parent / "build" / "sundog"))
     p.add_argument("--engine", help="Sundog's engine (default: the one it takes itself)")
     p.add_argument("--qemu", action="store_true", help="run under QEMU TCG instead")
+    p.add_argument("--cpus", type=int, default=1, help="processors of guests that use one")
     p.add_argument("--filter", default="*", help="guests whose name matches (a part, or a pattern)")
     p.add_argument("--build", default=None, help="where the images are built (default: build/guests)")
     p.add_argument("--jobs", type=int, default=2)

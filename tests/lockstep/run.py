@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Whole machines in lockstep on two engines: the test guests, and Debian's kernels to their init.
+"""Whole machines in lockstep on two engines: the test guests, and Debian's kernels with programs of all kinds.
 
 run.py [--lockstep build/lockstep] [--filter NAME] [--long] [--passes] [--list] [-- LOCKSTEP OPTIONS]
 
 Each machine is one test, and passes when both engines agree to its end. The guests of tests/guest are compared with
-single instructions of the interpreter, the kernels with its blocks. --long adds the kernels by way of
-their own unpacker and on two processors, --passes each of the others with each pass of the translator left out.
+single instructions of the interpreter, the kernels with its blocks, to the end of the load that is their init. --long adds the
+kernels by way of their own unpacker and more of them on two processors, --passes each of the others with each pass of the
+translator left out.
 The first test plants a difference, which must be found to the instruction.
 """
 
@@ -30,6 +31,7 @@ sys.path.insert(0, str(GUESTS))
 import build  # noqa: E402
 
 APPEND = "console=ttyS0 panic=-1"
+LOAD = HERE.parent / "machine" / "guest"
 # What the guests of tests/guest may take; those that never end are as good a test up to here.
 GUEST_LIMIT = "60M"
 # Nanoseconds a thousand instructions: time flies for them, since they wait for timers.
@@ -68,22 +70,23 @@ def planted_case(out):
 def kernel_cases(work, long):
     cache = subprocess.run([TOP / "tools" / "fetch-guests", "--print"], capture_output=True, text=True,
                            check=True).stdout.strip()
-    for arch in ("amd64", "i386"):
+    subprocess.run([sys.executable, LOAD / "build.py", work], check=True, stdout=subprocess.DEVNULL)
+    for arch, bits in ("amd64", 64), ("i386", 32):
         kernel = Path(cache) / arch / "vmlinuz"
         if not kernel.exists():
             print(f"skip  {arch}: no kernel in the cache; tools/fetch-guests gets it", flush=True)
             continue
         initrd = work / f"{arch}.cpio"
-        subprocess.run([TOP / "tools" / "mkinitramfs", "--arch", arch, "--init", TOP / "tools" / "demo" / "init",
-                        "-o", initrd], check=True)
+        subprocess.run([TOP / "tools" / "mkinitramfs", "--arch", arch, "--init", LOAD / "load-init",
+                        "--add", f"{work}/selftest{bits}:/bin/selftest", "-o", initrd], check=True)
         machine = ["--kernel", str(kernel), "--initrd", str(initrd), "--append", APPEND, "--memory", "256M"]
-        yield Case(f"debian-{arch}", *machine, "--kernel-entry", "pvh", "--until", "Run /init")
+        load = ["--kernel-entry", "pvh", "--until", "LOAD DONE"]
+        yield Case(f"debian-{arch}", *machine, *load, text="text shown")
+        if arch == "amd64" or long:
+            yield Case(f"debian-{arch}-smp", *machine, *load, "--cpus", "2", text="text shown")
         if long:
             yield Case(f"debian-{arch}-unpacked", *machine, "--kernel-entry", "bzimage", "--until", "Run /init", limit=3600)
-            yield Case(f"debian-{arch}-smp", *machine, "--kernel-entry", "pvh", "--cpus", "2", "--until", "powering off",
-                       limit=3600)
-            yield Case(f"debian-{arch}-tlb", *machine, "--kernel-entry", "pvh", "--whole", "--slice", "8M", "--until",
-                       "Run /init", limit=3600)
+            yield Case(f"debian-{arch}-tlb", *machine, *load, "--whole", "--slice", "8M", text="text shown", limit=3600)
 
 
 def passes(lockstep):

@@ -130,6 +130,9 @@ class Guests:
             command = [TOP / "tools" / "mkinitramfs", "--arch", arch, "-o", out]
             if init == "shell":
                 command += ["--init", HERE / "guest" / "shell-init"]
+            elif init == "load":
+                program = build.build(self.folder, 32 if arch == "i386" else 64)
+                command += ["--init", HERE / "guest" / "load-init", "--add", f"{program}:/bin/selftest"]
             else:
                 command += ["--no-busybox", "--init", build.build(self.folder, int(init.removeprefix("selftest")))]
             subprocess.run(list(map(str, command)), check=True)
