@@ -271,6 +271,70 @@ static void place16(struct kit *k, struct place *p)
     k->v->s.gpr[RSP] = DATA + 0xc00 - BASE16;
 }
 
+/* --- segments that begin and end in the middle of pages, or of 64 KiB, where the program is and where its data are --- */
+
+struct ragged {
+    uint32_t code, data; /* bases */
+    uint32_t code_limit, data_limit;
+};
+
+/* Handlers of real mode run under the program's limit: they need 4ffh. */
+static struct ragged ragged(const struct place *p, struct random *r)
+{
+    static const uint32_t limits[] = { 0xffff, 0xffff, 0xffffffff, 0xcffa };
+    struct ragged g = { .code = ((uint32_t)p->rip & ~15u) - 16 * (uint32_t)random_below(r, 0x180),
+                        .data = DATA - (random_below(r, 2) ? 0xa000 : 0) -
+                                16 * (uint32_t)random_below(r, 0x600) };
+    g.code_limit = (uint32_t)p->rip - g.code + (uint32_t)random_below(r, random_below(r, 2) ? 0x80 : 0x1800);
+    if (g.code_limit < 0x4ff || !random_below(r, 4))
+        g.code_limit = 0xffff;
+    g.data_limit = limits[random_below(r, array_size(limits))];
+    return g;
+}
+
+static void place_ragged(struct kit *k, struct place *p, const struct ragged *g)
+{
+    p->rip -= g->code;
+    p->code -= g->data;
+    p->data -= g->data;
+    k->v->s.gpr[RSP] = DATA + 0xc00 - g->data;
+}
+
+static void enter_real_ragged(struct kit *k, struct place *p, const struct world *w, struct random *r)
+{
+    struct ragged g = ragged(p, r);
+    (void)w;
+    kit_real(k);
+    put_handlers(k, 2);
+    for (unsigned i = 0; i < SEG_COUNT; i++) {
+        struct segment *s = &k->v->s.seg[i];
+        *s = seg_real(s, (uint16_t)((i == SEG_CS ? g.code : g.data) >> 4));
+        s->limit = i == SEG_CS ? g.code_limit : i == SEG_SS ? 0xffff : g.data_limit;
+    }
+    place_ragged(k, p, &g);
+}
+
+/* 16- and 32-bit code; a stack of either size, upward or downward. */
+static void enter_protected_ragged(struct kit *k, struct place *p, const struct world *w, struct random *r)
+{
+    struct ragged g = ragged(p, r);
+    unsigned big = w->code_bytes == 4 ? 4 : 0, stack_big = random_below(r, 4) ? big : 4 - big;
+    uint16_t rpl = w->supervisor ? 0 : 3, dpl = w->supervisor ? 0 : 0x60;
+    kit_protected(k, rpl);
+    put_handlers(k, 4);
+    open_gates(k, 8);
+    if (w->variant)
+        map_legacy(k, p, w->variant & 2, !w->supervisor, r);
+    if (g.data_limit > 0xfffff)
+        g.data_limit = 0xfffff;
+    kit_gdt(k, G_CODE16, kit_desc(g.code, g.code_limit, 0x9b | dpl, big));
+    kit_gdt(k, G_DATA16, kit_desc(g.data, g.data_limit, 0x93 | dpl, stack_big));
+    kit_gdt(k, G_EXPAND_DOWN0, kit_desc(g.data, random_below(r, 2) ? 0x1ff : 0xbff9, 0x97 | dpl, stack_big));
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        kit_seg(k, i, (i == SEG_CS ? G_CODE16 : random_below(r, 3) ? G_DATA16 : G_EXPAND_DOWN0) | rpl);
+    place_ragged(k, p, &g);
+}
+
 static void enter_real(struct kit *k, struct place *p, const struct world *w, struct random *r)
 {
     (void)w, (void)r;
@@ -323,6 +387,11 @@ static const struct world worlds[] = {
     { "real16", 2, true, enter_real, 0 },
     { "vm86-iopl0", 2, false, enter_vm86, 0 },
     { "vm86-iopl3", 2, false, enter_vm86, 3 },
+    { "ragged-real16", 2, true, enter_real_ragged, 0 },
+    { "ragged16-super", 2, true, enter_protected_ragged, 1 },
+    { "ragged16-user", 2, false, enter_protected_ragged, 2 },
+    { "ragged32-super", 4, true, enter_protected_ragged, 1 },
+    { "ragged32-user", 4, false, enter_protected_ragged, 2 },
 };
 
 /* --- programs -------------------------------------------------------------------------------------------------------- */
@@ -340,7 +409,7 @@ static void fill_code(struct kit *k, const struct program *g, uint8_t fill)
 {
     uint8_t page[0x2000];
     memset(page, fill, sizeof(page));
-    unsigned at = (unsigned)(g->place.rip & 0x1fff);
+    unsigned at = (unsigned)((k->v->s.seg[SEG_CS].base + g->place.rip) & 0x1fff);
     memcpy(page + at, g->seq.code, g->seq.len);
     page[at + g->seq.len] = 0xeb; /* jmp to itself: the rest of the time */
     page[at + g->seq.len + 1] = 0xfe;
