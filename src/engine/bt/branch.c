@@ -238,11 +238,9 @@ void fall_through_emit(struct translation *t, unsigned to, unsigned rest)
 
 /* --- Jcc, LOOP, JCXZ --------------------------------------------------------------------------------------------- */
 
-/* jrcxz, or jecxz: to where over_end() is called. Returns the displacement byte. */
-static uint8_t *jump_if_no_count(struct translation *t, bool wide)
+/* jrcxz to where over_end() is called. Returns the displacement byte. */
+static uint8_t *jump_if_no_count(struct translation *t)
 {
-    if (!wide)
-        emit_byte(&t->e, 0x67);
     emit_byte(&t->e, 0xe3);
     emit_byte(&t->e, 0);
     return t->e.at - 1;
@@ -254,31 +252,36 @@ static void over_end(struct translation *t, uint8_t *field)
         *field = (uint8_t)(t->e.at - field - 1);
 }
 
-/* The jump taken when RCX, ECX or CX is not 0, or (JCXZ) is; no flag is touched. CX needs RCX put by: T2. */
+/* The jump taken when RCX, ECX or CX is not 0, or (JCXZ) is; no flag is touched. Where more of RCX must not count, RCX is put
+ * by: T2. */
 static uint8_t *loop_emit_jump(struct translation *t, const struct planned *p, uint64_t target)
 {
     struct emitter *e = &t->e;
     unsigned id = p->in.id, bytes = p->in.addrsize;
+    bool put_by = bytes == 2 || (bytes == 4 && id == INSN_JCXZ);
     if (id != INSN_JCXZ)
         emit_mem(e, width(bytes), 0x8d, H_RCX, amode_at(H_RCX, -1)); /* lea */
-    if (bytes == 2) {
+    if (put_by) {
         emit_mov(e, T2, H_RCX);
-        low_word(t, H_RCX);
+        if (bytes == 2)
+            low_word(t, H_RCX);
+        else
+            emit_mov32(e, H_RCX, H_RCX);
     }
-    uint8_t *zero = jump_if_no_count(t, bytes == 8), *over, *from;
-    if (bytes == 2)
+    uint8_t *zero = jump_if_no_count(t), *over, *from;
+    if (put_by)
         emit_mov(e, H_RCX, T2);
     if (id == INSN_JCXZ) {
         over = emit_jmp(e, emit_exec(e));
         over_end(t, zero);
-        if (bytes == 2)
+        if (put_by)
             emit_mov(e, H_RCX, T2);
         from = emit_jmp(e, target);
         emit_patch(e, over, emit_exec(e));
         return from;
     }
     from = id == INSN_LOOP ? emit_jmp(e, target) : emit_jcc(e, id == INSN_LOOPE ? 4 : 5, target);
-    if (bytes == 2) {
+    if (put_by) {
         over = id == INSN_LOOP ? NULL : emit_jmp(e, emit_exec(e));
         over_end(t, zero);
         emit_mov(e, H_RCX, T2);
