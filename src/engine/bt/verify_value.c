@@ -415,6 +415,9 @@ static struct value join_numbers(const struct meeting *m, unsigned var)
     const struct value *a = &m->a->var[var], *b = &m->b->var[var];
     bool cut = a->narrow && b->narrow;
     struct value v;
+    v = met(m, var);
+    if (value_equal(a, &v)) /* once it has a symbol of its own it keeps that */
+        return v;
     unsigned whole = cut || !lasts(var) ? VARS : var, narrow = !lasts(var) ? VARS : cut ? var : 0;
     if (value_clean(a) && value_clean(b) && restate(m, a, b, whole, narrow, &v))
         return v;
@@ -423,11 +426,22 @@ static struct value join_numbers(const struct meeting *m, unsigned var)
     return met(m, var);
 }
 
+/* The same on both ways, and no symbol in it is one of the last time here. */
+static bool settled(const struct meeting *m, unsigned var)
+{
+    const struct value *a = &m->a->var[var], *b = &m->b->var[var];
+    if (!value_equal(a, b))
+        return false;
+    if (!older(m, b->sym))
+        return true;
+    struct value here = met(m, var);
+    return value_equal(b, &here);
+}
+
 static struct value join_values(const struct meeting *m, unsigned var)
 {
-    struct value a = m->a->var[var], b = m->b->var[var], here = met(m, var);
-    bool stays = value_equal(&b, &here);
-    if (value_equal(&a, &b) && (stays || !older(m, b.sym)))
+    struct value a = m->a->var[var], b = m->b->var[var];
+    if (settled(m, var))
         return a;
     if (a.kind == V_ROUNDS && b.kind == V_ROUNDS && (a.aux & b.aux)) {
         a.aux &= b.aux;
@@ -514,20 +528,57 @@ static unsigned turn_of(const struct meeting *m, unsigned var)
     return a->narrow && b->narrow ? TURN_NARROW : TURN_WHOLE;
 }
 
-bool state_join(struct verify_state *at, const struct verify_state *from, struct symbols *s, unsigned i)
+/* Is all that lasts the same on both ways? The common case: behind a check that was filled. */
+static bool all_settled(const struct meeting *m)
 {
-    struct meeting m = { .a = at, .b = from, .s = s, .i = i };
-    bool changed = false;
+    for (unsigned n = 0; n < VARS; n++)
+        if ((n < T0 || n > T2) && !settled(m, n))
+            return false;
+    return true;
+}
+
+static void join_in_turns(struct meeting *m)
+{
+    uint8_t turns[VARS];
+    for (unsigned n = 0; n < VARS; n++)
+        turns[n] = (uint8_t)turn_of(m, n);
     for (unsigned turn = 0; turn < TURNS; turn++)
         for (unsigned n = 0; n < VARS; n++)
-            if (turn_of(&m, n) == turn) {
-                m.now[n] = join_values(&m, n);
-                m.done[n] = true;
+            if (turns[n] == turn) {
+                m->now[n] = join_values(m, n);
+                m->done[n] = true;
             }
     for (unsigned n = 0; n < VARS; n++) /* in terms of the others */
-        if (at->var[n].kind == V_DELTA)
-            m.now[n] = join_deltas(&m, n);
-    keep_credits(&m);
+        if (m->a->var[n].kind == V_DELTA)
+            m->now[n] = join_deltas(m, n);
+    keep_credits(m);
+}
+
+/* Scratch registers alone. */
+static void join_scratch(struct meeting *m)
+{
+    memcpy(m->now, m->a->var, sizeof(m->now));
+    memset(m->done, true, sizeof(m->done));
+    for (unsigned n = T0; n <= T2; n++)
+        if (!settled(m, n))
+            m->now[n] = m->a->var[n].kind == V_DELTA ? join_deltas(m, n) : join_values(m, n);
+}
+
+bool state_join(struct verify_state *at, const struct verify_state *from, struct symbols *s, unsigned i)
+{
+    struct meeting m;
+    bool changed = false;
+    m.a = at;
+    m.b = from;
+    m.s = s;
+    m.i = i;
+    if (all_settled(&m)) {
+        join_scratch(&m);
+    } else {
+        memset(m.now, 0, sizeof(m.now));
+        memset(m.done, 0, sizeof(m.done));
+        join_in_turns(&m);
+    }
     for (unsigned n = 0; n < RUNS; n++)
         changed |= set_run(&at->runs[n], join_runs(&m, at->runs[n], from->runs[n]));
     changed |= set_run(&at->pending, join_runs(&m, at->pending, from->pending));
