@@ -65,24 +65,14 @@ struct slot {
             (int32_t)((seg) * sizeof(struct seg_fast) + offsetof(struct seg_fast, flat) + (access)), \
             1, MAY_READ, SLOT_FLAT, n \
     }
-#define SELECTOR_SLOT(n) \
-    { \
-        VCPU_OFF(s.seg) + (int32_t)((n) * sizeof(struct segment) + offsetof(struct segment, sel)), 2, \
-            MAY_READ, SLOT_NUMBER, 0 \
-    }
 /* clang-format off */
 static const struct slot slots[] = {
     GPR_SLOT(12), GPR_SLOT(13), GPR_SLOT(14), GPR_SLOT(15),
     BASE_SLOT(SEG_FS, VAR_FS_BASE, MAY_READ), BASE_SLOT(SEG_GS, VAR_GS_BASE, MAY_READ | KERNEL_MAY_WRITE),
     { VCPU_OFF(s.seg[SEG_GS].base), 8, MAY_READ | KERNEL_MAY_WRITE, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.msr.kernel_gs_base), 8, MAY_READ | KERNEL_MAY_WRITE, SLOT_NUMBER, 0 },
-<<<<<<< HEAD
     SELECTOR_SLOT(SEG_ES), SELECTOR_SLOT(SEG_CS), SELECTOR_SLOT(SEG_SS), SELECTOR_SLOT(SEG_DS),
     SELECTOR_SLOT(SEG_FS), SELECTOR_SLOT(SEG_GS),
-=======
-    SELECTOR_SLOT(SEG_ES), SELECTOR_SLOT(SEG_CS), SELECTOR_SLOT(SEG_SS), SELECTOR_SLOT(SEG_DS), SELECTOR_SLOT(SEG_FS),
-    SELECTOR_SLOT(SEG_GS),
->>>>>>> cd96ef0 (engine/bt: the verifier is faster, samples one of 1024 units, and knows selectors that are pushed)
     { VCPU_OFF(interrupt_held), 1, MAY_READ, SLOT_OWN, 0 },
     FLAT_SLOT(SEG_FS, ACCESS_READ, 0), FLAT_SLOT(SEG_FS, ACCESS_WRITE, 1),
     FLAT_SLOT(SEG_GS, ACCESS_READ, 2), FLAT_SLOT(SEG_GS, ACCESS_WRITE, 3), FLAT_SLOT(SEG_CS, ACCESS_READ, 4),
