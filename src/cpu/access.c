@@ -190,8 +190,17 @@ static void read_piece(struct vcpu *v, const struct piece *p, uint8_t *dst)
     }
 }
 
+/* The store would leave decoded code as it is: then it need not be made. */
+static bool same_code(const struct piece *p, const uint8_t *src)
+{
+    return p->page && page_has_code(p->page, p->off, p->len) &&
+           memcmp(p->page->host + p->off, src, p->len) == 0;
+}
+
 static void write_piece(struct vcpu *v, const struct piece *p, const uint8_t *src)
 {
+    if (unlikely(same_code(p, src)))
+        return;
     if (likely(p->page != NULL)) {
         uint32_t state = atomic_load_explicit(&p->page->state, memory_order_relaxed);
         if (state & PAGE_ROM)
@@ -262,13 +271,14 @@ void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, 
     }
     struct piece p[2];
     unsigned n = translate_all(v, lin, size, ACCESS_WRITE, index, seg, p);
+    const uint8_t *from[2] = { src, (const uint8_t *)src + p[0].len };
     for (unsigned i = 0; i < n; i++)
-        check_side_effects(v, &p[i]);
+        if (!same_code(&p[i], from[i]))
+            check_side_effects(v, &p[i]);
     if (unlikely(v->mmu.watch_count))
         cpu_debug_access(v, lin, size, ACCESS_WRITE);
-    write_piece(v, &p[0], src);
-    if (n == 2)
-        write_piece(v, &p[1], (const uint8_t *)src + p[0].len);
+    for (unsigned i = 0; i < n; i++)
+        write_piece(v, &p[i], from[i]);
 }
 
 void access_probe_write(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg)

@@ -110,6 +110,32 @@ bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain)
     return true;
 }
 
+/* --- what is worth translating ------------------------------------------------------------------------------------- */
+
+#define REWRITTEN_MAX 6u      /* doublings of what makes code warm */
+#define FORGET_REWRITES 1024u /* each so many of them count half */
+
+bool bt_adapt_is_warm(struct bt *b, const uint8_t *code)
+{
+    unsigned slot = bt_lesson_slot(code);
+    if (b->heat[slot] >= (unsigned)b->warm << b->lessons[slot].rewritten)
+        return true;
+    b->heat[slot]++;
+    return false;
+}
+
+/* Code that is written anew all the time costs as much as the interpreter takes for it, and no translation. */
+void bt_adapt_rewritten(struct bt *b, const uint8_t *code)
+{
+    unsigned slot = bt_lesson_slot(code);
+    if (++b->n.units_rewritten % FORGET_REWRITES == 0)
+        for (unsigned i = 0; i < array_size(b->lessons); i++)
+            b->lessons[i].rewritten /= 2;
+    b->heat[slot] = 0;
+    if (on(b) && b->lessons[slot].rewritten < REWRITTEN_MAX)
+        b->lessons[slot].rewritten++;
+}
+
 /* --- spots --------------------------------------------------------------------------------------------------- */
 
 /* Samples after which an access is checked by the TLB. */

@@ -187,6 +187,7 @@ enum bt_exit_kind {
 
 struct bt_unit {
     const uint8_t *host; /* first guest byte, with key and window: what it is found by */
+    uint64_t addr;       /* guest-physical */
     uint32_t key;
     struct bt_window window;
     uint32_t version; /* of the page's code when it was translated */
@@ -201,8 +202,12 @@ struct bt_unit {
     uint16_t links;
     uint16_t insns; /* that it executes: none when the first is left to the interpreter */
     uint16_t guest_bytes;
+    uint16_t held_bytes; /* of guest code that it was made from; in bt.held from `held` on */
+    uint32_t held;
     bool
         crossing; /* the instruction at its address goes on on the next page: this jumps to that one's unit */
+    bool listed;  /* found by page, and by hash */
+    bool sealed;  /* its page was written: not entered until its bytes were compared */
     /* KEY_CROSSING: what it has of the second page. */
     const uint8_t *host2;
     const _Atomic uint32_t *live2; /* NULL: nothing */
@@ -236,16 +241,16 @@ struct bt_site {
     uint32_t at, exit;
 };
 
+/* clang-format off */
 #define BT_COUNTERS(X) \
-    X(units) \
-    X(guest_bytes) \
-    X(host_bytes) \
-    X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) X(lookup_misses) X(cold_blocks) \
-        X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) X(fills_failed) X(spot_fills) \
-            X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) X(checks_merged) X(flag_saves) \
-                X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) X(contexts_recycled) \
-                    X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) X(calls_left) \
-                        X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off) X(units_verified)
+    X(units) X(guest_bytes) X(host_bytes) X(guest_insns) X(copied_insns) X(bailed_insns) X(links_made) X(lookups) \
+    X(lookup_misses) X(cold_blocks) X(exits_bail) X(exits_link) X(exits_look) X(exits_stale) X(fills) \
+    X(fills_failed) X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) \
+    X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) \
+    X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) \
+    X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off) \
+    X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified)
+/* clang-format on */
 
 struct bt_counters {
 #define X(name) uint64_t name;
@@ -258,9 +263,10 @@ struct bt_counters {
 
 /* What was learnt about an instruction. */
 struct bt_lesson {
-    uint8_t guilt;    /* samples in which its accesses hopped from page to page */
-    uint8_t strikes;  /* checks that failed for good */
-    uint8_t innocent; /* accesses of plain memory in a row, while it is called */
+    uint8_t guilt;     /* samples in which its accesses hopped from page to page */
+    uint8_t strikes;   /* checks that failed for good */
+    uint8_t innocent;  /* accesses of plain memory in a row, while it is called */
+    uint8_t rewritten; /* units that began here and whose bytes changed */
     uint8_t terms : 6;
     bool called : 1, alone : 1;
 };
@@ -268,6 +274,19 @@ struct bt_lesson {
 struct bt_sentence {
     const uint8_t *code; /* NULL: none */
     uint64_t until;      /* host_monotonic_ns() */
+};
+
+/* How much of the cache's memory and of its tables is used. */
+struct bt_level {
+    uint32_t code, units, links, sites, calls, spots, held;
+};
+
+/* The cache is a ring of segments: what is made goes into one until it is full, then the next is emptied. */
+#define SEGMENTS 8u
+#define SEGMENT_MIN (256u << 10)
+struct bt_segment {
+    struct bt_level from, to; /* to: exclusive */
+    struct bt_level used;     /* while it is not the one that is filled */
 };
 
 /* Some page that may be read, and one that may be written, under a stamp. */
@@ -284,8 +303,10 @@ struct bt {
     struct vcpu *v;
     struct engine_config cfg;
     struct host_code code;
-    uint32_t used;      /* bytes of the cache */
-    uint32_t gates_end; /* flushing keeps what is below */
+    struct bt_segment segments[SEGMENTS];
+    unsigned nsegments, segment; /* that is being filled */
+    uint32_t used;               /* code memory up to here, in that segment; as all the n* below */
+    uint32_t gates_end;          /* flushing keeps what is below */
     uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
         gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup;
     struct bt_unit *units; /* an array, emptied with the cache */
@@ -307,9 +328,11 @@ struct bt {
     uint8_t *calls; /* of CALL_STRIDE bytes each */
     uint32_t ncalls, max_calls;
     uint32_t stub_resets; /* the interpreter's, when the calls' stubs were last known to be good */
+    uint8_t *held; /* guest bytes that units were made from; never executed */
+    uint32_t nheld, max_held;
     struct bt_unit *hash[1u << HASH_BITS];
     struct bt_unit *pages[1u << HASH_BITS]; /* by host page */
-    uint8_t heat[1u << HEAT_BITS];
+    uint16_t heat[1u << HEAT_BITS];
     uint8_t warm; /* a block is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
     struct bt_context *context, *context_before;
@@ -339,7 +362,7 @@ static inline struct bt *bt_of(struct vcpu *v) { return bt_area(v)->bt; }
 static inline struct emitter bt_emitter(const struct bt *b)
 {
     return (struct emitter){ .at = b->code.write + b->used,
-                             .end = b->code.write + b->code.size,
+                             .end = b->code.write + b->segments[b->segment].to.code,
                              .to_exec = b->code.exec - b->code.write };
 }
 static inline const void *bt_exec(const struct bt *b, uint32_t off) { return b->code.exec + off; }
@@ -355,22 +378,32 @@ static inline bool pass_on(const struct bt *b, enum engine_pass pass)
 /* --- cache.c ------------------------------------------------------------------------------------------------ */
 int bt_cache_init(struct bt *b, struct error *e);
 void bt_cache_free(struct bt *b);
+/* Gives all memory above the gates to segments, empty. */
+void bt_cache_divide(struct bt *b);
 /* Forgets every unit. */
 void bt_cache_flush(struct bt *b);
-/* The unit for these bytes that still is what memory holds, or NULL. */
+/* How far segment i is filled. */
+struct bt_level bt_cache_used(const struct bt *b, unsigned i);
+/* Makes room when there is none: forgets the oldest units. */
+void bt_cache_make_room(struct bt *b);
+/* The unit for these bytes that is what memory holds, or NULL. */
 struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
+/* The same without comparing bytes: NULL also when that would have to be done. Changes nothing. */
+struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
 /* The one of an instruction that goes on at host2, both pages in reach as a whole. */
 struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key);
 void bt_cache_add(struct bt *b, struct bt_unit *u);
 /* Is it still what memory holds? */
 bool bt_unit_fresh(const struct bt_unit *u);
-/* Takes out the units of the page of these bytes: nothing enters them any more. */
-void bt_cache_drop_page(struct bt *b, const uint8_t *host);
-/* The same for the units that hold the instruction of these bytes: it is to be translated in another way. */
+/* The page of these bytes was written: nothing enters its units until they are found again, when their bytes are compared. */
+void bt_cache_seal_page(struct bt *b, const uint8_t *host);
+/* Takes out the units that hold the instruction of these bytes: it is to be translated in another way. */
 void bt_cache_drop_code(struct bt *b, const uint8_t *code);
 /* Makes a direct jump go to `to`. */
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to);
-/* Room for one more unit of `code` bytes and its tables, else false. */
+/* Which sites, in ascending order, may be about code at this offset: [*first, *end). */
+void bt_cache_sites(const struct bt *b, uint32_t at, uint32_t *first, uint32_t *end);
+/* Room for one more unit of `code` bytes and its tables in the present segment, else false. */
 bool bt_cache_room(const struct bt *b, size_t code);
 
 /* --- gates.c: code that all units share, made when the cache is made ---------------------------------------- */
@@ -396,6 +429,10 @@ void bt_adapt_failed(struct bt *b, const uint8_t *code, bool plain);
 bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain);
 /* A sample of the misses of spots: an access that is met here again and again while they are dense is guilty. */
 void bt_adapt_judge(struct bt *b, const uint8_t *code);
+/* The bytes of a unit that began here changed: what comes instead is cold again. */
+void bt_adapt_rewritten(struct bt *b, const uint8_t *code);
+/* Was the code run often enough to be translated? */
+bool bt_adapt_is_warm(struct bt *b, const uint8_t *code);
 /* Whose time is up is let off. Cheap. */
 void bt_adapt_release(struct bt *b);
 
@@ -447,6 +484,8 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused);
 enum { CALL_WENT_ON, CALL_LEAVE };
 
 /* --- translate.c --------------------------------------------------------------------------------------------- */
+/* The beginning of a unit's JUMP entry. */
+void bt_entry_emit(struct emitter *e);
 /* Where code is: its first byte in host memory, guest-physical, and the page. */
 struct bt_code {
     const uint8_t *host;

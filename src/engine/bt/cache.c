@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where units live: found by host address and key, taken out by page, forgotten all at once when the cache is full.
+ * Where units live: found by host address and key, sealed and taken out by page, forgotten segment by segment when the cache
+ * is full.
  *
- * A unit that was taken out stays where it is until then: jump tables may still hold its address, so its entries are
- * overwritten with a jump to an exit.
+ *   made ──► listed ──its page is written──► sealed ──looked up: bytes are the same──► as before
+ *              │                                └──────────── they are not ──┐
+ *              └──to be made in another way──► dropped ◄─────────────────────┘     segment is needed ──► gone
+ *
+ * Who may hold the address of a unit's code: jump tables, links of units of the same page. A unit that is sealed or dropped
+ * stays where it is, since jump tables may hold it: its JUMP entry is overwritten with a jump to an exit. Before its memory is
+ * used again both are looked through.
  */
 #include "engine/bt/unit.h"
 #include "engine/bt/verify.h"
@@ -18,6 +24,7 @@
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 512u
 #define BYTES_PER_CALL 512u
+#define BYTES_PER_HELD 6u /* of guest code */
 #define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
 
 static unsigned hash_of(const uint8_t *host, uint32_t key)
@@ -43,6 +50,54 @@ static void clear_contexts(struct bt *b)
     b->context = b->context_before = NULL;
 }
 
+struct bt_level bt_cache_used(const struct bt *b, unsigned i)
+{
+    if (i != b->segment)
+        return b->segments[i].used;
+    return (struct bt_level){ b->used, b->nunits, b->nlinks, b->nsites, b->ncalls, b->nspots, b->nheld };
+}
+
+/* What is made from now on goes into segment i, which is empty. */
+static void begin_segment(struct bt *b, unsigned i)
+{
+    const struct bt_level *l = &b->segments[i].from;
+    b->segment = i;
+    b->used = l->code;
+    b->nunits = l->units;
+    b->nlinks = l->links;
+    b->nsites = l->sites;
+    b->ncalls = l->calls;
+    b->nspots = l->spots;
+    b->nheld = l->held;
+}
+
+static uint32_t part(uint32_t all, unsigned i, unsigned n) { return (uint32_t)((uint64_t)all * i / n); }
+
+static struct bt_level boundary(const struct bt *b, unsigned i)
+{
+    unsigned n = b->nsegments;
+    uint32_t code = part((uint32_t)b->code.size, i, n) & ~(uint32_t)PAGE_OFFSET_MASK;
+    return (struct bt_level){ code > b->gates_end ? code : b->gates_end,
+                              part(b->max_units, i, n),
+                              part(b->max_links, i, n),
+                              part(b->max_sites, i, n),
+                              part(b->max_calls, i, n),
+                              part(SPOTS, i, n),
+                              part(b->max_held, i, n) };
+}
+
+void bt_cache_divide(struct bt *b)
+{
+    size_t n = b->code.size / SEGMENT_MIN;
+    b->nsegments = n < 1 ? 1 : n > SEGMENTS ? SEGMENTS : (unsigned)n;
+    for (unsigned i = 0; i < b->nsegments; i++) {
+        struct bt_segment *s = &b->segments[i];
+        *s = (struct bt_segment){ .from = boundary(b, i), .to = boundary(b, i + 1) };
+        s->used = s->from;
+    }
+    begin_segment(b, 0);
+}
+
 int bt_cache_init(struct bt *b, struct error *e)
 {
     size_t size = b->cfg.code_cache ? b->cfg.code_cache : DEFAULT_CACHE;
@@ -53,18 +108,21 @@ int bt_cache_init(struct bt *b, struct error *e)
     b->max_links = (uint32_t)(size / BYTES_PER_LINK);
     b->max_sites = (uint32_t)(size / BYTES_PER_SITE);
     b->max_calls = (uint32_t)(size / BYTES_PER_CALL);
+    b->max_held = (uint32_t)(size / BYTES_PER_HELD);
     b->units = host_pages_alloc(b->max_units * sizeof(*b->units));
     b->links = host_pages_alloc(b->max_links * sizeof(*b->links));
     b->sites = host_pages_alloc(b->max_sites * sizeof(*b->sites));
     b->calls = host_pages_alloc(b->max_calls * CALL_STRIDE);
+    b->held = host_pages_alloc(b->max_held);
     b->jump_memory = host_pages_alloc(JUMP_MEMORY);
     b->scratch = host_pages_alloc(sizeof(*b->scratch));
-    if (!b->units || !b->links || !b->sites || !b->calls || !b->jump_memory || !b->scratch) {
+    if (!b->units || !b->links || !b->sites || !b->calls || !b->held || !b->jump_memory || !b->scratch) {
         bt_cache_free(b);
         return error_set(e, -ENOMEM, "no memory for translated code; try a smaller --code-cache");
     }
     for (unsigned i = 0; i < CONTEXTS; i++)
         b->contexts[i].jumps = b->jump_memory + i * JUMPS_MAX;
+    bt_cache_divide(b);
     return 0;
 }
 
@@ -74,6 +132,7 @@ void bt_cache_free(struct bt *b)
     host_pages_free(b->links, b->max_links * sizeof(*b->links));
     host_pages_free(b->sites, b->max_sites * sizeof(*b->sites));
     host_pages_free(b->calls, b->max_calls * CALL_STRIDE);
+    host_pages_free(b->held, b->max_held);
     host_pages_free(b->jump_memory, JUMP_MEMORY);
     host_pages_free(b->scratch, sizeof(*b->scratch));
     host_code_unmap(&b->code);
@@ -83,17 +142,26 @@ void bt_cache_flush(struct bt *b)
 {
     memset(b->hash, 0, sizeof(b->hash));
     memset(b->pages, 0, sizeof(b->pages));
-    b->nunits = b->nlinks = b->nsites = b->nspots = b->ncalls = 0;
-    b->used = b->gates_end;
+    bt_cache_divide(b);
     clear_contexts(b);
     b->n.cache_flushes++;
 }
 
 bool bt_cache_room(const struct bt *b, size_t code)
 {
-    return b->used + code <= b->code.size && b->nunits + 2 <= b->max_units &&
-           b->nlinks + 4 * UNIT_INSNS <= b->max_links && b->nsites + 2 * UNIT_INSNS <= b->max_sites &&
-           b->ncalls + 2 * UNIT_INSNS <= b->max_calls;
+    const struct bt_level *to = &b->segments[b->segment].to;
+    return b->used + code <= to->code && b->nunits + 2 <= to->units &&
+           b->nlinks + 4 * UNIT_INSNS <= to->links && b->nsites + 2 * UNIT_INSNS <= to->sites &&
+           b->ncalls + 2 * UNIT_INSNS <= to->calls && b->nheld + (UNIT_INSNS + 1) * INSN_MAX <= to->held;
+}
+
+void bt_cache_sites(const struct bt *b, uint32_t at, uint32_t *first, uint32_t *end)
+{
+    unsigned i = 0;
+    while (i + 1 < b->nsegments && at >= b->segments[i].to.code)
+        i++;
+    *first = b->segments[i].from.sites;
+    *end = bt_cache_used(b, i).sites;
 }
 
 bool bt_unit_fresh(const struct bt_unit *u)
@@ -102,37 +170,13 @@ bool bt_unit_fresh(const struct bt_unit *u)
            (!u->live2 || atomic_load_explicit(u->live2, memory_order_acquire) == u->version2);
 }
 
-struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
-{
-    for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
-        if (u->host == host && u->key == key && u->window.low == window.low &&
-            u->window.high == window.high) {
-            if (bt_unit_fresh(u))
-                return u;
-            bt_cache_drop_page(b, host);
-            return NULL;
-        }
-    return NULL;
-}
-
-struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key)
-{
-    key |= (uint32_t)KEY_CROSSING;
-    for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
-        if (u->host == host && u->key == key && u->host2 == host2) {
-            if (bt_unit_fresh(u))
-                return u;
-            bt_cache_drop_page(b, host);
-            bt_cache_drop_page(b, host2);
-            return NULL;
-        }
-    return NULL;
-}
+/* --- lists --------------------------------------------------------------------------------------------------- */
 
 static void add_to_page(struct bt *b, struct bt_unit *u)
 {
     struct bt_unit **page = &b->pages[page_hash(u->host)];
     u->page_next = *page;
+    u->listed = true;
     *page = u;
 }
 
@@ -159,29 +203,33 @@ static void unhash(struct bt *b, const struct bt_unit *u)
         *at = u->hash_next;
 }
 
-/* Only by a jump table can a unit be entered now: links come from its own page, which goes as a whole. */
-static void seal(struct bt *b, const struct bt_unit *u)
+/* Takes *at out of its page's list, and what it stands for out of the hash. */
+static struct bt_unit *take_out(struct bt *b, struct bt_unit **at)
 {
-    struct emitter e = bt_emitter(b);
-    e.at = b->code.write + u->entry_jump;
-    emit_mov_imm32(&e, T1, EXIT_INFO(BT_STALE, 0, 0));
-    emit_jmp(&e, bt_exec_addr(b, b->gate_exit_s));
-    b->n.units_dropped++;
+    struct bt_unit *entry = *at, *u = entry->head ? entry->head : entry;
+    *at = entry->page_next;
+    entry->listed = false;
+    unhash(b, u);
+    return u;
 }
 
-void bt_cache_drop_page(struct bt *b, const uint8_t *host)
+/* --- code that others may jump to ------------------------------------------------------------------------------- */
+
+/* Its JUMP entry becomes `emit`. */
+static struct emitter entry_at(const struct bt *b, const struct bt_unit *u)
 {
-    struct bt_unit **at = &b->pages[page_hash(host)];
-    while (*at) {
-        struct bt_unit *u = *at;
-        if (!same_page(u->host, host)) {
-            at = &u->page_next;
-            continue;
-        }
-        *at = u->page_next;
-        unhash(b, u->head ? u->head : u);
-        seal(b, u->head ? u->head : u);
-    }
+    uint8_t *at = b->code.write + u->entry_jump;
+    return (struct emitter){ .at = at,
+                             .end = b->code.write + b->code.size,
+                             .to_exec = b->code.exec - b->code.write };
+}
+
+static void seal(struct bt *b, struct bt_unit *u)
+{
+    struct emitter e = entry_at(b, u);
+    emit_mov_imm32(&e, T1, EXIT_INFO(BT_STALE, 0, 0));
+    emit_jmp(&e, bt_exec_addr(b, b->gate_exit_s));
+    u->sealed = true;
 }
 
 static void unlink_one(struct bt *b, struct bt_link *l)
@@ -191,37 +239,22 @@ static void unlink_one(struct bt *b, struct bt_link *l)
     l->linked = false;
 }
 
-/* Nobody on its page jumps to unit `to` any more. */
-static void unlink_all_to(struct bt *b, const struct bt_unit *to)
+/* Links of unit u to units [from, to). */
+static void unlink_some(struct bt *b, const struct bt_unit *u, uint32_t from, uint32_t to)
 {
-    uint32_t index = (uint32_t)(to - b->units);
-    for (struct bt_unit *u = b->pages[page_hash(to->host)]; u; u = u->page_next)
-        for (uint32_t i = 0; i < u->links; i++) {
-            struct bt_link *l = &b->links[u->first_link + i];
-            if (l->linked && l->to == index)
-                unlink_one(b, l);
-        }
-}
-
-static bool holds(const struct bt_unit *u, const uint8_t *code)
-{
-    return code >= u->host && code < u->host + (u->guest_bytes ? u->guest_bytes : 1);
-}
-
-void bt_cache_drop_code(struct bt *b, const uint8_t *code)
-{
-    struct bt_unit **at = &b->pages[page_hash(code)];
-    while (*at) {
-        struct bt_unit *u = *at;
-        if (u->head || !holds(u, code)) {
-            at = &u->page_next;
-            continue;
-        }
-        *at = u->page_next;
-        unhash(b, u);
-        seal(b, u);
-        unlink_all_to(b, u);
+    for (uint32_t i = 0; i < u->links; i++) {
+        struct bt_link *l = &b->links[u->first_link + i];
+        if (l->linked && l->to >= from && l->to < to)
+            unlink_one(b, l);
     }
+}
+
+/* Links to units [from, to), as far as those are in one list with these bytes. */
+static void unlink_page(struct bt *b, const uint8_t *host, uint32_t from, uint32_t to)
+{
+    for (struct bt_unit *u = b->pages[page_hash(host)]; u; u = u->page_next)
+        if (!u->head)
+            unlink_some(b, u, from, to);
 }
 
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
@@ -235,4 +268,177 @@ void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
     l->linked = true;
     l->to = (uint32_t)(to - b->units);
     b->n.links_made++;
+}
+
+/* --- dropping ------------------------------------------------------------------------------------------------- */
+
+static void drop(struct bt *b, struct bt_unit **at)
+{
+    struct bt_unit *u = take_out(b, at);
+    seal(b, u);
+    b->n.units_dropped++;
+}
+
+/* Links to dropped units are undone once for all of the page. */
+static void drop_some(struct bt *b, const uint8_t *host,
+                      bool (*which)(const struct bt_unit *u, const uint8_t *host))
+{
+    struct bt_unit **at = &b->pages[page_hash(host)];
+    while (*at) {
+        struct bt_unit *u = *at;
+        if (!same_page(u->host, host) || !which(u, host)) {
+            at = &u->page_next;
+            continue;
+        }
+        uint32_t index = (uint32_t)(u - b->units);
+        drop(b, at);
+        unlink_page(b, host, index, index + 1);
+    }
+}
+
+static bool holds(const struct bt_unit *u, const uint8_t *code)
+{
+    return !u->head && code >= u->host && code < u->host + (u->guest_bytes ? u->guest_bytes : 1);
+}
+
+void bt_cache_drop_code(struct bt *b, const uint8_t *code) { drop_some(b, code, holds); }
+
+static bool is_it(const struct bt_unit *u, const uint8_t *host) { return !u->head && u->host == host; }
+
+/* --- a page was written --------------------------------------------------------------------------------------------- */
+
+/* Units with bytes on two pages are not kept: their links and lists are few. */
+void bt_cache_seal_page(struct bt *b, const uint8_t *host)
+{
+    struct bt_unit **at = &b->pages[page_hash(host)];
+    while (*at) {
+        struct bt_unit *u = *at;
+        if (!same_page(u->host, host)) {
+            at = &u->page_next;
+            continue;
+        }
+        if (u->head || !u->held_bytes) {
+            drop(b, at);
+            continue;
+        }
+        unlink_some(b, u, 0, UINT32_MAX);
+        if (!u->sealed) {
+            seal(b, u);
+            b->n.units_sealed++;
+        }
+        at = &u->page_next;
+    }
+}
+
+/* Its bytes are what they were: it is found again. */
+static bool unseal(struct bt *b, struct bt_unit *u)
+{
+    u->version = pmap_claim_code(b->v->pmap, GPA(u->addr), u->held_bytes);
+    if (memcmp(u->host, b->held + u->held, u->held_bytes) != 0)
+        return false;
+    struct emitter e = entry_at(b, u);
+    bt_entry_emit(&e);
+    u->sealed = false;
+    b->n.units_unsealed++;
+    return true;
+}
+
+static bool is_for(const struct bt_unit *u, const uint8_t *host, uint32_t key, struct bt_window window)
+{
+    return u->host == host && u->key == key && u->window.low == window.low && u->window.high == window.high;
+}
+
+struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
+{
+    struct bt_unit *u = b->hash[hash_of(host, key)];
+    while (u && !is_for(u, host, key, window))
+        u = u->hash_next;
+    return u && !u->sealed && bt_unit_fresh(u) ? u : NULL;
+}
+
+/* It is sealed, or its page was written and this processor was not told yet. */
+static bool revived(struct bt *b, struct bt_unit *u)
+{
+    const uint8_t *host = u->host;
+    if (!u->sealed)
+        bt_cache_seal_page(b, host);
+    if (u->listed && unseal(b, u))
+        return true;
+    drop_some(b, host, is_it);
+    bt_adapt_rewritten(b, host);
+    return false;
+}
+
+struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
+{
+    for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
+        if (is_for(u, host, key, window)) {
+            if (likely(!u->sealed && bt_unit_fresh(u)))
+                return u;
+            return revived(b, u) ? u : NULL;
+        }
+    return NULL;
+}
+
+struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key)
+{
+    key |= (uint32_t)KEY_CROSSING;
+    for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
+        if (u->host == host && u->key == key && u->host2 == host2) {
+            if (bt_unit_fresh(u))
+                return u;
+            bt_cache_seal_page(b, host);
+            bt_cache_seal_page(b, host2);
+            bt_adapt_rewritten(b, host);
+            return NULL;
+        }
+    return NULL;
+}
+
+/* --- room ---------------------------------------------------------------------------------------------------------- */
+
+/* The list of the page of `host` without units [from, to). */
+static void evict_page(struct bt *b, const uint8_t *host, uint32_t from, uint32_t to)
+{
+    struct bt_unit **at = &b->pages[page_hash(host)];
+    while (*at) {
+        uint32_t index = (uint32_t)(*at - b->units);
+        if (index >= from && index < to)
+            take_out(b, at);
+        else
+            at = &(*at)->page_next;
+    }
+    unlink_page(b, host, from, to);
+}
+
+static void forget_jumps(struct bt *b, const uint8_t *from, const uint8_t *to)
+{
+    for (const struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS; x++)
+        for (unsigned i = 0; x->used && i < 1u << jump_bits(x->key); i++) {
+            const uint8_t *code = x->jumps[i].code;
+            if (code >= from && code < to)
+                x->jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
+        }
+}
+
+static void evict(struct bt *b, const struct bt_segment *s)
+{
+    for (uint32_t i = s->from.units; i < s->used.units; i++)
+        if (b->units[i].listed)
+            evict_page(b, b->units[i].host, s->from.units, s->used.units);
+    forget_jumps(b, b->code.exec + s->from.code, b->code.exec + s->to.code);
+    b->n.evictions++;
+}
+
+void bt_cache_make_room(struct bt *b)
+{
+    if (b->nsegments == 1) {
+        bt_cache_flush(b);
+        bt_context_now(b);
+        return;
+    }
+    unsigned next = (b->segment + 1) % b->nsegments;
+    b->segments[b->segment].used = bt_cache_used(b, b->segment);
+    evict(b, &b->segments[next]);
+    begin_segment(b, next);
 }

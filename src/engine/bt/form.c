@@ -164,9 +164,9 @@ static void begin(struct unit_plan *p, gpa addr, struct bt_window window, uint32
     p->crossing = false;
 }
 
-/* Appends what the bytes at page offset `at` are: in p->insns[p->count]. */
+/* Appends what the bytes at page offset `at` are: in p->insns[p->count]. `code`: where they are in the guest. */
 static enum decode_status append(struct unit_plan *p, const struct bt *b, const uint8_t *bytes,
-                                 unsigned avail, unsigned at, uint32_t key)
+                                 const uint8_t *code, unsigned avail, unsigned at, uint32_t key)
 {
     struct planned *i = &p->insns[p->count];
     enum decode_status st = insn_decode_for(&i->in, bytes, avail, mode_code_bytes(key & 0xfff),
@@ -174,7 +174,7 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
     if (st == DECODE_MORE)
         return st;
     i->how = st == DECODE_OK ? classify(b, &i->in, key) : HOW_BAIL;
-    take_lesson(i, b, bytes, key);
+    take_lesson(i, b, code, key);
     i->off = i->end = (uint16_t)at;
     if (i->how == HOW_LOOP && !in_window(p, (int64_t)at + i->in.len + (int64_t)i->in.imm))
         i->how = HOW_BAIL; /* it has counted before its target is looked up */
@@ -211,7 +211,7 @@ bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t b
                         uint32_t key)
 {
     begin(p, addr, (struct bt_window){ 0, PAGE_SIZE }, key);
-    return append(p, b, bytes, INSN_MAX, p->start, key) != DECODE_MORE;
+    return append(p, b, bytes, bytes, INSN_MAX, p->start, key) != DECODE_MORE;
 }
 
 static bool ends(const struct planned *i, const struct bt *b)
@@ -220,11 +220,20 @@ static bool ends(const struct planned *i, const struct bt *b)
            (is_conditional(i->how) && !pass_on(b, ENGINE_PASS_SUPERBLOCK));
 }
 
+/* Code is decoded from a copy, which is kept: others may write meanwhile. */
+static void hold(struct bt *b, unsigned start, const uint8_t *host, unsigned *held, unsigned upto)
+{
+    if (upto <= *held)
+        return;
+    memcpy(b->held + b->nheld + *held - start, host + *held - start, upto - *held);
+    *held = upto;
+}
+
 void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, uint32_t key)
 {
     const uint8_t *host = where->host;
     gpa addr = where->addr;
-    unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at, high = where->window.high;
+    unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at, held = at, high = where->window.high;
     bool superblock = pass_on(b, ENGINE_PASS_SUPERBLOCK);
     struct unroll u = { 0 };
     begin(p, addr, where->window, key);
@@ -241,7 +250,9 @@ void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, u
             pmap_claim_code(b->v->pmap, GPA((addr.v & ~(uint64_t)PAGE_OFFSET_MASK) + at), upto - at);
             claimed = upto;
         }
-        if (append(p, b, host + at - p->start, avail, at, key) == DECODE_MORE) {
+        hold(b, p->start, host, &held, at + avail);
+        if (append(p, b, b->held + b->nheld + at - p->start, host + at - p->start, avail, at, key) ==
+            DECODE_MORE) {
             if (high < PAGE_SIZE)
                 leave_to_interpreter(p, at);
             else

@@ -184,6 +184,7 @@ void bt_gates_emit(struct bt *b)
     emit_call_out(b, &e, bt_x87_ready);
     b->gate_simd = HERE;
     emit_simd(b, &e);
-    b->used = b->gates_end = (HERE + 63) & ~63u;
+    b->gates_end = (HERE + 63) & ~63u;
+    bt_cache_divide(b);
 #undef HERE
 }

@@ -129,18 +129,8 @@ static struct bt_unit *translate(struct bt *b, const struct bt_code *at, const s
                                    : bt_translate(b, at, key, &full);
         if (u || !full || !again)
             return u;
-        bt_cache_flush(b);
-        bt_context_now(b);
+        bt_cache_make_room(b);
     }
-}
-
-static bool is_warm(struct bt *b, const uint8_t *host)
-{
-    uint64_t h = (uint64_t)(uintptr_t)host * 0x9e3779b97f4a7c15ull >> (64 - HEAT_BITS);
-    if (b->heat[h] >= b->warm)
-        return true;
-    b->heat[h]++;
-    return false;
 }
 
 /* The unit of an instruction that goes on on the next page. Found by where both pages are now: who maps the first may map
@@ -177,7 +167,7 @@ static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
     struct bt_unit *u = bt_cache_find(b, host, key, window);
     if (!u) {
         b->n.lookup_misses++;
-        if (!is_warm(b, host))
+        if (!bt_adapt_is_warm(b, host))
             return NULL;
         struct bt_code at = fetch(b, lin);
         u = at.host ? translate(b, &at, NULL, key) : NULL;
@@ -443,7 +433,9 @@ static enum exit_cause bt_run(struct vcpu *v, uint64_t until_count)
 static uintptr_t fault_exit(void *ctx, uintptr_t pc)
 {
     struct bt *b = ctx;
-    uint32_t at = (uint32_t)(pc - (uintptr_t)b->code.exec), low = 0, high = b->nsites;
+    uint32_t at = (uint32_t)(pc - (uintptr_t)b->code.exec), low, high;
+    bt_cache_sites(b, at, &low, &high);
+    uint32_t end = high;
     while (low < high) {
         uint32_t mid = (low + high) / 2;
         if (b->sites[mid].at < at)
@@ -451,7 +443,7 @@ static uintptr_t fault_exit(void *ctx, uintptr_t pc)
         else
             high = mid;
     }
-    if (low == b->nsites || b->sites[low].at != at)
+    if (low == end || b->sites[low].at != at)
         return 0;
     b->n.host_faults++;
     return (uintptr_t)bt_exec(b, b->sites[low].exit);
@@ -531,7 +523,7 @@ static void bt_code_changed(struct vcpu *v, uint64_t page)
 {
     const struct page *pg = pmap_page(v->pmap, GPA(page << PAGE_SHIFT));
     if (pg && pg->host)
-        bt_cache_drop_page(bt_of(v), pg->host);
+        bt_cache_seal_page(bt_of(v), pg->host);
 }
 
 static void bt_stats(const struct vcpu *v, void (*put)(void *ctx, const char *name, uint64_t value),

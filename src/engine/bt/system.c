@@ -277,11 +277,12 @@ static const uint8_t *code_of(const struct bt *b, const struct bt_call *call)
 /* The interpreter has forgotten its stubs. */
 static void forget_stubs(struct bt *b)
 {
-    for (uint32_t i = 0; i < b->ncalls; i++) {
-        struct op *op = block_of(call_at(b, i))->ops;
-        if (call_at(b, i)->stub && op->index != MEM_OFFSET)
-            op->aux = NULL;
-    }
+    for (unsigned s = 0; s < b->nsegments; s++)
+        for (uint32_t i = b->segments[s].from.calls; i < bt_cache_used(b, s).calls; i++) {
+            struct op *op = block_of(call_at(b, i))->ops;
+            if (call_at(b, i)->stub && op->index != MEM_OFFSET)
+                op->aux = NULL;
+        }
     b->stub_resets = b->interp.stub_resets;
 }
 
@@ -305,7 +306,9 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     v->s.rip = c->rip0;
     v->s.retired = c->retired0 + 1;
     uint64_t walks = v->mmu.stats.walks;
+    v->store_code = true; /* nothing behind it runs before code and requests were looked at */
     run_handler(v, c, c->block->ops);
+    v->store_code = false;
     c->repeating = false;
     bool anew = call->lesson && bt_adapt_called(b, code_of(b, call), v->mmu.stats.walks == walks);
     if (undisturbed(v, c)) {
@@ -340,7 +343,7 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     struct bt_window window = bt_window_of(b->context, lin);
     bool reached = vcpu_long64(v) ? is_canonical48(lin) : window_has(window, lin);
     const uint8_t *host = reached ? code_at(&v->mmu, lin) : NULL;
-    struct bt_unit *u = host ? bt_cache_find(b, host, b->context->key, window) : NULL;
+    struct bt_unit *u = host ? bt_cache_peek(b, host, b->context->key, window) : NULL;
     if (!u || u->crossing) /* one of several, by the page that follows */
         return false;
     b->context->jumps[jump_slot(lin, b->context->key)] = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };

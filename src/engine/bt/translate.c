@@ -62,11 +62,16 @@ static bool may_loop(const struct unit_plan *p)
 static uint32_t here(const struct translation *t) { return (uint32_t)(t->e.at - t->b->code.write); }
 
 /* T0 is the unit's linear address. */
+void bt_entry_emit(struct emitter *e)
+{
+    emit_alu_imm(e, 4, T0, -(int32_t)PAGE_SIZE, true);
+    emit_store(e, AT_AREA(page), T0);
+}
+
 static void set_page(struct translation *t)
 {
     t->unit->entry_jump = here(t);
-    emit_alu_imm(&t->e, 4, T0, -(int32_t)PAGE_SIZE, true);
-    emit_store(&t->e, AT_AREA(page), T0);
+    bt_entry_emit(&t->e);
     if (!(t->key & KEY_FLAT_CS)) {
         emit_mem(&t->e, 0, 0x2b, T0, segment_base(SEG_CS));
         emit_store(&t->e, AT_AREA(ip_page), T0);
@@ -249,6 +254,18 @@ static void count_unit(struct bt *b, const struct bt_unit *u, const struct unit_
     count_insns(b, p);
 }
 
+/* Its bytes, as they were decoded, are kept: to be compared when the page was written. Those of an instruction left to the
+ * interpreter count: another one might not be. */
+static void hold_bytes(struct bt *b, struct bt_unit *u, const struct unit_plan *p)
+{
+    unsigned end = p->start + u->guest_bytes, more = p->count > u->insns ? INSN_MAX : 0;
+    if (more > u->window.high - end)
+        more = u->window.high - end;
+    u->held = b->nheld;
+    u->held_bytes = (uint16_t)(u->guest_bytes + more);
+    b->nheld += u->held_bytes;
+}
+
 static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct bt_code *second,
                             uint32_t key, bool *full)
 {
@@ -264,7 +281,9 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     t->delta_group = NO_GROUP;
     struct verify_before before = bt_verify_before(b);
     struct bt_unit *u = t->unit = &b->units[b->nunits];
-    *u = (struct bt_unit){ .host = at->host, .key = key, .window = at->window, .first_link = b->nlinks };
+    *u = (struct bt_unit){
+        .host = at->host, .addr = at->addr.v, .key = key, .window = at->window, .first_link = b->nlinks
+    };
     if (!plan_unit(t, at, second, u))
         return NULL;
     unit_plan(&t->plan, b);
@@ -292,6 +311,8 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
         *full = t->e.full;
         return NULL;
     }
+    if (!u->crossing && !second)
+        hold_bytes(b, u, &t->plan);
     uint32_t filled = b->used / SETTLE * SETTLE;
     b->used = (here(t) + 15) & ~15u;
     if (b->used / SETTLE * SETTLE != filled) /* written once; a link patched later brings its page back */

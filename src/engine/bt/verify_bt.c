@@ -212,14 +212,30 @@ bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_b
 
 static uint32_t page_of(const uint8_t *host) { return (uint32_t)((uintptr_t)host >> PAGE_SHIFT); }
 
+/* Does the code at `at` belong to a segment that also has this unit? Returns how far that is filled, and where it begins. */
+static bool segment_has(const struct bt *b, uint32_t at, uint32_t unit, struct bt_level *from,
+                        struct bt_level *used)
+{
+    for (unsigned i = 0; i < b->nsegments; i++) {
+        *from = b->segments[i].from;
+        *used = bt_cache_used(b, i);
+        if (at >= from->code && at < used->code)
+            return unit >= from->units && unit < used->units;
+    }
+    return false;
+}
+
 bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to)
 {
     const struct bt_unit *from = l->from;
     uint32_t n = (uint32_t)(l - b->links), entry = l->state_s ? to->entry_s : to->entry_e;
-    bool known = l >= b->links && n < b->nlinks && from >= b->units && from < b->units + b->nunits &&
-                 to >= b->units && to < b->units + b->nunits && n - from->first_link < from->links;
-    if (!known || l->field < b->gates_end + 2 || l->field > b->used - 4 || entry < b->gates_end ||
-        entry >= b->used)
+    struct bt_level begin, used;
+    if (l < b->links || from < b->units || to < b->units ||
+        !segment_has(b, entry, (uint32_t)(to - b->units), &begin, &used) ||
+        !segment_has(b, l->field, (uint32_t)(from - b->units), &begin, &used))
+        return false;
+    if (n < begin.links || n >= used.links || n - from->first_link >= from->links ||
+        l->field < begin.code + 2 || l->field > used.code - 4)
         return false;
     const uint8_t *field = b->code.write + l->field;
     bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
