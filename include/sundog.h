@@ -77,8 +77,8 @@ struct sundog_config {
     enum sundog_verify verify_code; /* [all or a sample, as the library was built] */
     int trace_blocks_fd; /* guest code beside host code is written there; stays the program's [none] */
     bool perf_map;       /* write /tmp/perf-PID.map [not] */
-    /* [v2] The processor shown: "v1" to "v4", a level of the x86-64 psABI, or "host": all that the host's has and
-     * that is implemented. */
+    /* The processor shown: "v1" to "v4", a level of the x86-64 psABI, or "host": all that the host's has and
+     * that is implemented. [host; v2 in deterministic machines, and where no code can be made] */
     const char *cpu_model;
 };
 

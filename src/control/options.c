@@ -328,7 +328,7 @@ static const struct option {
     { "--cpus", TAKES_VALUE, "N", set_cpus, "processors, 1 (default) to 8" },
     { "--memory", TAKES_VALUE, "SIZE", set_memory, "with K, M or G; default 512M" },
     { "--cpu-model", TAKES_VALUE, "NAME", set_cpu_model,
-      "v1, v2 (default), v3, v4: levels of x86-64; host: all there is" },
+      "host (default): all that this one has; v1 to v4: levels of x86-64" },
     { "--engine", TAKES_VALUE, "NAME", set_engine,
       "auto (default: the best usable of `sundog doctor`) or one of:" },
     { "--code-cache", TAKES_VALUE | TRANSLATOR, "SIZE", set_code_cache,

@@ -20,7 +20,6 @@ struct cpuid_entry {
 /* Which processor is shown: a level of the x86-64 psABI, or all that the host has and is implemented. */
 enum cpu_model { CPU_MODEL_V1, CPU_MODEL_V2, CPU_MODEL_V3, CPU_MODEL_V4, CPU_MODEL_HOST, CPU_MODELS };
 extern const char *const cpu_model_names[CPU_MODELS];
-#define CPU_MODEL_DEFAULT "v2"
 
 /* State components (SDM 1 13.1) by number. */
 enum {

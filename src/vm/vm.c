@@ -112,11 +112,19 @@ static int check_code_memory(const char *model, struct error *e)
     return 0;
 }
 
+/* What the host has, if it can be executed here. A deterministic machine does not depend on this host's age. */
+static const char *default_model(const struct vm_config *cfg)
+{
+    struct error none;
+    bool plain = cfg->clock_mode == CLOCK_DETERMINISTIC || check_code_memory("host", &none);
+    return cpu_model_names[plain ? CPU_MODEL_V2 : CPU_MODEL_HOST];
+}
+
 /* In deterministic mode the processor has no random numbers. */
 static int choose_model(struct vm *vm, struct error *e)
 {
     const struct vm_config *cfg = &vm->cfg;
-    const char *name = cfg->cpu_model ? cfg->cpu_model : CPU_MODEL_DEFAULT;
+    const char *name = cfg->cpu_model ? cfg->cpu_model : default_model(cfg);
     struct host_cpu_facts host;
     int model = model_parse(name, e);
     if (model < 0)

@@ -53,7 +53,7 @@ struct vm_config {
     const char *engine; /* "auto", "bt", "interp" */
     struct engine_config engine_config;
     unsigned cpus;             /* 1..MAX_VCPUS */
-    const char *cpu_model;     /* of cpu_model_names[]; NULL: the default */
+    const char *cpu_model;     /* of cpu_model_names[]; NULL: host, in deterministic mode v2 */
     uint64_t memory;           /* bytes */
     struct board_config board; /* kernel, initrd, command line, devices */
     bool no_reboot;            /* a guest reset ends the VM instead */

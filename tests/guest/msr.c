@@ -208,8 +208,9 @@ static void sundog_only(void)
     CHECK_EQ("model-features", missing, 0);
     CHECK("model-aes-pclmul", (cpuid(1, 0).c & (1 << 25 | 1 << 1)) == (1 << 25 | 1 << 1));
     CHECK("model-no-mwait", !has(F_MONITOR));
-    CHECK("model-no-avx",
-          !(cpuid(1, 0).c >> 28 & 1) && !(cpuid(7, 0).b >> 5 & 1) && !(cpuid(7, 0).b >> 16 & 1));
+    uint32_t avx = cpuid(1, 0).c >> 28 & 1, avx2 = cpuid(7, 0).b >> 5 & 1, avx512 = cpuid(7, 0).b >> 16 & 1;
+    CHECK_EQ("model-avx-has-its-state", cpuid(0xd, 0).a, 3 | avx << 2 | (avx512 ? 0xe0 : 0));
+    CHECK("model-avx-by-levels", avx >= avx2 && avx2 >= avx512);
     CHECK_EQ("model-maxphyaddr", cpuid(0x80000008, 0).a & 0xff, 40);
     FAULT("mwait-is-ud", TRY("mwait"), UD, 0);
     FAULT("monitor-is-ud", TRY("monitor"), UD, 0);

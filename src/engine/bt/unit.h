@@ -200,7 +200,7 @@ struct translation {
     bool strip;                /* the copy being made has no checks for hoisted groups */
     uint32_t strip_next, checked_at;
     uint8_t *to_checked;
-    int kept_group, lasting_group; /* in a strip: groups whose distances T0 and T1 hold, or NO_GROUP */
+    int kept_group, lasting_group;   /* in a strip: groups whose distances T0 and T1 hold, or NO_GROUP */
     uint32_t host_start, host_stubs; /* offsets in the cache */
     unsigned nstubs;
     struct stub stubs[STUBS]; /* last: not cleared for each unit */

@@ -16,9 +16,15 @@ static uint16_t with_summary(uint16_t fsw, uint16_t fcw)
     return (uint16_t)((fsw & ~0x8080u) | (pending ? 0x8080u : 0));
 }
 
-/* Images are aligned to 16, so 16-byte pieces never cross a page. */
+/* At once where the whole lies on one page whose translation is cached. Images are aligned to 16, so 16-byte pieces never cross a
+ * page. */
 void fpu_image_read(struct vcpu *v, const struct op *op, uint64_t lin, void *dst, unsigned len)
 {
+    const void *host = tlb_find(&v->mmu, lin, len, ACCESS_READ);
+    if (host) {
+        memcpy(dst, host, len);
+        return;
+    }
     for (unsigned i = 0; i < len; i += 16)
         access_read(v, (lin + i) & v->lin_mask, (uint8_t *)dst + i, len - i < 16 ? len - i : 16, v->mmu.index,
                     op->seg);
@@ -26,6 +32,11 @@ void fpu_image_read(struct vcpu *v, const struct op *op, uint64_t lin, void *dst
 
 void fpu_image_write(struct vcpu *v, const struct op *op, uint64_t lin, const void *src, unsigned len)
 {
+    void *host = tlb_find(&v->mmu, lin, len, ACCESS_WRITE);
+    if (host) {
+        memcpy(host, src, len);
+        return;
+    }
     for (unsigned i = 0; i < len; i += 16)
         access_write(v, (lin + i) & v->lin_mask, (const uint8_t *)src + i, len - i < 16 ? len - i : 16,
                      v->mmu.index, op->seg);

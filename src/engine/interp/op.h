@@ -91,7 +91,8 @@ struct interp {
     size_t arena_size, arena_used;
     struct block **hash;
     struct wide_stubs *stubs; /* wide_stub.c's; NULL until the first is needed */
-    uint32_t stub_resets;     /* how often they were forgotten: an op kept elsewhere must not use its stub any more */
+    uint32_t
+        stub_resets; /* how often they were forgotten: an op kept elsewhere must not use its stub any more */
     struct lookup_entry lookup[LOOKUP_ENTRIES];
 };
 
