@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One memfd, two views of it: one to write code through, one to execute it from. */
+/* One memfd, two views of it: one to write code through, one to execute it from. Or a piece of shared anonymous memory. */
 #include "host/code_memory.h"
 
 #include <errno.h>
@@ -35,7 +35,7 @@ static void *map_view(const struct host_code *c, int prot)
 }
 
 /* Sets errno when it fails. */
-static bool try_to_map(struct host_code *c)
+static bool map_memfd(struct host_code *c)
 {
     c->fd = open_memfd();
     if (c->fd < 0 || ftruncate(c->fd, (off_t)c->size) < 0 || seal(c->fd) < 0)
@@ -43,6 +43,20 @@ static bool try_to_map(struct host_code *c)
     c->write = map_view(c, PROT_READ | PROT_WRITE);
     c->exec = c->write ? map_view(c, PROT_READ | PROT_EXEC) : NULL;
     return c->exec;
+}
+
+/* The same without a descriptor: a shared mapping of which 0 bytes are moved is mapped a second time (mremap(2)). */
+static bool map_anonymous(struct host_code *c)
+{
+    void *p = mmap(NULL, c->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return false;
+    c->write = p;
+    p = mremap(c->write, 0, c->size, MREMAP_MAYMOVE);
+    if (p == MAP_FAILED)
+        return false;
+    c->exec = p;
+    return mprotect(p, c->size, PROT_READ | PROT_EXEC) == 0;
 }
 
 static int explain(int err, size_t size, struct error *e)
@@ -58,16 +72,23 @@ static int explain(int err, size_t size, struct error *e)
         (double)size / (1u << 20), strerror(err));
 }
 
-int host_code_map(struct host_code *c, size_t size, struct error *e)
+static int map_by(bool (*map)(struct host_code *c), struct host_code *c, size_t size, struct error *e)
 {
     *c = (struct host_code){ .size = (size + PAGE - 1) & ~(size_t)(PAGE - 1), .fd = -1 };
     if (!c->size)
         return error_set(e, -EINVAL, "cannot map %zu bytes of executable memory", size);
-    if (try_to_map(c))
+    if (map(c))
         return 0;
     int err = errno;
     host_code_unmap(c);
     return explain(err, size, e);
+}
+
+int host_code_map(struct host_code *c, size_t size, struct error *e) { return map_by(map_memfd, c, size, e); }
+
+int host_code_map_for_perf(struct host_code *c, size_t size, struct error *e)
+{
+    return map_by(map_anonymous, c, size, e);
 }
 
 void host_code_unmap(struct host_code *c)

@@ -19,7 +19,9 @@ struct host_code {
  * -EINVAL for a size of 0, -EPERM or -EACCES with a line that names what to try where the host forbids
  * executable memory, -ENOMEM, ... A failure leaves `c` unmapped. Any thread. */
 int host_code_map(struct host_code *c, size_t size, struct error *e);
-/* Undoes host_code_map(); does nothing for a `c` that is unmapped or all zero. Nobody executes there any
+/* The same in memory that no file is behind, fd -1: only there does perf(1) look names up in /tmp/perf-PID.map. */
+int host_code_map_for_perf(struct host_code *c, size_t size, struct error *e);
+/* Undoes either; does nothing for a `c` that is unmapped or all zero. Nobody executes there any
  * more. */
 void host_code_unmap(struct host_code *c);
 /* The whole pages within [off, off+len) are written seldom from now on: the writable view lets go of them

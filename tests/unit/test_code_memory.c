@@ -47,8 +47,8 @@ static uint32_t call(const struct host_code *c, size_t off)
     return ((uint32_t(*)(void))(uintptr_t)(c->exec + off))();
 }
 
-/* Permissions of the mapping at `p`, such as "r-xs". */
-static void permissions(const void *p, char out[8])
+/* Permissions of the mapping at `p`, such as "r-xs", and what it is said to be of. */
+static void mapping(const void *p, char out[8], char name[512])
 {
     FILE *f = fopen("/proc/self/maps", "r");
     assert_non_null(f);
@@ -57,11 +57,20 @@ static void permissions(const void *p, char out[8])
     while (fgets(line, sizeof(line), f)) {
         unsigned long first, end;
         char perm[8];
-        if (sscanf(line, "%lx-%lx %7s", &first, &end, perm) == 3 && first <= (uintptr_t)p &&
-            (uintptr_t)p < end)
+        int at = 0;
+        if (sscanf(line, "%lx-%lx %7s %*s %*s %*s %n", &first, &end, perm, &at) == 3 &&
+            first <= (uintptr_t)p && (uintptr_t)p < end) {
             strcpy(out, perm);
+            strcpy(name, line + at);
+        }
     }
     fclose(f);
+}
+
+static void permissions(const void *p, char out[8])
+{
+    char name[512];
+    mapping(p, out, name);
 }
 
 static void code_written_in_one_view_runs_in_the_other(void **s)
@@ -87,6 +96,30 @@ static void no_view_is_writable_and_executable(void **s)
     permissions(c.exec, perm);
     assert_string_equal(perm, "r-xs");
     host_code_unmap(&c);
+}
+
+/* perf(1) takes names of code from its map where a mapping's begins like this. */
+static void perf_takes_it_for_made_code(void **s)
+{
+    (void)s;
+    struct error e = { 0 };
+    struct host_code c;
+    assert_int_equal(host_code_map_for_perf(&c, 3 * PAGE, &e), 0);
+    write_return(&c, 2 * PAGE, 7);
+    assert_int_equal(call(&c, 2 * PAGE), 7);
+    host_code_discard(&c, 2 * PAGE, PAGE);
+    assert_int_equal(c.exec[2 * PAGE], 0);
+    char perm[8], name[512];
+    mapping(c.exec, perm, name);
+    assert_string_equal(perm, "r-xs");
+    assert_memory_equal(name, "/dev/zero", 9);
+    mapping(c.write, perm, name);
+    assert_string_equal(perm, "rw-s");
+    assert_int_equal(c.fd, -1);
+    const uint8_t *exec = c.exec;
+    host_code_unmap(&c);
+    permissions(exec, perm);
+    assert_string_equal(perm, "none");
 }
 
 static void the_size_is_sealed(void **s)
@@ -241,6 +274,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(code_written_in_one_view_runs_in_the_other),
         cmocka_unit_test(no_view_is_writable_and_executable),
+        cmocka_unit_test(perf_takes_it_for_made_code),
         cmocka_unit_test(the_size_is_sealed),
         cmocka_unit_test(discarded_pages_go_back_to_the_host),
         cmocka_unit_test(settled_pages_are_resident_once),

@@ -101,7 +101,7 @@ void bt_cache_divide(struct bt *b)
 int bt_cache_init(struct bt *b, struct error *e)
 {
     size_t size = b->cfg.code_cache ? b->cfg.code_cache : DEFAULT_CACHE;
-    int err = host_code_map(&b->code, size, e);
+    int err = (b->cfg.perf_map ? host_code_map_for_perf : host_code_map)(&b->code, size, e);
     if (err)
         return err;
     b->max_units = (uint32_t)(size / BYTES_PER_UNIT);
