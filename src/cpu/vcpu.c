@@ -236,21 +236,27 @@ void vcpu_reset(struct vcpu *v, bool init)
     }
 }
 
-static size_t allocated(size_t room)
-{
-    return (VCPU_STACK + VCPU_ROOM_AT + room + PAGE_SIZE - 1) & ~(size_t)PAGE_OFFSET_MASK;
-}
+static size_t allocated(size_t room) { return VCPU_STACK + VCPU_RESERVE_AT(room); }
 
 struct vcpu *vcpu_alloc(size_t room)
 {
-    uint8_t *p = host_pages_alloc(allocated(room));
-    return p ? (struct vcpu *)(void *)(p + VCPU_STACK) : NULL;
+    uint64_t reserve = room ? VCPU_RESERVE : 0;
+    uint8_t *p = reserve ? host_pages_alloc_before(allocated(room), reserve) : NULL;
+    if (!p) {
+        reserve = 0;
+        p = host_pages_alloc(allocated(room));
+    }
+    if (!p)
+        return NULL;
+    struct vcpu *v = (struct vcpu *)(void *)(p + VCPU_STACK);
+    v->reserve = reserve;
+    return v;
 }
 
 void vcpu_free(struct vcpu *v, size_t room)
 {
     if (v)
-        host_pages_free((uint8_t *)v - VCPU_STACK, allocated(room));
+        host_pages_free((uint8_t *)v - VCPU_STACK, allocated(room) + v->reserve);
 }
 
 int vcpu_init(struct vcpu *v, unsigned index, struct error *e)

@@ -108,6 +108,7 @@ struct vcpu {
     _Atomic uint32_t requests; /* REQ_* */
     bool
         interrupt_held; /* an interrupt or NMI waits for IF, a shadow or IRET: kept by cpu_event_deliverable() */
+    uint64_t reserve; /* VCPU_RESERVE or 0 */
     struct mmu mmu;
     /* --- unwinding --- */
     jmp_buf *unwind;            /* where cpu_raise() goes; set by engine.run and by cpu_deliver */
@@ -155,12 +156,17 @@ static inline bool vcpu_protected(const struct vcpu *v)
 
 /* Room below struct vcpu: a small stack for an engine whose code has its stack pointer at the vcpu. */
 #define VCPU_STACK 65536u
+/* Address space without memory that an engine with a room gets directly behind the room's last page, if the host has it:
+ * v->reserve says how much. */
+#define VCPU_RESERVE (128ull << 30)
 /* A zeroed vcpu, page-aligned, with VCPU_STACK bytes below it and `room` zeroed bytes at vcpu_room() for the
  * engine; NULL without memory. vcpu_free() with the same room. */
 struct vcpu *vcpu_alloc(size_t room);
 void vcpu_free(struct vcpu *v, size_t room);
 /* Where the engine's room begins, from the vcpu's address: at a low offset in its page, for the same reason as VCPU_HOT_AT. */
 #define VCPU_ROOM_AT (((sizeof(struct vcpu) + PAGE_SIZE - 1) & ~(size_t)PAGE_OFFSET_MASK) + 2 * VCPU_HOT_AT)
+/* Where the reserve begins. */
+#define VCPU_RESERVE_AT(room) ((VCPU_ROOM_AT + (room) + PAGE_SIZE - 1) & ~(size_t)PAGE_OFFSET_MASK)
 
 /* Sets up the power-on state. `v` is zeroed by the caller (it is large: allocate it), who has then set
  * bus, clock, pmap, tally, log, model, cb and mmu.consumer. */

@@ -33,7 +33,8 @@ enum engine_sync {
     X(SIMD, "simd", "MMX and SSE instructions copied") \
     X(STRING, "string", "string instructions done a page at a time") \
     X(SYSTEM, "system", "short paths for privileged instructions") \
-    X(ADAPT, "adapt", "instructions that keep trapping translated anew")
+    X(ADAPT, "adapt", "instructions that keep trapping translated anew") \
+    X(VIEW, "view", "user memory shown at host addresses, checked by the host's paging")
 /* clang-format on */
 enum engine_pass {
 #define X(id, name, summary) ENGINE_PASS_##id,

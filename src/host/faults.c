@@ -9,6 +9,7 @@
 #include <ucontext.h>
 
 #define RANGES 128
+#define PAGE_FAULT_WRITE 2 /* bit of the error code (SDM 3A 4.7) */
 
 struct range {
     _Atomic uintptr_t base; /* 0: free; set last */
@@ -24,12 +25,12 @@ static mtx_t fault_lock;
 static const int caught[] = { SIGSEGV, SIGBUS, SIGFPE };
 static struct sigaction fault_before[array_size(caught)];
 
-static uintptr_t resume_at(uintptr_t pc)
+static uintptr_t resume_at(const struct host_fault *f)
 {
     for (unsigned i = 0; i < RANGES; i++) {
         uintptr_t base = atomic_load_explicit(&fault_ranges[i].base, memory_order_acquire);
-        if (base && pc >= base && pc - base < fault_ranges[i].size)
-            return fault_ranges[i].fn(fault_ranges[i].ctx, pc);
+        if (base && f->pc >= base && f->pc - base < fault_ranges[i].size)
+            return fault_ranges[i].fn(fault_ranges[i].ctx, f);
     }
     return 0;
 }
@@ -51,7 +52,12 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
-    uintptr_t to = resume_at((uintptr_t)uc->uc_mcontext.gregs[REG_RIP]);
+    const struct host_fault f = {
+        .pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP],
+        .addr = sig == SIGSEGV ? (uintptr_t)info->si_addr : 0,
+        .write = uc->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE,
+    };
+    uintptr_t to = resume_at(&f);
     if (to)
         uc->uc_mcontext.gregs[REG_RIP] = (greg_t)to;
     else

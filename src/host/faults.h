@@ -6,9 +6,14 @@
 #include "base/error.h"
 #include "base/types.h"
 
-/* The address to go on at after a fault (SIGSEGV, SIGBUS, SIGFPE) at `pc`, or 0: not ours. Runs in a signal handler, on the
+/* Where a fault came from: the instruction, the address that it accessed (0 where the host does not tell), and how. */
+struct host_fault {
+    uintptr_t pc, addr;
+    bool write;
+};
+/* The address to go on at after a fault (SIGSEGV, SIGBUS, SIGFPE), or 0: not ours. Runs in a signal handler, on the
  * thread that faulted. */
-typedef uintptr_t (*host_fault_fn)(void *ctx, uintptr_t pc);
+typedef uintptr_t (*host_fault_fn)(void *ctx, const struct host_fault *f);
 
 /* From now on faults at an address in [base, base + size) are put to `fn`; all others go to the handlers that were there
  * before. -ENOSPC when too many ranges are watched. Any thread. */

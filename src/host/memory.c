@@ -72,6 +72,17 @@ void *host_pages_alloc(size_t len)
     return p == MAP_FAILED ? NULL : p;
 }
 
+void *host_pages_alloc_before(size_t len, uint64_t reserve)
+{
+    void *p = mmap(NULL, len + reserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (mprotect(p, len, PROT_READ | PROT_WRITE) == 0)
+        return p;
+    munmap(p, len + reserve);
+    return NULL;
+}
+
 #define HUGE_PAGE ((uintptr_t)2 << 20)
 
 void host_memory_will_fill(void *p, size_t len)

@@ -15,6 +15,8 @@ void host_memory_unmap(uint8_t *host, uint64_t len, int fd);
 must_use int host_memory_write(int fd, uint64_t off, const void *src, size_t len);
 /* Anonymous zeroed private pages (tables), lazily backed. NULL on failure. */
 void *host_pages_alloc(size_t len);
+/* The same, with `reserve` bytes of address space behind it where every access faults. */
+void *host_pages_alloc_before(size_t len, uint64_t reserve);
 void host_pages_free(void *p, size_t len);
 /* A hint that this large buffer is about to be filled: in huge pages, where the host has them, that saves
  * thousands of page faults. */

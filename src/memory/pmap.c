@@ -124,6 +124,17 @@ int pmap_add_alias(struct pmap *pm, gpa base, uint64_t len, gpa target, struct e
     return 0;
 }
 
+bool pmap_object(const struct pmap *pm, const uint8_t *host, int *fd, uint64_t *off)
+{
+    for (const struct region *r = pm->regions; r < pm->regions + pm->nregions; r++)
+        if (r->kind == REGION_RAM && host >= r->host && host < r->host + (r->count << PAGE_SHIFT)) {
+            *fd = r->fd;
+            *off = (uint64_t)(host - r->host);
+            return true;
+        }
+    return false;
+}
+
 uint64_t pmap_ram_size(const struct pmap *pm) { return pm->ram_size; }
 
 bool pmap_host_usage(const struct pmap *pm, struct pmap_usage *u)

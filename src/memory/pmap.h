@@ -72,6 +72,8 @@ bool pmap_host_usage(const struct pmap *pm, struct pmap_usage *u);
 
 /* The page at this address, with A20 applied, or NULL when nothing backs it. Any thread; never blocks. */
 struct page *pmap_page(struct pmap *pm, gpa addr);
+/* The memfd and the offset in it where a page's bytes are, by their host address; false: not RAM. Any thread. */
+bool pmap_object(const struct pmap *pm, const uint8_t *host, int *fd, uint64_t *off);
 /* Rights that all of the page's reasons allow to a cached translation. */
 unsigned page_rights(const struct page *pg);
 

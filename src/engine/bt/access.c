@@ -48,6 +48,7 @@ void site_add(struct translation *t, uint32_t at)
     struct stub *s = stub_new(t, STUB_EXIT, NULL);
     s->info = exit_at(t, BT_BAIL, t->index);
     s->site = (int32_t)b->nsites;
+    s->sites = 1;
     b->sites[b->nsites++] = (struct bt_site){ .at = at };
 }
 
@@ -107,7 +108,7 @@ void low_word(struct translation *t, unsigned reg) { emit_reg(&t->e, ENC_0F, 0xb
 /* Base, index and displacement as a host operand, without a segment's base. */
 static struct amode plain_ea(struct translation *t, const struct mem_operand *m, unsigned end)
 {
-    struct amode a = { H_NONE, H_NONE, m->scale, (int32_t)m->disp };
+    struct amode a = amode_indexed(H_NONE, H_NONE, m->scale, (int32_t)m->disp);
     if (m->base == MEM_RIP) {
         emit_load(&t->e, T0, AT_AREA(page));
         a.base = T0;
@@ -174,6 +175,111 @@ struct amode ea_emit(struct translation *t, const struct insn *in, const struct 
     return a;
 }
 
+/* --- views ------------------------------------------------------------------------------------------------- */
+
+static void leave_on_fault(struct translation *t, uint32_t info)
+{
+    struct bt *b = t->b;
+    struct emitter *e = &t->e;
+    struct stub *s = t->nstubs ? &t->stubs[t->nstubs - 1] : NULL;
+    if (!e->nview)
+        return;
+    bool same = s && s->kind == STUB_EXIT && s->site >= 0 && s->info == info && s->state == t->state &&
+                recipe_equal(&s->recipe, &t->recipe) && (uint32_t)s->site + s->sites == b->nsites &&
+                !memcmp(&s->x87, &t->x87, sizeof(t->x87));
+    if (!same) {
+        s = stub_new(t, STUB_EXIT, NULL);
+        s->info = info;
+        s->site = (int32_t)b->nsites;
+    }
+    for (unsigned i = 0; i < e->nview; i++)
+        b->sites[b->nsites++] = (struct bt_site){ .at = (uint32_t)(e->view[i] - b->code.write) };
+    s->sites = (uint16_t)(s->sites + e->nview);
+    e->nview = 0;
+}
+
+void view_sites(struct translation *t) { leave_on_fault(t, exit_at(t, BT_VIEW, t->index)); }
+
+static void faults_here(struct emitter *e) { e->view[e->nview++] = e->at; }
+
+void view_poll(struct translation *t)
+{
+    emit_rorx32(&t->e, T2, AT_VCPU(requests), POLL_ROTATE);
+    faults_here(&t->e);
+    emit_load32(&t->e, T2, amode_indexed(H_RSP, T2, 0, POLL_TABLE));
+    leave_on_fault(t, exit_at(t, BT_LOOK, t->index));
+    t->polled = true;
+}
+
+/* Is the address in an area of the view? */
+static void area_check(struct translation *t, unsigned reg, unsigned side)
+{
+    emit_mov_imm32(&t->e, T2, ENTRY_SHIFT);
+    emit_shrx(&t->e, T2, reg, T2);
+    faults_here(&t->e);
+    emit_load32(&t->e, T2, amode_indexed(H_RSP, T2, 3, AREA_TABLE + (int32_t)side * SIDE_TABLE));
+    view_sites(t);
+    t->b->n.view_checks++;
+}
+
+static struct amode without_index(struct translation *t, struct amode ea)
+{
+    if (ea.index == H_NONE)
+        return ea;
+    emit_lea(&t->e, T0, ea);
+    return amode_at(T0, 0);
+}
+
+/* ea + T1, which is the far side's delta. */
+static struct amode far_access(struct translation *t, const struct access *a, struct amode ea)
+{
+    if (a->first && a->loose)
+        area_check(t, ea.base, SIDE_FAR);
+    ea = without_index(t, ea);
+    if (a->first && !a->loose)
+        area_check(t, ea.base, SIDE_FAR);
+    if (t->delta_group != FAR_SIDE)
+        emit_load(&t->e, T1, AT_AREA(far_delta));
+    t->delta_group = FAR_SIDE;
+    ea.index = T1;
+    ea.view = true;
+    return ea;
+}
+
+static struct amode view_access(struct translation *t, const struct access *a, struct amode ea)
+{
+    t->b->n.view_accesses++;
+    if (a->side == SIDE_FAR)
+        return far_access(t, a, ea);
+    bool narrow = !t->plan.code64;
+    if (a->first && a->loose) {
+        area_check(t, ea.base, SIDE_NEAR);
+    } else if (a->first && !narrow) {
+        struct amode whole = without_index(t, ea);
+        area_check(t, whole.base, SIDE_NEAR);
+        if (ea.base == T0)
+            ea = whole;
+    }
+    ea.view = ea.gs = true;
+    ea.narrow = narrow;
+    return ea;
+}
+
+static struct amode view_operand(struct translation *t, struct planned *p)
+{
+    const struct mem_operand *m = &p->in.mem;
+    if (t->plan.code64 && (p->in.addrsize == 4 || m->seg == SEG_FS || m->seg == SEG_GS))
+        return view_access(t, &p->mem, ea_emit(t, &p->in, m, p->end));
+    return view_access(t, &p->mem, plain_ea(t, m, p->end));
+}
+
+struct amode mem_emit(struct translation *t, struct planned *p)
+{
+    if (p->mem.view)
+        return view_operand(t, p);
+    return access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end));
+}
+
 /* --- checks -------------------------------------------------------------------------------------------------- */
 
 static int32_t tlb_offset(const struct translation *t, size_t field)
@@ -206,9 +312,9 @@ uint8_t *probe_emit(struct translation *t, struct amode low, unsigned span, bool
     emit_alu_imm(e, 4, T2, -(int32_t)PAGE_SIZE, true);
     emit_mem(e, ENC_W, 0x0b, T2, AT_VCPU(mmu.gen));
     size_t tag = offsetof(struct tlb_entry, tag) + (write ? sizeof(uint64_t) : 0);
-    emit_mem(e, ENC_W, 0x3b, T2, (struct amode){ H_RSP, T1, 0, tlb_offset(t, tag) });
+    emit_mem(e, ENC_W, 0x3b, T2, amode_indexed(H_RSP, T1, 0, tlb_offset(t, tag)));
     uint8_t *miss = emit_jcc(e, 5, emit_exec(e));
-    emit_load(e, T1, (struct amode){ H_RSP, T1, 0, tlb_offset(t, offsetof(struct tlb_entry, addend)) });
+    emit_load(e, T1, amode_indexed(H_RSP, T1, 0, tlb_offset(t, offsetof(struct tlb_entry, addend))));
     return miss;
 }
 
@@ -336,7 +442,9 @@ struct amode group_slot(int group) { return amode_at(H_RSP, AREA_OFF(group) + 8 
 
 struct amode access_emit(struct translation *t, struct access *a, struct amode ea)
 {
-    struct amode host = { ea.base, T1, 0, ea.disp };
+    struct amode host = amode_indexed(ea.base, T1, 0, ea.disp);
+    if (a->view)
+        return view_access(t, a, ea);
     if (!a->first || (t->strip && a->group != NO_GROUP && t->plan.groups[a->group].hoisted)) {
         if (t->strip && a->group == t->kept_group) {
             host.index = T0;
@@ -433,8 +541,8 @@ static void lookup_stub(struct translation *t, const struct stub *s)
 
 static void exit_stub(struct translation *t, const struct stub *s)
 {
-    if (s->site >= 0)
-        t->b->sites[s->site].exit = (uint32_t)(emit_exec(&t->e) - bt_exec_addr(t->b, 0));
+    for (int32_t i = s->site; i >= 0 && i < s->site + s->sites; i++)
+        t->b->sites[i].exit = (uint32_t)(emit_exec(&t->e) - bt_exec_addr(t->b, 0));
     exit_emit(t, s, s->info, unit_index(t));
 }
 
@@ -460,6 +568,8 @@ static void link_stub(struct translation *t, const struct stub *s)
         .target = s->target,
         .state_s = s->state == FLAGS_S,
         .stub = stub,
+        .facts = by_view(t) ? s->facts : (struct facts){ 0 },
+        .passes = s->passes,
         .from = t->unit,
     };
     exit_emit(t, s, EXIT_INFO(BT_LINK, s->target, 0), b->nlinks++);

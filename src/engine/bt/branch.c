@@ -22,11 +22,13 @@ static void load_size(struct translation *t, unsigned size, unsigned dst, struct
         emit_mem(&t->e, ENC_0F, 0xb7, dst, m);
     else
         emit_mem(&t->e, width(size), 0x8b, dst, m);
+    view_sites(t);
 }
 
 static void store_size(struct translation *t, unsigned size, struct amode m, unsigned src)
 {
     emit_mem(&t->e, width(size), 0x89, src, m);
+    view_sites(t);
 }
 
 /* To a guest's register: 2 bytes leave the rest as it is. */
@@ -59,7 +61,7 @@ static void stack_offset(struct translation *t, unsigned dst, unsigned base, int
 /* The guest address base + disp for a stack access; a narrower one wraps, in T0. */
 static struct amode stack_ea(struct translation *t, unsigned base, int32_t disp)
 {
-    if (is64(t))
+    if (is64(t) || t->plan.insns[t->index].stack.view)
         return amode_at(base, disp);
     stack_offset(t, T0, base, disp);
     return amode_at(T0, 0);
@@ -80,12 +82,18 @@ static void reload_stack_group(struct translation *t, struct planned *p)
     access_emit(t, &again, amode_at(GUEST_RSP, 0));
 }
 
-/* T2 = host address of what is pushed, whose access was checked; T0 stays. */
-static void push_slot(struct translation *t, struct planned *p)
+/* Where what is pushed goes, whose access was checked: at T2, or by the view; T0 stays. */
+static struct amode push_slot(struct translation *t, struct planned *p)
 {
+    if (p->stack.view) {
+        struct access again = p->stack;
+        again.first = false;
+        return access_emit(t, &again, push_ea(t, p));
+    }
     reload_stack_group(t, p);
     stack_offset(t, T2, GUEST_RSP, -(int32_t)p->stack.size);
-    emit_lea(&t->e, T2, (struct amode){ T2, T1, 0, 0 });
+    emit_lea(&t->e, T2, amode_indexed(T2, T1, 0, 0));
+    return amode_at(T2, 0);
 }
 
 /* --- the jump table ------------------------------------------------------------------------------------------ */
@@ -100,13 +108,21 @@ static void return_address(struct translation *t, unsigned dst, int64_t end)
     (is64(t) ? emit_lea : emit_lea32)(&t->e, dst, amode_at(dst, (int32_t)end));
 }
 
-/* The return address of `call` goes to the host address in call_slot; T0 and T1 stay. */
+/* The return address of `call` goes to the host address in call_slot, or to the stack by the view; T0 and T1 stay. */
 static void push_return(struct translation *t, const struct planned *call)
 {
+    struct amode slot = amode_at(T2, 0);
     emit_store(&t->e, AT_AREA(exit_lin), T0);
     return_address(t, T0, call->end);
-    emit_load(&t->e, T2, AT_AREA(call_slot));
-    store_size(t, call->stack.size, amode_at(T2, 0), T0);
+    if (call->stack.view)
+        slot = amode_indexed(GUEST_RSP, call->stack.side == SIDE_FAR ? T2 : H_NONE, 0,
+                             -(int32_t)call->stack.size);
+    slot.view = call->stack.view;
+    slot.gs = call->stack.view && call->stack.side == SIDE_NEAR;
+    slot.narrow = !is64(t);
+    if (!slot.gs)
+        emit_load(&t->e, T2, call->stack.view ? AT_AREA(far_delta) : AT_AREA(call_slot));
+    store_size(t, call->stack.size, slot, T0);
     emit_load(&t->e, T0, AT_AREA(exit_lin));
 }
 
@@ -188,6 +204,10 @@ static void poll_for(struct translation *t, int64_t to)
 {
     if (t->polled || to > t->plan.insns[t->index].off)
         return;
+    if (by_view(t)) {
+        view_poll(t);
+        return;
+    }
     enum flags_state was = t->state;
     flags_away(t);
     poll_emit(t);
@@ -198,8 +218,17 @@ static void poll_for(struct translation *t, int64_t to)
 static void link_to(struct translation *t, uint8_t *from, int64_t to, unsigned rest)
 {
     struct stub *s = stub_new(t, STUB_LINK, from);
+    const struct planned *p = &t->plan.insns[t->index];
     s->target = (uint16_t)to;
     s->rest = (uint16_t)rest;
+    s->facts = p->facts;
+    s->passes = p->passes;
+    if (t->delta_group == FAR_SIDE && !counting(t))
+        s->facts.bits |= FACT_FAR_DELTA;
+    if (t->simd_ready >= SIMD_AVX)
+        s->facts.bits |= FACT_AVX;
+    if (t->simd_ready >= SIMD_AVX512)
+        s->facts.bits |= FACT_AVX512;
 }
 
 static unsigned rest_after(const struct translation *t) { return t->unit->insns - t->index - 1u; }
@@ -338,7 +367,7 @@ static void far_call_emit(struct translation *t, struct planned *p, int32_t dist
         emit_lea(e, T0, amode_at(T0, (int32_t)jump_target(p)));
         from = slot_emit(t, T2);
         emit_lea(e, T0, amode_at(T0, -distance));
-        emit_store(e, host, T0);
+        store_size(t, 8, host, T0);
         emit_lea(e, T0, amode_at(T0, distance));
         adjust_rsp(t, -8);
         jump_by_slot(t, T2);
@@ -351,8 +380,10 @@ static void far_call_emit(struct translation *t, struct planned *p, int32_t dist
 /* Once the target, T0, is found, the return address is pushed. */
 static void call_when_found(struct translation *t, struct planned *p)
 {
-    push_slot(t, p);
-    emit_store(&t->e, AT_AREA(call_slot), T2);
+    if (!p->stack.view) {
+        push_slot(t, p);
+        emit_store(&t->e, AT_AREA(call_slot), T2);
+    }
     jump_table_emit(t, -(int32_t)p->stack.size, p, exit_at(t, BT_BAIL, t->index));
 }
 
@@ -384,7 +415,7 @@ static void indirect_target(struct translation *t, struct planned *p)
 {
     unsigned size = p->in.opsize;
     if (p->mem.used)
-        load_size(t, size, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
+        load_size(t, size, T0, mem_emit(t, p));
     else if (is64(t))
         emit_mov(&t->e, T0, value_of(t, p->in.op[0].reg, T0));
     else if (size == 4)
@@ -425,9 +456,8 @@ static void jmp_ind_emit(struct translation *t, struct planned *p)
 static void push_mem(struct translation *t, struct planned *p)
 {
     access_emit(t, &p->stack, push_ea(t, p));
-    load_size(t, p->stack.size, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
-    push_slot(t, p);
-    store_size(t, p->stack.size, amode_at(T2, 0), T0);
+    load_size(t, p->stack.size, T0, mem_emit(t, p));
+    store_size(t, p->stack.size, push_slot(t, p), T0);
     adjust_rsp(t, -(int32_t)p->stack.size);
 }
 
@@ -443,6 +473,7 @@ static void push_emit(struct translation *t, struct planned *p)
     if (o->kind == OPND_IMM) {
         emit_mem(&t->e, width(size), 0xc7, 0, host);
         emit_imm(&t->e, p->in.imm, size == 2 ? 2 : 4);
+        view_sites(t);
     } else {
         store_size(t, size, host, value_of(t, o->reg, T2));
     }
@@ -466,8 +497,7 @@ static void pushf_emit(struct translation *t, struct planned *p)
     access_emit(t, &p->stack, push_ea(t, p));
     flags_to_s(t);
     pushf_value_emit(t);
-    push_slot(t, p);
-    store_size(t, p->stack.size, amode_at(T2, 0), T0);
+    store_size(t, p->stack.size, push_slot(t, p), T0);
     adjust_rsp(t, -(int32_t)p->stack.size);
 }
 

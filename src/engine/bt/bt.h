@@ -22,6 +22,7 @@
 #include <stdio.h>
 
 #include "engine/bt/emit.h"
+#include "engine/bt/facts.h"
 #include "engine/engine.h"
 #include "engine/interp/op.h"
 #include "host/code_memory.h"
@@ -70,6 +71,7 @@ static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 #define KEY_X87 BIT(21)      /* x87 and MMX instructions may run, and none raises an exception */
 #define KEY_AVX BIT(22)      /* VEX instructions on vector registers may run */
 #define KEY_AVX512 BIT(23)   /* EVEX and opmask instructions may run */
+#define KEY_VIEW BIT(28)   /* user memory is reached by views: view.c */
 #define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
 
 /*
@@ -137,8 +139,37 @@ struct bt_area {
     uint64_t string_rest;        /* count that a string instruction has left for later */
     uint64_t group[GROUP_SLOTS]; /* host minus guest address of a group of accesses */
     struct bt *bt;
+    uint64_t far_delta;  /* of the view's far side */
+    uint64_t fault_addr; /* BT_VIEW: what the host's fault told */
+    uint32_t fault_write;
+    uint32_t simd_always; /* XMM registers are the guest's whenever a unit is entered */
     struct bt_spot spots[SPOTS];
 };
+
+#define VERSIONS 6u /* of a unit: by what it relies on */
+#define GROWTHS 4u  /* of what it wants to */
+
+/* --- views: tables in the vcpu's reserve ----------------------------------------------------------------------- */
+
+/*
+ * Guest addresses come in areas. An area has a page of 512 table entries; the page can be read while the area is in the view
+ * that is in force. So a load from the entry of an address faults unless the address lies in such an area.
+ */
+#define AREA_SHIFT 39
+#define ENTRY_SHIFT 30 /* addresses of one entry; an entry has 8 bytes */
+#define AREA_TABLE ((int32_t)VCPU_RESERVE_AT(sizeof(struct bt_area)))
+#define USER_AREAS (1u << (47 - AREA_SHIFT))
+/* Both sides of a view have such pages: those of the far side lie behind those of the near one. */
+#define SIDE_TABLE (8 << 20)
+_Static_assert(USER_AREAS * PAGE_SIZE <= SIDE_TABLE, "pages of the near side end before those of the far one");
+/* vcpu->requests rotated by POLL_ROTATE is 0 or at least the offset of a page behind those of user areas. A load from POLL_TABLE
+ * plus that faults when something is requested: a poll that leaves the flags alone. */
+#define POLL_ROTATE 7 /* 2^25: behind both sides */
+#define POLL_TABLE (AREA_TABLE - (int32_t)PAGE_SIZE)
+/* Address space without memory on both sides of an area: as far as a displacement reaches, and more. */
+#define VIEW_GUARD (64ull << 30)
+/* Distance from a checked address at which an access needs no check of its own. */
+#define VIEW_REACH (1 << 20)
 
 #define VCPU_OFF(field) ((int32_t)offsetof(struct vcpu, field))
 #define AREA_OFF(field) ((int32_t)(VCPU_ROOM_AT + offsetof(struct bt_area, field)))
@@ -163,6 +194,7 @@ enum bt_exit_kind {
     BT_LOOK_FAR, /* at exit_lin: looked up before going on */
     BT_STALE,    /* the unit is no longer what memory holds: at exit_lin */
     BT_LEFT,     /* behind a called operation: the state is complete, in struct vcpu */
+    BT_VIEW,   /* the host faulted at an access by a view */
     BT_EXITS
 };
 #define EXIT_INFO(kind, off, rest) ((uint32_t)(kind) | (uint32_t)(off) << 4 | (uint32_t)(rest) << 20)
@@ -190,6 +222,9 @@ struct bt_unit {
     uint64_t addr;       /* guest-physical */
     uint32_t key;
     struct bt_window window;
+    struct facts facts;  /* relied on; none: entered from anywhere */
+    struct facts wanted; /* facts that would save something here or further on */
+    unsigned growths; /* of `wanted` */
     uint32_t version; /* of the page's code when it was translated */
     const _Atomic uint32_t *live;
     struct bt_unit *hash_next, *page_next;
@@ -221,8 +256,10 @@ struct bt_link {
     uint16_t target; /* offset in the page */
     bool state_s;
     bool linked;
-    uint32_t stub; /* where it goes while not linked */
-    uint32_t to;   /* the unit where it goes while linked */
+    uint32_t to;    /* the unit where it goes while linked */
+    uint32_t stub;  /* where it goes while not linked */
+    struct facts facts; /* what holds when it is taken */
+    uint16_t passes;    /* registers that are as at the unit's start */
     struct bt_unit *from;
 };
 
@@ -249,7 +286,9 @@ struct bt_site {
     X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) \
     X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) \
     X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off) \
-    X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified)
+    X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified) X(versions) \
+    X(views_opened) X(views_dropped) X(views_closed) X(view_faults) X(view_pages) X(view_areas) \
+    X(view_accesses) X(view_checks) X(view_blamed)
 /* clang-format on */
 
 struct bt_counters {
@@ -296,6 +335,42 @@ struct bt_any {
     struct bt_spot page[2];
 };
 
+/* --- views ------------------------------------------------------------------------------------------------ */
+
+#define VIEWS 4u
+#define VIEW_AREAS 8u
+#define VIEW_PATIENCE 64u /* by hash of CR3 */
+#define VIEW_SEEN_BITS 12
+#define VIEW_CANDIDATES 8u
+
+/* User memory of one address space, shown at guest address + delta. */
+struct bt_view {
+    uint64_t cr3;
+    uint64_t delta[VIEW_SIDES];
+    uint64_t since;     /* time stamp counter when it was last empty */
+    uint64_t entered;   /* when it came into force */
+    unsigned hasty;     /* how often it came into force soon after it had */
+    uint32_t stamp;     /* mmu.stamp of what it shows; 0: free */
+    uint32_t pieces;    /* shown since then */
+    uint8_t nareas[VIEW_SIDES];
+    bool narrow;                               /* one area of 4 GiB: 32-bit code */
+    uint16_t area[VIEW_SIDES][VIEW_AREAS]; /* address >> AREA_SHIFT */
+    uint64_t seen[1u << (VIEW_SEEN_BITS - 6)]; /* groups of pages shown since then, hashed */
+};
+
+struct bt_views {
+    bool possible;
+    struct bt_view view[VIEWS], *now; /* now: in force, or NULL */
+    unsigned next;
+    uint32_t stamp; /* that user code runs under which has none */
+    uint64_t since; /* from when on, or when its last slice was counted */
+    struct {
+        uint32_t stamp;
+        uint32_t slices; /* that it ran */
+    } candidate[VIEW_CANDIDATES];
+    uint8_t patience[VIEW_PATIENCE];
+};
+
 /* One vcpu's translator. */
 struct bt {
     struct interp
@@ -320,6 +395,8 @@ struct bt {
     unsigned next_sentence;
     uint64_t next_release; /* 0: nobody waits */
     bool fill_failed;      /* so the unit was left */
+    uint8_t blame[1u << HEAT_BITS]; /* by guest instruction: views do not suit its accesses */
+    uint8_t side[1u << HEAT_BITS];  /* by guest instruction: SIDE_*, and how sure that is */
     uint32_t samples;
     uint64_t sampled;              /* time stamp counter at the last sample */
     struct bt_any any[ANY_STAMPS]; /* of recent address spaces, by stamp */
@@ -344,6 +421,7 @@ struct bt {
     struct bt_counters n;
     FILE *perf_map;
     struct bt_bails *bails; /* NULL: not counted */
+    struct bt_views views;
 };
 
 static inline unsigned bt_lesson_slot(const uint8_t *code)
@@ -390,6 +468,10 @@ void bt_cache_make_room(struct bt *b);
 struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
 /* The same without comparing bytes: NULL also when that would have to be done. Changes nothing. */
 struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
+/* The version of it that relies on just these facts, else the one that relies on the most of them, which may
+ * be `u` itself. `room`: is another version worth making? */
+struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const struct facts *facts,
+                                      bool *room);
 /* The one of an instruction that goes on at host2, both pages in reach as a whole. */
 struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key);
 void bt_cache_add(struct bt *b, struct bt_unit *u);
@@ -401,6 +483,8 @@ void bt_cache_seal_page(struct bt *b, const uint8_t *host);
 void bt_cache_drop_code(struct bt *b, const uint8_t *code);
 /* Makes a direct jump go to `to`. */
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to);
+/* Jumps on the page to `to` or a version of it are to be linked anew. */
+void bt_cache_unlink_to(struct bt *b, const struct bt_unit *to);
 /* Which sites, in ascending order, may be about code at this offset: [*first, *end). */
 void bt_cache_sites(const struct bt *b, uint32_t at, uint32_t *first, uint32_t *end);
 /* Room for one more unit of `code` bytes and its tables in the present segment, else false. */
@@ -460,6 +544,23 @@ static inline void bt_x87_sync(struct vcpu *v)
         bt_x87_fetch(v);
 }
 
+/* --- view.c --------------------------------------------------------------------------------------------------- */
+void bt_views_init(struct bt *b);
+void bt_views_free(struct bt *b);
+/* At the beginning of a run, which may be on another thread. */
+void bt_views_enter(struct bt *b);
+/* User code is about to run: is there a view for what it sees? Then it is in force now. */
+bool bt_view_use(struct bt *b);
+/* Side of this linear address, if there is a view. */
+enum view_side bt_view_side(const struct bt *b, uint64_t lin);
+/* bt.blame: as much, and it is translated without */
+#define BLAMED 4u
+/* bt.side: */
+#define SIDE_KNOWN 2u /* it was met */
+#define SIDE_FLIPS 4u /* counted from here on: it was met on another side than was thought */
+/* Behind the interpreter, which has done the instruction whose access faulted: shows what it accessed. */
+void bt_view_fill(struct bt *b);
+
 /* --- trace.c: --trace-blocks and --perf-map -------------------------------------------------------------------- */
 void bt_trace_open(struct bt *b);
 void bt_trace_close(struct bt *b);
@@ -494,7 +595,8 @@ struct bt_code {
     struct bt_window window;
 };
 /* Translates at CS:rip; NULL when the cache is full (`*full`), or the unit would be too long. */
-struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key, bool *full);
+struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key,
+                             const struct facts *facts, bool *full);
 /* The one instruction that begins at `at` and goes on at `second`; `key` without KEY_CROSSING. */
 struct bt_unit *bt_translate_crossing(struct bt *b, const struct bt_code *at, const struct bt_code *second,
                                       uint32_t key, bool *full);

@@ -22,7 +22,7 @@
 #define DEFAULT_CACHE (32u << 20)
 #define BYTES_PER_UNIT 256u
 #define BYTES_PER_LINK 96u
-#define BYTES_PER_SITE 512u
+#define BYTES_PER_SITE 64u
 #define BYTES_PER_CALL 512u
 #define BYTES_PER_HELD 6u /* of guest code */
 #define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
@@ -151,7 +151,7 @@ bool bt_cache_room(const struct bt *b, size_t code)
 {
     const struct bt_level *to = &b->segments[b->segment].to;
     return b->used + code <= to->code && b->nunits + 2 <= to->units &&
-           b->nlinks + 4 * UNIT_INSNS <= to->links && b->nsites + 2 * UNIT_INSNS <= to->sites &&
+           b->nlinks + 4 * UNIT_INSNS <= to->links && b->nsites + 6 * UNIT_INSNS <= to->sites &&
            b->ncalls + 2 * UNIT_INSNS <= to->calls && b->nheld + (UNIT_INSNS + 1) * INSN_MAX <= to->held;
 }
 
@@ -257,6 +257,16 @@ static void unlink_page(struct bt *b, const uint8_t *host, uint32_t from, uint32
             unlink_some(b, u, from, to);
 }
 
+void bt_cache_unlink_to(struct bt *b, const struct bt_unit *to)
+{
+    for (struct bt_unit *u = b->pages[page_hash(to->host)]; u; u = u->page_next)
+        for (uint32_t i = 0; i < u->links && !u->head; i++) {
+            struct bt_link *l = &b->links[u->first_link + i];
+            if (l->linked && b->units[l->to].host == to->host && b->units[l->to].key == to->key)
+                unlink_one(b, l);
+        }
+}
+
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
 {
     struct emitter e = bt_emitter(b);
@@ -345,7 +355,8 @@ static bool unseal(struct bt *b, struct bt_unit *u)
 
 static bool is_for(const struct bt_unit *u, const uint8_t *host, uint32_t key, struct bt_window window)
 {
-    return u->host == host && u->key == key && u->window.low == window.low && u->window.high == window.high;
+    return u->host == host && u->key == key && u->window.low == window.low && u->window.high == window.high &&
+           !facts_any(&u->facts);
 }
 
 struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
@@ -378,6 +389,28 @@ struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, s
             return revived(b, u) ? u : NULL;
         }
     return NULL;
+}
+
+static bool is_version(const struct bt_unit *x, const struct bt_unit *u)
+{
+    return x->host == u->host && x->key == u->key && x->window.low == u->window.low &&
+           x->window.high == u->window.high;
+}
+
+struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const struct facts *facts, bool *room)
+{
+    struct bt_unit *best = u;
+    unsigned n = 0;
+    for (struct bt_unit *x = b->hash[hash_of(u->host, u->key)]; x; x = x->hash_next) {
+        if (!is_version(x, u))
+            continue;
+        n++;
+        if (facts_within(&x->facts, facts) && facts_count(&x->facts) > facts_count(&best->facts) &&
+            (!x->sealed || unseal(b, x)) && bt_unit_fresh(x))
+            best = x;
+    }
+    *room = n < VERSIONS && facts_count(&best->facts) < facts_count(facts);
+    return best;
 }
 
 struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key)

@@ -284,7 +284,9 @@ void encode_emit(struct translation *t, struct planned *p, struct amode host)
     else
         emit_reg(e, enc, in->opcode, reg.host, rm.host);
     emit_imm(e, in->imm, imm_bytes(in));
-    if (may_fault_on_host(in, is_mem))
+    if (e->nview)
+        view_sites(t);
+    else if (may_fault_on_host(in, is_mem))
         site_add(t, at);
     write_back(t, &vvvv); /* MULX with one destination: the other half is lost */
     write_back(t, &reg);
@@ -299,7 +301,7 @@ void copy_emit(struct translation *t, struct planned *p)
     if (p->how == HOW_SIMD)
         vector_ready(t, &p->in);
     if (p->mem.used)
-        host = access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end));
+        host = mem_emit(t, p);
     /* What it leaves undefined or unchanged matters only if somebody looks. */
     if (use == FLAGS_NEEDED && !(p->fx.flags_read & STATUS_FLAGS) &&
         !flags_observed_after(&t->plan, t->index))
@@ -344,4 +346,5 @@ void moffs_emit(struct translation *t, struct planned *p)
     unsigned enc = in->opsize == 8 ? ENC_W : in->opsize == 2 ? ENC_66 : 0;
     unsigned opcode = (load ? 0x8a : 0x88) | (in->opsize != 1);
     emit_mem(&t->e, enc, opcode, H_RAX, host);
+    view_sites(t);
 }

@@ -54,10 +54,22 @@ static void modrm_mem(struct emitter *e, unsigned reg, const struct amode *m, bo
         emit_imm(e, (uint32_t)m->disp, mod == 1 ? 1 : 4);
 }
 
+void emit_segment(struct emitter *e, const struct amode *m)
+{
+    if (m->view && e->nview < VIEW_ACCESSES)
+        e->view[e->nview++] = e->at;
+    if (!m->gs)
+        return;
+    emit_byte(e, 0x65);
+    if (m->narrow)
+        emit_byte(e, 0x67);
+}
+
 void emit_mem(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, struct amode m)
 {
     unsigned rex = (reg >> 3 & 1) << 2 | (m.index == H_NONE ? 0 : (m.index >> 3 & 1u) << 1) |
                    (m.base >> 3 & 1u);
+    emit_segment(e, &m);
     prefixes(e, enc, rex, needs_rex_for_byte(enc, reg));
     emit_byte(e, opcode);
     modrm_mem(e, reg, &m, true);
@@ -94,6 +106,7 @@ static void vex_prefix(struct emitter *e, const struct vex *x, unsigned reg, uns
 
 void emit_vex_mem(struct emitter *e, const struct vex *x, unsigned opcode, unsigned reg, struct amode m)
 {
+    emit_segment(e, &m);
     vex_prefix(e, x, reg, m.index == H_NONE ? 0 : m.index >> 3u, m.base >> 3u);
     emit_byte(e, opcode);
     modrm_mem(e, reg, &m, !x->evex);
@@ -210,4 +223,17 @@ void emit_alu_imm(struct emitter *e, unsigned n, unsigned reg, int32_t imm, bool
     bool small = imm == (int8_t)imm;
     emit_reg(e, wide ? ENC_W : 0, small ? 0x83 : 0x81, n, reg);
     emit_imm(e, (uint32_t)imm, small ? 1 : 4);
+}
+
+void emit_shrx(struct emitter *e, unsigned dst, unsigned src, unsigned by)
+{
+    const struct vex x = { .map = 2, .pp = 3, .w = 1, .vvvv = (uint8_t)by };
+    emit_vex_reg(e, &x, 0xf7, dst, src);
+}
+
+void emit_rorx32(struct emitter *e, unsigned dst, struct amode m, unsigned by)
+{
+    static const struct vex x = { .map = 3, .pp = 3 };
+    emit_vex_mem(e, &x, 0xf0, dst, m);
+    emit_imm(e, by, 1);
 }

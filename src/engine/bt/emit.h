@@ -30,13 +30,19 @@ enum host_reg {
 struct amode {
     uint8_t base, index, scale;
     int32_t disp;
+    bool view; /* it may fault */
+    bool gs;     /* GS's base is added */
+    bool narrow; /* the sum before that is cut to 32 bits */
 };
 
+#define VIEW_ACCESSES 4u
 /* Where code goes. Nothing is written beyond `end`: `full` is set instead. */
 struct emitter {
     uint8_t *at, *end;
     intptr_t to_exec; /* address at which the byte at `at` will run, minus `at` */
     bool full;
+    uint8_t *view[VIEW_ACCESSES]; /* instructions with an operand that may fault, until somebody takes them */
+    unsigned nview;
 };
 
 /* What an instruction is encoded with; imm bytes follow by emit_imm(). */
@@ -52,6 +58,8 @@ struct emitter {
 
 void emit_byte(struct emitter *e, unsigned byte);
 void emit_imm(struct emitter *e, uint64_t val, unsigned bytes);
+/* Notes an operand that may fault; prefixes of one by GS, in front of all others. emit_mem() does it itself. */
+void emit_segment(struct emitter *e, const struct amode *m);
 /* opcode reg, [mem] / opcode reg, rm */
 void emit_mem(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, struct amode m);
 void emit_reg(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, unsigned rm);
@@ -102,9 +110,19 @@ void emit_mov_imm(struct emitter *e, unsigned dst, uint64_t imm);
 /* op r64, imm32 by the /n of group 1 (0 add, 4 and, 5 sub, 7 cmp); 32-bit form with `wide` false. */
 void emit_alu_imm(struct emitter *e, unsigned n, unsigned reg, int32_t imm, bool wide);
 
+/* dst = src >> by; dst = rotate right of 32 bits of memory. The flags stay (BMI2). */
+void emit_shrx(struct emitter *e, unsigned dst, unsigned src, unsigned by);
+void emit_rorx32(struct emitter *e, unsigned dst, struct amode m, unsigned by);
+
 static inline struct amode amode_at(unsigned base, int32_t disp)
 {
-    return (struct amode){ (uint8_t)base, H_NONE, 0, disp };
+    return (struct amode){ .base = (uint8_t)base, .index = H_NONE, .disp = disp };
+}
+static inline struct amode amode_indexed(unsigned base, unsigned index, unsigned scale, int32_t disp)
+{
+    return (struct amode){
+        .base = (uint8_t)base, .index = (uint8_t)index, .scale = (uint8_t)scale, .disp = disp
+    };
 }
 
 #endif

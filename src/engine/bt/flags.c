@@ -137,6 +137,8 @@ static void cook(struct translation *t, const struct recipe *r)
 
 /* --- who looks at them ------------------------------------------------------------------------------------------ */
 
+static bool may_leave(const struct access *a) { return a->used && (a->first || a->view); }
+
 /* May leave the unit, or needs the flags as they are before it. */
 static bool observes(const struct planned *p)
 {
@@ -147,10 +149,10 @@ static bool observes(const struct planned *p)
     case HOW_PUSH:
     case HOW_POP:
     case HOW_MOFFS:
-    case HOW_LEAVE: return (p->mem.used && p->mem.first) || (p->stack.used && p->stack.first);
+    case HOW_LEAVE: return may_leave(&p->mem) || may_leave(&p->stack);
     default: return true;
     }
-    return (p->mem.used && p->mem.first) || p->fx.flags_read & STATUS_FLAGS || p->in.id == INSN_DIV ||
+    return may_leave(&p->mem) || p->fx.flags_read & STATUS_FLAGS || p->in.id == INSN_DIV ||
            p->in.id == INSN_IDIV;
 }
 

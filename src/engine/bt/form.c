@@ -114,8 +114,33 @@ static void take_lesson(struct planned *p, const struct bt *b, const uint8_t *co
         p->how = HOW_CALL_OUT;
 }
 
-static void note_accesses(struct planned *p, uint32_t key)
+/* The side of the view where an access was met, else where it would be now. */
+static uint8_t side_of(const struct bt *b, const struct insn *in, const uint8_t *code, bool stack)
 {
+    const uint64_t *gpr = b->v->s.gpr;
+    unsigned met = b->side[bt_lesson_slot(code)];
+    if (met & SIDE_KNOWN)
+        return met & 1;
+    const struct mem_operand *m = &in->mem;
+    uint64_t lin = (uint64_t)m->disp;
+    if (m->base == MEM_RIP)
+        lin += b->v->s.rip;
+    if (m->base < 16)
+        lin += gpr[m->base];
+    if (m->index < 16)
+        lin += gpr[m->index] << m->scale;
+    return (uint8_t)bt_view_side(b, stack ? gpr[RSP] : lin);
+}
+
+/* 32-bit code has it where neither base nor limit matters; 16-bit addresses never. */
+static bool can_be_shown(const struct access *a, uint32_t key)
+{
+    return key_code64(key) || (!a->narrow && a->seg == SEG_PLAIN);
+}
+
+static void note_accesses(struct planned *p, const struct bt *b, const uint8_t *code, uint32_t key)
+{
+    bool view = key & KEY_VIEW && b->blame[bt_lesson_slot(code)] < BLAMED;
     const struct insn *in = &p->in;
     bool mem = has_mem(in) && p->how != HOW_NOP && p->how != HOW_LEA && p->how != HOW_CALL_OUT;
     p->mem = (struct access){ .group = NO_GROUP };
@@ -136,6 +161,9 @@ static void note_accesses(struct planned *p, uint32_t key)
         p->mem.narrow = in->addrsize == 2;
         p->mem.write = p->fx.mem_write;
         p->mem.read = p->fx.mem_read;
+        p->mem.view = view && can_be_shown(&p->mem, key);
+        if (view)
+            p->mem.side = side_of(b, in, code, false);
     }
     if (p->how == HOW_STRING)
         string_note(p);
@@ -149,6 +177,9 @@ static void note_accesses(struct planned *p, uint32_t key)
         p->stack.narrow = !key_code64(key) && !(key & MODE_SS32);
         p->stack.write = push;
         p->stack.read = pop;
+        p->stack.view = view && can_be_shown(&p->stack, key) && p->stack.size > 2;
+        if (view)
+            p->stack.side = side_of(b, in, code, true);
     }
 }
 
@@ -193,7 +224,7 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
         i->end = (uint16_t)(at + i->in.len);
         if (!p->code64)
             i->in.mem.disp = (int32_t)i->in.mem.disp; /* of MOV moffs, so that it compares with others */
-        note_accesses(i, key);
+        note_accesses(i, b, bytes, key);
     }
     p->count++;
     return st;

@@ -59,7 +59,19 @@ static void put_simd_away(const struct bt *b, struct emitter *e, int32_t below)
     emit_imm(e, SIMD_NONE, 4);
 }
 
-static void emit_enter(struct emitter *e)
+/* The guest's XMM registers from v->s.fpu, if they are wanted at once. */
+static void bring_simd(const struct bt *b, struct emitter *e, int32_t below)
+{
+    emit_mem(e, 0, 0x83, 7, shifted(AT_AREA(simd_always), below));
+    emit_byte(e, 0);
+    uint8_t *over = emit_jcc(e, 4, emit_exec(e));
+    emit_mem(e, 0, 0xc7, 0, shifted(AT_AREA(simd_live), below));
+    emit_imm(e, SIMD_SSE, 4);
+    bt_vectors_load(b, e, below);
+    emit_patch(e, over, emit_exec(e));
+}
+
+static void emit_enter(const struct bt *b, struct emitter *e)
 {
     for (unsigned i = 0; i < array_size(callee_saved); i++)
         push(e, callee_saved[i]);
@@ -69,6 +81,7 @@ static void emit_enter(struct emitter *e)
     emit_mov(e, T0, H_RDX);
     emit_mov(e, T1, H_RSI);
     move_gprs(e, false, 0);
+    bring_simd(b, e, 0);
     emit_reg(e, 0, 0xff, 4, T1);
 }
 
@@ -108,10 +121,12 @@ static void emit_call_insn(const struct bt *b, struct emitter *e)
     emit_alu_imm(e, 7, T1, CALL_LEAVE, true);
     uint8_t *leave = emit_jcc(e, 4, emit_exec(e)), *jump = emit_jcc(e, 7, emit_exec(e));
     move_gprs(e, false, 8);
+    bring_simd(b, e, 8);
     emit_byte(e, 0xc3);
     emit_patch(e, jump, emit_exec(e));
     emit_lea(e, H_RSP, amode_at(H_RSP, 8));
     move_gprs(e, false, 0);
+    bring_simd(b, e, 0);
     emit_load(e, T0, AT_AREA(exit_lin));
     emit_reg(e, 0, 0xff, 4, T1);
     emit_patch(e, leave, emit_exec(e));
@@ -161,7 +176,7 @@ void bt_gates_emit(struct bt *b)
     struct emitter e = bt_emitter(b);
 #define HERE ((uint32_t)(e.at - b->code.write))
     b->gate_enter = HERE;
-    emit_enter(&e);
+    emit_enter(b, &e);
     b->gate_exit_e = HERE;
     emit_exit_e(&e); /* goes on in exit_s */
     b->gate_exit_s = HERE;

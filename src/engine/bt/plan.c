@@ -9,13 +9,6 @@
 
 #define NEVER_GROUPED 0xffffu
 
-struct tracker {
-    struct symbol reg[16];
-    uint16_t next;
-    uint8_t bytes; /* register width that addresses are made of: the rest does not matter */
-    uint8_t sp_bytes;
-};
-
 static struct symbol fresh(struct tracker *k) { return (struct symbol){ k->next++, 0 }; }
 
 static void shift(struct tracker *k, unsigned reg, int64_t by) { k->reg[reg].add += by; }
@@ -45,6 +38,7 @@ static void follow(struct tracker *k, const struct planned *p)
         moved = (struct symbol){ k->reg[in->mem.base].id, k->reg[in->mem.base].add + in->mem.disp };
     unsigned written = p->how == HOW_CALL_OUT ? 0xffff : p->fx.gpr_written;
     bool push = p->stack.used && p->stack.write, pop = p->stack.used && p->stack.read;
+    reach_follow(k, p, written);
     if (push || pop)
         written &= ~(1u << RSP);
     for (unsigned r = 0; r < 16; r++)
@@ -92,12 +86,12 @@ static struct address address_of(const struct tracker *k, const struct planned *
     return a;
 }
 
-static bool joins(const struct group *g, const struct address *a, unsigned size)
+static bool joins(const struct group *g, const struct address *a, const struct access *x)
 {
     if (g->closed || g->base != a->base || g->index != a->index || g->scale != a->scale || g->seg != a->seg)
         return false;
-    int64_t low = a->at < g->low ? a->at : g->low, high = a->at + size > g->high ? a->at + size : g->high;
-    return high - low <= GROUP_SPAN;
+    int64_t low = a->at < g->low ? a->at : g->low, high = a->at + x->size > g->high ? a->at + x->size : g->high;
+    return g->view == x->view && g->side == x->side && high - low <= (x->view ? VIEW_REACH : GROUP_SPAN);
 }
 
 static void widen(struct group *g, const struct address *a, const struct access *x)
@@ -121,12 +115,27 @@ static void end_before(struct unit_plan *p, unsigned i)
     p->count = i + 1;
 }
 
+/* An access by the view. `base`: the symbol of its base register. */
+static void place_view(struct unit_plan *p, struct tracker *k, struct access *x, const struct address *a,
+                         const struct mem_operand *m, const struct symbol *base)
+{
+    const struct reach at = {
+        .base = a->base == NEVER_GROUPED ? 0 : a->base,
+        .index = a->base == NEVER_GROUPED ? 0 : a->index,
+        .scale = a->scale,
+        .seg = a->seg == SEG_PLAIN ? 0 : a->seg,
+        .at = a->at,
+    };
+    x->group = NO_GROUP;
+    reach_access(p, k, x, m, &at, base ? base->add : 0);
+}
+
 static void place(struct unit_plan *p, struct access *x, const struct address *a, bool merge, bool alone)
 {
     x->at = a->at;
     if (merge && !alone && a->base != NEVER_GROUPED)
         for (unsigned i = 0; i < p->ngroups; i++)
-            if (joins(&p->groups[i], a, x->size)) {
+            if (joins(&p->groups[i], a, x)) {
                 widen(&p->groups[i], a, x);
                 x->group = (int8_t)i;
                 x->first = false;
@@ -149,6 +158,8 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
         .high = a->at + x->size,
         .count = 1,
         .closed = alone,
+        .view = x->view,
+        .side = x->side,
     };
 }
 
@@ -180,6 +191,8 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
     bool merge = pass_on(b, ENGINE_PASS_MERGE);
     for (unsigned r = 0; r < 16; r++)
         k.reg[r] = (struct symbol){ (uint16_t)(r + 1), 0 };
+    reach_begin(&k, &p->facts);
+    p->wanted = (struct facts){ 0 };
     p->ngroups = 0;
     p->back = -1;
     for (unsigned i = 0; i < p->count && p->insns[i].how != HOW_BAIL; i++) {
@@ -191,18 +204,25 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
                                  .seg = x->stack.seg,
                                  .at = sp.add - (x->stack.write ? x->stack.size : 0) };
             x->stack.doubtful = x->mem.used || may_lead_nowhere(p, x);
-            place(p, &x->stack, &a, merge, x->alone);
-            if (x->mem.used &&
+            if (x->stack.view)
+                place_view(p, &k, &x->stack, &a, NULL, &sp);
+            else
+                place(p, &x->stack, &a, merge, x->alone);
+            if (x->mem.used && !x->stack.view &&
                 x->stack.group == NO_GROUP) { /* its distance would be lost to the other access */
                 end_before(p, i);
                 return;
             }
-            if (x->mem.used)
+            if (x->mem.used && !x->stack.view)
                 p->groups[x->stack.group].slot = true;
         }
         if (x->mem.used) {
             struct address a = address_of(&k, x);
-            place(p, &x->mem, &a, merge, x->alone || x->mem.probe);
+            const struct mem_operand *m = &x->in.mem;
+            if (x->mem.view)
+                place_view(p, &k, &x->mem, &a, m, m->base < 16 ? &k.reg[m->base] : NULL);
+            else
+                place(p, &x->mem, &a, merge, x->alone || x->mem.probe);
         }
         if (x->in.id == INSN_SWAPGS && x->how == HOW_INLINE)
             for (unsigned g = 0; g < p->ngroups; g++)
@@ -210,7 +230,15 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
         if (x->how == HOW_CALL_OUT || x->how == HOW_STRING)
             for (unsigned g = 0; g < p->ngroups; g++)
                 p->groups[g].closed = true;
+        if (x->how == HOW_SIMD && vector_level(&x->in) > SIMD_SSE)
+            p->wanted.bits |= vector_level(&x->in) == SIMD_AVX ? FACT_AVX : FACT_AVX512;
         follow(&k, x);
+        if (x->how == HOW_CALL_OUT)
+            reach_forget(&k);
+        if (x->how == HOW_JCC || x->how == HOW_JMP || x->how == HOW_CALL || i + 1 == p->count) {
+            x->facts = reach_facts(&k);
+            x->passes = reach_passes(&k);
+        }
         note_back(p, &k, i);
     }
 }

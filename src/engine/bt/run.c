@@ -77,6 +77,8 @@ struct bt_context *bt_context_now(struct bt *b)
     struct vcpu *v = b->v;
     struct bt_context wanted = { .epoch = v->mmu.flush_epoch,
                                  .key = key_of(v, b->interp.until != UINT64_MAX) };
+    if (bt_view_use(b))
+        wanted.key |= (uint32_t)KEY_VIEW;
     struct bt_context *x = b->context;
     if (!(wanted.key & KEY_FLAT_CS)) {
         wanted.cs_base = (uint32_t)v->s.seg[SEG_CS].base;
@@ -91,6 +93,7 @@ struct bt_context *bt_context_now(struct bt *b)
     b->context_before = before;
     b->context = x;
     bt_area(v)->jumps = x->jumps;
+    bt_area(v)->simd_always = (x->key & (KEY_VIEW | KEY_SSE)) == (KEY_VIEW | KEY_SSE);
     return x;
 }
 
@@ -126,7 +129,7 @@ static struct bt_unit *translate(struct bt *b, const struct bt_code *at, const s
 {
     for (bool full, again = true;; again = false) {
         struct bt_unit *u = second ? bt_translate_crossing(b, at, second, key, &full)
-                                   : bt_translate(b, at, key, &full);
+                                   : bt_translate(b, at, key, &(struct facts){ 0 }, &full);
         if (u || !full || !again)
             return u;
         bt_cache_make_room(b);
@@ -295,6 +298,36 @@ static void count_exit(struct bt *b, enum bt_exit_kind kind)
     }
 }
 
+/* The version of a unit at v->s.rip for these facts; NULL: the cache is full. */
+static struct bt_unit *version_for(struct bt *b, struct bt_unit *u, const struct facts *facts)
+{
+    bool room, full;
+    struct bt_unit *best = bt_cache_find_version(b, u, facts, &room);
+    if (!room)
+        return best;
+    struct bt_code at = fetch(b, fetch_linear(b->v));
+    if (at.host != u->host)
+        return best;
+    struct bt_unit *made = bt_translate(b, &at, u->key, facts, &full);
+    b->n.versions += made != NULL;
+    if (!made && full) { /* may take everything that is known here */
+        bt_cache_make_room(b);
+        return NULL;
+    }
+    return made ? made : best;
+}
+
+/* `from` passes on what its successor could use: whoever jumps there should know. */
+static void want_more(struct bt *b, const struct bt_unit *from, const struct facts *facts)
+{
+    struct bt_unit *u = bt_cache_find(b, from->host, from->key, from->window);
+    if (!u || facts_within(facts, &u->wanted) || u->growths == GROWTHS)
+        return;
+    u->growths++;
+    facts_add(&u->wanted, facts);
+    bt_cache_unlink_to(b, u);
+}
+
 static void link_exit(struct bt *b, struct bt_area *a)
 {
     struct bt_link *l = &b->links[a->exit_arg];
@@ -303,7 +336,14 @@ static void link_exit(struct bt *b, struct bt_area *a)
     const struct bt_unit *from = l->from;
     struct bt_unit *to = bt_cache_find(b, from->host - ((uintptr_t)from->host & PAGE_OFFSET_MASK) + l->target,
                                        from->key & ~(uint32_t)KEY_CROSSING, from->window);
-    if (to && atomic_load_explicit(from->live, memory_order_relaxed) == from->version)
+    if (!to || atomic_load_explicit(from->live, memory_order_relaxed) != from->version)
+        return;
+    const struct facts passed = facts_about(&to->wanted, l->passes), held = facts_both(&to->wanted, &l->facts);
+    if (!facts_within(&passed, &l->facts))
+        want_more(b, from, &passed);
+    if (facts_any(&held))
+        to = version_for(b, to, &held);
+    if (to)
         bt_cache_link(b, l, to);
 }
 
@@ -364,6 +404,7 @@ static void run_unit(struct bt *b, uint64_t lin)
     struct vcpu *v = b->v;
     struct bt_jump *j = &b->context->jumps[jump_slot(lin, b->context->key)];
     if (j->lin != lin) {
+        uint32_t stamp = v->mmu.stamp;
         struct bt_unit *u = find_unit(b, lin);
         if (!u) {
             b->n.cold_blocks++;
@@ -373,11 +414,19 @@ static void run_unit(struct bt *b, uint64_t lin)
         j = &b->context
                  ->jumps[jump_slot(lin, b->context->key)]; /* the cache may have been flushed meanwhile */
         *j = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
+        if (v->mmu.stamp != stamp) /* code was claimed: the view may show more than may be written */
+            return;
     }
     switch (run_code(b, j->code, lin)) {
     case BT_BAIL:
         bt_bails_note(b, bt_area(v)->exit);
         bail(b);
+        break;
+    case BT_VIEW:
+        if (v->s.retired < b->interp.until) {
+            interp_run_one(v);
+            bt_view_fill(b);
+        }
         break;
     case BT_LINK: link_exit(b, bt_area(v)); break;
     case BT_STALE: {
@@ -418,6 +467,7 @@ static enum exit_cause bt_run(struct vcpu *v, uint64_t until_count)
     jmp_buf *outer = v->unwind, here;
     interp_begin(v, until_count);
     v->unwind = &here;
+    bt_views_enter(b);
     int why = setjmp(here);
     if (why)
         interp_unwound(v, why);
@@ -429,11 +479,12 @@ static enum exit_cause bt_run(struct vcpu *v, uint64_t until_count)
 
 /* --- host faults at instructions that were copied ----------------------------------------------------------------- */
 
-/* Signal handler's part: the exit for a fault at `pc`, or 0. */
-static uintptr_t fault_exit(void *ctx, uintptr_t pc)
+/* Signal handler's part: the exit for a fault, or 0. */
+static uintptr_t fault_exit(void *ctx, const struct host_fault *f)
 {
     struct bt *b = ctx;
-    uint32_t at = (uint32_t)(pc - (uintptr_t)b->code.exec), low, high;
+    struct bt_area *a = bt_area(b->v);
+    uint32_t at = (uint32_t)(f->pc - (uintptr_t)b->code.exec), low, high;
     bt_cache_sites(b, at, &low, &high);
     uint32_t end = high;
     while (low < high) {
@@ -446,6 +497,8 @@ static uintptr_t fault_exit(void *ctx, uintptr_t pc)
     if (low == end || b->sites[low].at != at)
         return 0;
     b->n.host_faults++;
+    a->fault_addr = f->addr;
+    a->fault_write = f->write;
     return (uintptr_t)bt_exec(b, b->sites[low].exit);
 }
 
@@ -456,6 +509,7 @@ static void bt_free(struct bt *b)
     bt_trace_close(b);
     bt_bails_close(b);
     bt_verify_free(b);
+    bt_views_free(b);
     host_faults_forget(b->code.exec);
     bt_cache_free(b);
     block_cache_free(&b->interp);
@@ -490,6 +544,7 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
     v->engine_data = &b->interp;
     bt_area(v)->bt = b;
     bt_area(v)->spot_credit = SPOT_SAMPLE;
+    bt_views_init(b);
     return 0;
 }
 

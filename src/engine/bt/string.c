@@ -153,7 +153,7 @@ static uint8_t *jump_unless_fits(struct translation *t, unsigned reg, unsigned s
 {
     emit_mov32(&t->e, T2, reg);
     emit_alu_imm(&t->e, 4, T2, PAGE_OFFSET_MASK, false);
-    emit_lea(&t->e, T2, (struct amode){ T2, H_RCX, (uint8_t)log2_of(size), 0 });
+    emit_lea(&t->e, T2, amode_indexed(T2, H_RCX, (uint8_t)log2_of(size), 0));
     return jump_if_above(t, T2, PAGE_SIZE);
 }
 
@@ -256,7 +256,7 @@ static void give_back(struct translation *t, unsigned reg, int32_t by)
     if (!counting(t))
         return;
     emit_load(&t->e, T2, AT_AREA(left));
-    emit_lea(&t->e, T2, (struct amode){ T2, (uint8_t)reg, 0, by });
+    emit_lea(&t->e, T2, amode_indexed(T2, (uint8_t)reg, 0, by));
     emit_store(&t->e, AT_AREA(left), T2);
 }
 
@@ -292,10 +292,10 @@ static void scan_emit(struct translation *t, struct planned *p)
     emit_reg(e, ENC_W, 0xf7, 3, T1);
     emit_plain(e, width(size) | (until_equal ? ENC_F2 : ENC_F3), sized(0xaf, size));
     flags_defined(t, p);
-    lea_word(t, H_RDI, (struct amode){ H_RDI, T1, 0, 0 });
+    lea_word(t, H_RDI, amode_indexed(H_RDI, T1, 0, 0));
     give_back(t, H_RCX, 0); /* iterations that were not needed */
     emit_load(e, T2, AT_AREA(string_rest));
-    emit_lea(e, H_RCX, (struct amode){ H_RCX, T2, 0, 0 });
+    emit_lea(e, H_RCX, amode_indexed(H_RCX, T2, 0, 0));
     uint8_t *found = emit_jcc(e, until_equal ? 4 : 5, emit_exec(e));
     emit_byte(e, 0xe3); /* jrcxz over what follows */
     uint8_t *end = e->at;
@@ -318,7 +318,7 @@ void string_emit(struct translation *t, struct planned *p)
     else
         move_emit(t, p);
     /* The handler may have been called. */
-    t->simd_ready = SIMD_NONE;
+    t->simd_ready = simd_always(t);
     t->x87_ready = false;
     t->spots_fresh = false;
     t->delta_group = NO_GROUP;

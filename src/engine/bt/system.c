@@ -103,7 +103,7 @@ void call_out_emit(struct translation *t, const struct planned *p)
     emit_mov_imm32(&t->e, T1, index);
     emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_call));
     t->delta_group = NO_GROUP;
-    t->simd_ready = SIMD_NONE;
+    t->simd_ready = simd_always(t);
     t->x87_ready = false;
     t->spots_fresh = false;
 }
@@ -195,7 +195,7 @@ void pushf_value_emit(struct translation *t)
     emit_byte(e, 11);
     emit_mem(e, ENC_0F, 0xb6, T2, amode_at(H_RSP, VCPU_OFF(s.cc) + 1)); /* the others, as LAHF has them */
     emit_alu_imm(e, 4, T2, FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF, false);
-    emit_lea(e, T0, (struct amode){ T0, T2, 0, 2 });
+    emit_lea(e, T0, amode_indexed(T0, T2, 0, 2));
     emit_mem(e, ENC_W, 0x0b, T0, AT_VCPU(s.rflags));
 }
 

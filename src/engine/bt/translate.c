@@ -23,7 +23,26 @@ static bool can_fault_unchecked(const struct planned *p)
     return p->in.id == INSN_DIV || p->in.id == INSN_IDIV;
 }
 
-static enum first_event first_event(const struct unit_plan *p)
+static bool loses_flags(const struct translation *t, const struct planned *x)
+{
+    if ((x->mem.used && !x->mem.view) || (x->stack.used && !x->stack.view))
+        return true;
+    switch (x->how) {
+    case HOW_SIMD: return vector_level(&x->in) > t->simd_ready;
+    case HOW_X87:
+    case HOW_CLD:
+    case HOW_RET:
+    case HOW_CALL_IND:
+    case HOW_JMP_IND:
+    case HOW_PUSHF:
+    case HOW_CALL_OUT:
+    case HOW_STRING:
+    case HOW_INLINE: return true;
+    default: return false;
+    }
+}
+
+static enum first_event first_event(const struct translation *t, const struct unit_plan *p)
 {
     if (p->crossing || p->insns[0].how == HOW_BAIL)
         return FIRST_LOST;
@@ -31,9 +50,10 @@ static enum first_event first_event(const struct unit_plan *p)
         const struct planned *x = &p->insns[i];
         if (x->how == HOW_BAIL || is_conditional(x->how))
             return FIRST_NEEDED;
-        if (x->mem.used || x->stack.used || x->how == HOW_SIMD || x->how == HOW_X87 || x->how == HOW_CLD ||
-            x->how == HOW_JMP_IND || x->how == HOW_CALL_OUT || x->how == HOW_STRING || x->how == HOW_INLINE)
+        if (loses_flags(t, x))
             return FIRST_LOST;
+        if (x->mem.used || x->stack.used) /* by the view: a fault shows them */
+            return FIRST_NEEDED;
         if (x->how == HOW_JMP)
             return jump_stays(p, x) ? FIRST_NEEDED : FIRST_LOST;
         enum flag_use use = x->how == HOW_COPY ? flag_use(x) : FLAGS_UNUSED;
@@ -138,7 +158,7 @@ static void entries_emit(struct translation *t, enum first_event first)
 /* In front of an instruction that defines all flags, a loop without any check can look for requests for free. */
 static void poll_before_definition(struct translation *t, struct planned *p)
 {
-    if (t->polled || p->how != HOW_COPY || p->mem.used || flag_use(p) != FLAGS_DEFINED ||
+    if (t->polled || by_view(t) || p->how != HOW_COPY || p->mem.used || flag_use(p) != FLAGS_DEFINED ||
         can_fault_unchecked(p))
         return;
     emit_mem(&t->e, 0, 0x83, 7, AT_VCPU(requests));
@@ -267,7 +287,7 @@ static void hold_bytes(struct bt *b, struct bt_unit *u, const struct unit_plan *
 }
 
 static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct bt_code *second,
-                            uint32_t key, bool *full)
+                            uint32_t key, const struct facts *facts, bool *full)
 {
     struct translation *t = b->scratch;
     uint64_t began = host_monotonic_ns();
@@ -278,24 +298,30 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     t->b = b;
     t->key = key;
     t->e = bt_emitter(b);
-    t->delta_group = NO_GROUP;
+    t->plan.facts = *facts;
+    t->delta_group = facts->bits & FACT_FAR_DELTA ? FAR_SIDE : NO_GROUP;
     struct verify_before before = bt_verify_before(b);
     struct bt_unit *u = t->unit = &b->units[b->nunits];
-    *u = (struct bt_unit){
-        .host = at->host, .addr = at->addr.v, .key = key, .window = at->window, .first_link = b->nlinks
-    };
+    *u = (struct bt_unit){ .host = at->host,
+                           .addr = at->addr.v,
+                           .key = key,
+                           .window = at->window,
+                           .facts = *facts,
+                           .first_link = b->nlinks };
     if (!plan_unit(t, at, second, u))
         return NULL;
     unit_plan(&t->plan, b);
+    u->wanted = t->plan.wanted;
     if (t->plan.count) {
         const struct planned *last = &t->plan.insns[t->plan.count - 1];
         u->insns = (uint16_t)(t->plan.count - (last->how == HOW_BAIL));
         u->guest_bytes = (uint16_t)(last->end - t->plan.start);
     }
-    enum first_event first = first_event(&t->plan);
+    t->simd_ready = facts->bits & FACT_AVX512 ? SIMD_AVX512 : facts->bits & FACT_AVX ? SIMD_AVX : simd_always(t);
+    enum first_event first = first_event(t, &t->plan);
     t->host_start = here(t);
     entries_emit(t, first);
-    t->loops = first != FIRST_NEEDED;
+    t->loops = first != FIRST_NEEDED && !by_view(t);
     t->flags_dead = first == FIRST_DEFINED;
     t->body_at = here(t);
     body_emit(t, t->plan.count - 1);
@@ -326,13 +352,14 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     return u;
 }
 
-struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key, bool *full)
+struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key,
+                             const struct facts *facts, bool *full)
 {
-    return make(b, at, NULL, key, full);
+    return make(b, at, NULL, key, facts, full);
 }
 
 struct bt_unit *bt_translate_crossing(struct bt *b, const struct bt_code *at, const struct bt_code *second,
                                       uint32_t key, bool *full)
 {
-    return make(b, at, second, key, full);
+    return make(b, at, second, key, &(struct facts){ 0 }, full);
 }

@@ -39,6 +39,7 @@ struct symbol {
 };
 
 #define NO_GROUP (-1)
+#define FAR_SIDE (-2) /* as delta_group: T1 is the delta of the view's far side */
 
 /* Base 0 and no limit: in 64-bit code all segments but FS and GS; in flat code DS, ES and SS. */
 #define SEG_PLAIN 6u
@@ -51,6 +52,9 @@ struct access {
     bool doubtful; /* once it is checked the instruction may still fault */
     bool narrow;   /* its offset has 16 bits */
     uint8_t size;
+    bool loose;   /* its index is small: `first` checks the base alone */
+    uint8_t side; /* enum view_side */
+    bool view; /* by the view: `first` checks the area only; no spot, no slot */
     uint8_t seg; /* enum seg, or SEG_PLAIN */
     int8_t group;
     bool first;    /* of its group: makes the check */
@@ -68,6 +72,8 @@ struct group {
     bool slot;      /* kept in memory for later accesses */
     bool hoisted;   /* checked once for a strip of a loop */
     int64_t stride; /* bytes it moves each time round */
+    uint8_t side;
+    bool view;    /* of accesses by the view */
     bool closed;    /* no later access may join: translations may have changed */
 };
 #define GROUP_SPAN 256
@@ -84,6 +90,28 @@ struct planned {
     uint16_t off, end; /* offsets in the page */
     struct access mem, stack;
     uint32_t host_at; /* where its code begins in the cache */
+    struct facts facts; /* behind a jump and the last one: reach_facts(), reach_passes() */
+    uint16_t passes;
+};
+
+/* An address that was in an area of the view: at = what is added to its symbols. */
+struct reach {
+    uint16_t base, index;
+    uint8_t scale, seg, side;
+    bool inside; /* else it is only near one: a fact */
+    int64_t at;
+};
+#define REACHES 32u
+
+/* Registers while a plan is made. */
+struct tracker {
+    struct symbol reg[16];
+    uint16_t next;
+    uint8_t bytes;  /* register width that addresses are made of: the rest does not matter */
+    uint8_t sp_bytes;
+    bool small[16]; /* a number of 32 bits */
+    unsigned nreaches;
+    struct reach reaches[REACHES];
 };
 
 struct unit_plan {
@@ -100,6 +128,7 @@ struct unit_plan {
     struct bt_window window;
     uint8_t code_bytes; /* of the code's own addresses: 2, 4, 8 */
     uint8_t sp_bytes;   /* of the stack pointer: 2, 4, 8 */
+    struct facts facts, wanted;
     bool crossing;      /* the first instruction goes on on the next page; none is in the plan */
 };
 
@@ -162,10 +191,13 @@ struct stub {
     uint8_t level; /* STUB_SIMD: enum simd_level */
     uint32_t info; /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
     int32_t site;  /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
+    uint16_t sites; /* how many from there on */
     uint16_t target;
     uint16_t index; /* of the instruction */
     uint16_t rest;  /* STUB_LINK, STUB_FAR: instructions of the unit that are not executed */
     int64_t far_target;
+    struct facts facts; /* STUB_LINK */
+    uint16_t passes;
 };
 #define STUBS (8 * UNIT_INSNS)
 
@@ -226,6 +258,12 @@ static inline bool seg_checked(const struct unit_plan *p, unsigned seg)
 }
 
 static inline bool key_code64(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64; }
+static inline bool by_view(const struct translation *t) { return t->key & KEY_VIEW; }
+/* What of the vector registers is loaded wherever guest code runs. */
+static inline enum simd_level simd_always(const struct translation *t)
+{
+    return (t->key & (KEY_VIEW | KEY_SSE)) == (KEY_VIEW | KEY_SSE) ? SIMD_SSE : SIMD_NONE;
+}
 static inline bool counting(const struct translation *t) { return t->key & KEY_COUNT; }
 /* The host register of a guest's, or H_NONE: it is in memory. */
 static inline unsigned host_of(unsigned guest)
@@ -257,6 +295,20 @@ bool unroll_undo(struct unroll *u, struct unit_plan *p);
 /* --- plan.c: groups the accesses ------------------------------------------------------------------------------ */
 void unit_plan(struct unit_plan *p, const struct bt *b);
 
+/* --- reach.c ---------------------------------------------------------------------------------------------------- */
+void reach_begin(struct tracker *k, const struct facts *facts);
+/* Registers and view may have changed. */
+void reach_forget(struct tracker *k);
+/* An access by the view at `at`: is its check needed? `m`: its operand, NULL for the stack's; base_at: its base register alone. */
+void reach_access(struct unit_plan *p, struct tracker *k, struct access *x, const struct mem_operand *m,
+                  const struct reach *at, int64_t base_at);
+/* What holds here. */
+struct facts reach_facts(const struct tracker *k);
+/* Registers that hold what they held at the unit's start. */
+uint16_t reach_passes(const struct tracker *k);
+/* Before the symbols follow an instruction that writes these registers. */
+void reach_follow(struct tracker *k, const struct planned *p, unsigned written);
+
 /* --- access.c: addresses, checks, flags ----------------------------------------------------------------------- */
 /* Host register + displacement that make a guest address, as an offset where the segment is checked (then it is T0); may use
  * T0 (then it is T0) and T1. */
@@ -272,6 +324,13 @@ uint8_t *probe_emit(struct translation *t, struct amode low, unsigned span, bool
 struct amode group_slot(int group);
 /* The absolute 64-bit address of MOV moffs. */
 struct amode moffs_ea(struct translation *t, const struct insn *in);
+/* The operand in memory of instruction `p`, as the host's: it may need T0 and T1. Destroys T2. */
+struct amode mem_emit(struct translation *t, struct planned *p);
+/* The instructions emitted last that reach guest memory by a view may fault: the exits for that. In the flags' state in
+ * front of them, before anything of the guest's has changed. */
+void view_sites(struct translation *t);
+/* Sees a pending request, flags untouched, and leaves at the current instruction; destroys T2. */
+void view_poll(struct translation *t);
 /* From what ea_emit() made to the host's operand: checks unless its group was checked. Leaves T0 alone; destroys T1, T2. */
 struct amode access_emit(struct translation *t, struct access *a, struct amode ea);
 /* Sees a pending request in state S and leaves at the current instruction. */
@@ -329,6 +388,8 @@ unsigned value_of(struct translation *t, unsigned guest, unsigned temp);
 enum how vector_how(const struct bt *b, const struct insn *in, uint32_t key);
 /* Does an opmask, or a vector, say what of its memory operand it accesses? */
 bool vector_partial(const struct insn *in);
+/* What of the vector registers a SIMD instruction needs. */
+enum simd_level vector_level(const struct insn *in);
 /* Loads the registers that the instruction needs, if they are not there. */
 void vector_ready(struct translation *t, const struct insn *in);
 void vector_stub(struct translation *t, const struct stub *s);

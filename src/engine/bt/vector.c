@@ -52,7 +52,7 @@ bool vector_partial(const struct insn *in)
     return has_mem(in) && (is_maskmov(in->id) || (in->mask && (store || !(in->row->xflags & XF_NF))));
 }
 
-static enum simd_level level_of(const struct insn *in)
+enum simd_level vector_level(const struct insn *in)
 {
     if (in->enc == ENCODING_LEGACY)
         return SIMD_SSE;
@@ -108,7 +108,7 @@ enum how vector_how(const struct bt *b, const struct insn *in, uint32_t key)
         return copy_possible(in, key) ? HOW_COPY : HOW_BAIL;
     if (!in->enc && !(row->flags & IF_SSE))
         return HOW_BAIL;
-    if (!(key & needed[level_of(in)]) || (row->flags & IF_FPX && !(key & KEY_FPX)))
+    if (!(key & needed[vector_level(in)]) || (row->flags & IF_FPX && !(key & KEY_FPX)))
         return HOW_BAIL;
     return copy_possible(in, key) ? HOW_SIMD : HOW_BAIL;
 }
@@ -118,7 +118,7 @@ enum how vector_how(const struct bt *b, const struct insn *in, uint32_t key)
 /* cmp dword [simd_live], level; jb load */
 void vector_ready(struct translation *t, const struct insn *in)
 {
-    enum simd_level level = level_of(in);
+    enum simd_level level = vector_level(in);
     if (t->simd_ready >= level)
         return;
     flags_away(t);

@@ -52,6 +52,7 @@ static const struct {
     { AREA_OFF(exit), sizeof(((struct bt_area *)0)->exit) },
     { AREA_OFF(exit_arg), sizeof(((struct bt_area *)0)->exit_arg) },
     { AREA_OFF(simd_live), sizeof(((struct bt_area *)0)->simd_live) },
+    { AREA_OFF(simd_always), sizeof(((struct bt_area *)0)->simd_always) },
 };
 /* clang-format on */
 

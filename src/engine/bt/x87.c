@@ -199,6 +199,7 @@ void x87_emit(struct translation *t, struct planned *p)
         emit_mem(&t->e, 0, in->opcode, in->modrm >> 3 & 7u, host);
     else
         emit_reg(&t->e, 0, in->opcode, in->modrm >> 3 & 7u, in->modrm & 7u);
+    view_sites(t);
     if (use != FLAGS_UNUSED)
         flags_defined(t, p);
     note(t, p, ea);

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Views: user memory of an address space shown in this process at guest address + delta, page by page as it is touched, with
+ * the rights that the TLB has for it. GS's base is the delta, so the guest's own operand behind a GS prefix is the access, and
+ * the host's paging the check. Only that an address lies in an area of the view is checked by code: bt.h, AREA_SHIFT.
+ *
+ *   access ──► area in the view? ──► page shown? ──► done
+ *                  │ fault                │ fault: the interpreter does the instruction, then the page is shown
+ *
+ * A view is true to one mmu.stamp. When the stamp of its address space has moved, translations may have gone: the view is
+ * emptied before user code runs again. An address space gets one when it has run for a while without that, and loses it when it
+ * has to be emptied too soon again; each time that happens it must last longer.
+ */
+#include "engine/bt/bt.h"
+
+#include "engine/interp/run.h"
+#include "host/view.h"
+
+#define SLICE (1ull << 21) /* time stamp counts */
+#define SLICES 4u          /* that user code runs under one stamp before it gets a view */
+#define PIECE_COST 25000u  /* time stamp counts to show a piece and to forget it */
+#define HASTY 32u
+#define PATIENCE_MAX 7
+#define PIECES_MAX 12000u /* mappings of the host's that a view takes */
+#define AREA_BYTES (1ull << AREA_SHIFT)
+#define NARROW_BYTES (4ull << 30)
+#define GROUP_PAGES 16u /* looked at around a page that is shown */
+#define HOST_END (1ull << 47)
+
+/* --- areas ------------------------------------------------------------------------------------------------------ */
+
+static uintptr_t table(const struct bt *b) { return (uintptr_t)b->v + (uintptr_t)AREA_TABLE; }
+
+static uint64_t area_bytes(const struct bt_view *w) { return w->narrow ? NARROW_BYTES : AREA_BYTES; }
+static uint64_t area_at(const struct bt_view *w, unsigned side, unsigned i)
+{
+    return ((uint64_t)w->area[side][i] << AREA_SHIFT) + w->delta[side];
+}
+
+/* The side of this guest address, or -1. */
+static int side_of(const struct bt_view *w, uint64_t lin)
+{
+    for (unsigned side = 0; side < VIEW_SIDES; side++)
+        for (unsigned i = 0; i < w->nareas[side]; i++)
+            if (lin - ((uint64_t)w->area[side][i] << AREA_SHIFT) < area_bytes(w))
+                return (int)side;
+    return -1;
+}
+
+static void open_tables(struct bt *b, const struct bt_view *w, bool open)
+{
+    for (unsigned side = 0; side < VIEW_SIDES && !w->narrow; side++)
+        for (unsigned i = 0; i < w->nareas[side]; i++)
+            host_view_readable(table(b) + side * SIDE_TABLE + (uintptr_t)w->area[side][i] * PAGE_SIZE,
+                                 PAGE_SIZE, open);
+}
+
+/* What area i takes of the host's address space beside what those before it have taken: neighbours share their guards. */
+static uint64_t range_of(const struct bt_view *w, unsigned side, unsigned i, uint64_t *len)
+{
+    const uint16_t *area = w->area[side];
+    uint64_t from = area_at(w, side, i), to = from + area_bytes(w) + VIEW_GUARD;
+    from -= VIEW_GUARD;
+    for (unsigned k = 0; k < i; k++) {
+        if (area[k] + 1 == area[i])
+            from += 2 * VIEW_GUARD;
+        if (area[k] == area[i] + 1)
+            to -= 2 * VIEW_GUARD;
+    }
+    *len = to - from;
+    return from;
+}
+
+static bool reserve(const struct bt_view *w, unsigned side, unsigned i)
+{
+    uint64_t len, from = range_of(w, side, i, &len);
+    return from > VIEW_GUARD && from < HOST_END && from + len < HOST_END && host_view_reserve(from, len);
+}
+
+static void release(const struct bt_view *w, unsigned side, unsigned i)
+{
+    uint64_t len, from = range_of(w, side, i, &len);
+    host_view_release(from, len);
+}
+
+static void close_view(struct bt *b, struct bt_view *w)
+{
+    if (b->views.now == w) {
+        open_tables(b, w, false);
+        b->views.now = NULL;
+    }
+    for (unsigned side = 0; side < VIEW_SIDES; side++)
+        while (w->nareas[side] > 0)
+            release(w, side, --w->nareas[side]);
+    w->stamp = 0;
+}
+
+/* The first area of a side: finds a delta under which there is room. */
+static bool place(struct bt_view *w, unsigned side, unsigned area)
+{
+    w->area[side][0] = (uint16_t)area;
+    for (int64_t step = 1; step < 2 * (int64_t)USER_AREAS; step++) {
+        int64_t shift = (step & 1 ? -1 : 1) * (step / 2 + 1);
+        w->delta[side] = (uint64_t)shift << AREA_SHIFT;
+        if (reserve(w, side, 0)) {
+            w->nareas[side] = 1;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void empty(struct bt_view *w)
+{
+    for (unsigned side = 0; side < VIEW_SIDES && w->pieces; side++)
+        for (unsigned i = 0; i < w->nareas[side]; i++)
+            host_view_clear(area_at(w, side, i), area_bytes(w));
+    w->pieces = 0;
+    w->since = __builtin_ia32_rdtsc();
+    memset(w->seen, 0, sizeof(w->seen));
+}
+
+static void put_in_force(struct bt *b, struct bt_view *w)
+{
+    if (b->views.now && b->views.now != w)
+        open_tables(b, b->views.now, false);
+    if (b->views.now != w)
+        open_tables(b, w, true);
+    b->views.now = w;
+    bt_area(b->v)->far_delta = w->delta[SIDE_FAR];
+    host_set_gs_base(w->delta[SIDE_NEAR]);
+}
+
+static bool add_to_side(struct bt_view *w, unsigned side, unsigned area)
+{
+    unsigned n = w->nareas[side];
+    if (!n)
+        return place(w, side, area);
+    if (n == VIEW_AREAS)
+        return false;
+    w->area[side][n] = (uint16_t)area;
+    if (!reserve(w, side, n))
+        return false;
+    w->nareas[side]++;
+    return true;
+}
+
+/* Lets the view in force have one more area. */
+static bool add_area(struct bt *b, struct bt_view *w, uint64_t area)
+{
+    if (w->narrow || area >= USER_AREAS)
+        return false;
+    if (!add_to_side(w, SIDE_NEAR, (unsigned)area) && !add_to_side(w, SIDE_FAR, (unsigned)area))
+        return false;
+    open_tables(b, w, true);
+    bt_area(b->v)->far_delta = w->delta[SIDE_FAR];
+    b->n.view_areas++;
+    return true;
+}
+
+/* --- when there is one -------------------------------------------------------------------------------------------- */
+
+static uint8_t *patience_of(struct bt *b, uint64_t cr3)
+{
+    return &b->views.patience[cr3 * 0x9e3779b97f4a7c15ull >> 58];
+}
+
+/* Slices that user code has to run under one stamp. */
+static uint32_t settled(struct bt *b, uint64_t cr3)
+{
+    return b->warm == 0 ? 0 : SLICES << *patience_of(b, cr3);
+}
+
+static void lose_patience(struct bt *b, struct bt_view *w)
+{
+    uint8_t *patience = patience_of(b, w->cr3);
+    if (*patience < PATIENCE_MAX)
+        ++*patience;
+    close_view(b, w);
+    b->n.views_closed++;
+}
+
+static struct bt_view *find(struct bt *b, uint32_t stamp, uint64_t cr3)
+{
+    struct bt_views *all = &b->views;
+    struct bt_view *same = NULL;
+    for (struct bt_view *w = all->view; w < all->view + VIEWS; w++) {
+        if (!w->stamp || w->narrow == vcpu_long64(b->v))
+            continue;
+        if (w->stamp == stamp)
+            return w;
+        if (w->cr3 == cr3)
+            same = w;
+    }
+    return same;
+}
+
+static bool open_view(struct bt *b, uint32_t stamp)
+{
+    struct bt_views *all = &b->views;
+    struct vcpu *v = b->v;
+    struct bt_view *w = &all->view[all->next++ % VIEWS];
+    if (w->stamp)
+        close_view(b, w);
+    w->narrow = !vcpu_long64(v);
+    w->cr3 = v->s.cr3;
+    /* A program's data is near its code; its stack may have to be on the far side, where an index costs more. */
+    if (!place(w, SIDE_NEAR, w->narrow ? 0 : (unsigned)(v->s.rip >> AREA_SHIFT) % USER_AREAS))
+        return false;
+    w->pieces = 0;
+    w->hasty = 0;
+    empty(w);
+    w->stamp = stamp;
+    b->n.views_opened++;
+    put_in_force(b, w);
+    return true;
+}
+
+/* Translations may have gone since it was filled. */
+static bool refresh(struct bt *b, struct bt_view *w, uint32_t stamp)
+{
+    uint8_t *patience = patience_of(b, w->cr3);
+    uint64_t lasted = __builtin_ia32_rdtsc() - w->since, cost = (uint64_t)w->pieces * PIECE_COST;
+    if (cost > lasted / 4 && b->warm) {
+        lose_patience(b, w);
+        return false;
+    }
+    if (cost < lasted / 64 && *patience)
+        --*patience;
+    if (w->pieces)
+        b->n.views_dropped++;
+    empty(w);
+    w->stamp = stamp;
+    put_in_force(b, w);
+    return true;
+}
+
+/* Two address spaces that take turns all the time are better off without. */
+static bool too_hasty(struct bt *b, struct bt_view *w)
+{
+    uint64_t now = __builtin_ia32_rdtsc();
+    w->hasty = now - w->entered < SLICE && b->warm ? w->hasty + 1 : 0;
+    w->entered = now;
+    return w->hasty > HASTY;
+}
+
+/* Has user code without a view run for long enough? */
+static bool is_settled(struct bt *b, uint32_t stamp)
+{
+    struct bt_views *all = &b->views;
+    uint64_t now = __builtin_ia32_rdtsc();
+    if (all->stamp != stamp) {
+        all->stamp = stamp;
+        all->since = now;
+    }
+    if (!b->warm)
+        return true;
+    if (now - all->since < SLICE)
+        return false;
+    all->since = now;
+    unsigned i = stamp % VIEW_CANDIDATES;
+    if (all->candidate[i].stamp != stamp) {
+        all->candidate[i].stamp = stamp;
+        all->candidate[i].slices = 0;
+    }
+    return ++all->candidate[i].slices >= settled(b, b->v->s.cr3);
+}
+
+bool bt_view_use(struct bt *b)
+{
+    struct bt_views *all = &b->views;
+    const struct vcpu *v = b->v;
+    uint32_t stamp = v->mmu.stamp;
+    if (!all->possible || v->mmu.index != MMU_USER || v->mmu.bypass || vcpu_cpl(v) != 3)
+        return false;
+    struct bt_view *w = all->now;
+    if (w && w->stamp == stamp && w->narrow == !vcpu_long64(v))
+        return true;
+    w = find(b, stamp, v->s.cr3);
+    if (w) {
+        if (w->stamp != stamp)
+            return refresh(b, w, stamp);
+        if (too_hasty(b, w)) {
+            lose_patience(b, w);
+            return false;
+        }
+        put_in_force(b, w);
+        return true;
+    }
+    return is_settled(b, stamp) && open_view(b, stamp);
+}
+
+/* --- filling ------------------------------------------------------------------------------------------------------- */
+
+struct shown {
+    const uint8_t *host; /* NULL: nothing may be shown */
+    bool write;
+};
+
+/* What the TLB knows of a page. */
+static struct shown known(const struct bt *b, uint64_t page)
+{
+    const struct mmu *m = &b->v->mmu;
+    const struct tlb_entry *e = tlb_slot((struct tlb_entry *)(uintptr_t)m->tlbs[MMU_USER], page);
+    uint64_t tag = page | mmu_gen(m, MMU_USER);
+    struct shown s = { NULL, false };
+    if (e->tag[ACCESS_READ] == tag || e->tag[ACCESS_WRITE] == tag) {
+        s.host = (const uint8_t *)(uintptr_t)(page + e->addend);
+        s.write = e->tag[ACCESS_WRITE] == tag;
+    }
+    return s;
+}
+
+static bool show(struct bt *b, struct bt_view *w, uint64_t page, unsigned pages, struct shown s)
+{
+    int side = side_of(w, page);
+    int fd;
+    uint64_t off;
+    if (side < 0 || !pmap_object(b->v->pmap, s.host, &fd, &off))
+        return false;
+    if (!host_view_show((uintptr_t)(page + w->delta[side]), fd, off, (uint64_t)pages << PAGE_SHIFT, s.write)) {
+        b->views.possible = false; /* the host is out of mappings */
+        close_view(b, w);
+        return false;
+    }
+    w->pieces++;
+    b->n.view_pages += pages;
+    return true;
+}
+
+/* The pages around one, as far as the TLB knows them. */
+static bool show_group(struct bt *b, struct bt_view *w, uint64_t first)
+{
+    for (unsigned i = 0; i < GROUP_PAGES;) {
+        uint64_t page = first + ((uint64_t)i << PAGE_SHIFT);
+        struct shown s = known(b, page);
+        unsigned n = 1;
+        if (s.host) {
+            for (; i + n < GROUP_PAGES; n++) {
+                struct shown next = known(b, page + ((uint64_t)n << PAGE_SHIFT));
+                if (next.host != s.host + ((size_t)n << PAGE_SHIFT) || next.write != s.write)
+                    break;
+            }
+            if (!show(b, w, page, n, s))
+                return false;
+        }
+        i += n;
+    }
+    return true;
+}
+
+static bool first_of_group(struct bt_view *w, uint64_t first)
+{
+    uint64_t hash = (first >> PAGE_SHIFT) / GROUP_PAGES * 0x9e3779b97f4a7c15ull >> (64 - VIEW_SEEN_BITS);
+    bool before = w->seen[hash / 64] & BIT(hash % 64);
+    w->seen[hash / 64] |= BIT(hash % 64);
+    return !before;
+}
+
+/* The guest instruction whose access faulted, on the host. */
+static const uint8_t *culprit(struct bt *b)
+{
+    const struct bt_area *a = bt_area(b->v);
+    return interp_fetch_host(b->v, (a->page + EXIT_OFF(a->exit)) & b->v->lin_mask);
+}
+
+/* The instruction will fault again and again: it is translated anew, with another kind of check. */
+static void blame(struct bt *b)
+{
+    const uint8_t *host = culprit(b);
+    if (!host || ++b->blame[bt_lesson_slot(host)] != BLAMED)
+        return;
+    bt_cache_drop_code(b, host);
+    b->n.view_blamed++;
+}
+
+/* Its access went to another side than was thought. The first time it may have company on the page. */
+static void change_side(struct bt *b, enum view_side side)
+{
+    const uint8_t *host = culprit(b);
+    if (!host)
+        return;
+    uint8_t *s = &b->side[bt_lesson_slot(host)];
+    if ((*s & (SIDE_KNOWN | 1u)) == (SIDE_KNOWN | (unsigned)side)) {
+        bt_cache_drop_code(b, host);
+        return;
+    }
+    if (*s / SIDE_FLIPS < BLAMED)
+        *s = (uint8_t)((*s / SIDE_FLIPS + 1) * SIDE_FLIPS | SIDE_KNOWN | (unsigned)side);
+    else
+        blame(b);
+}
+
+/* An address of an area that was not in the view, or not on the side where it was looked for. */
+static void meet_area(struct bt *b, struct bt_view *w, uint64_t lin, unsigned side)
+{
+    if (side_of(w, lin) < 0 && !add_area(b, w, lin >> AREA_SHIFT))
+        blame(b);
+    else if (side_of(w, lin) != (int)side)
+        change_side(b, (enum view_side)side_of(w, lin));
+}
+
+void bt_view_fill(struct bt *b)
+{
+    struct bt_view *w = b->views.now;
+    struct bt_area *a = bt_area(b->v);
+    uint64_t addr = a->fault_addr;
+    b->n.view_faults++;
+    if (!w || w->stamp != b->v->mmu.stamp || vcpu_cpl(b->v) != 3)
+        return;
+    if (addr - table(b) < VCPU_RESERVE) {
+        unsigned side = addr - table(b) < SIDE_TABLE ? SIDE_NEAR : SIDE_FAR;
+        meet_area(b, w, (addr - table(b) - side * SIDE_TABLE) / PAGE_SIZE << AREA_SHIFT, side);
+        return;
+    }
+    unsigned side = SIDE_NEAR;
+    while (side < VIEW_SIDES && side_of(w, addr - w->delta[side]) != (int)side)
+        side++;
+    if (side == VIEW_SIDES) { /* beside an area, or anywhere at all */
+        blame(b);
+        return;
+    }
+    uint64_t page = (addr - w->delta[side]) & ~(uint64_t)PAGE_OFFSET_MASK;
+    uint64_t first = page & ~(uint64_t)(GROUP_PAGES * PAGE_SIZE - 1);
+    struct shown s = known(b, page);
+    if (!s.host || (a->fault_write && !s.write)) {
+        blame(b);
+        return;
+    }
+    if (w->pieces > PIECES_MAX) {
+        *patience_of(b, w->cr3) = PATIENCE_MAX;
+        lose_patience(b, w);
+        return;
+    }
+    if (first_of_group(w, first))
+        show_group(b, w, first);
+    else
+        show(b, w, page, 1, s);
+}
+
+enum view_side bt_view_side(const struct bt *b, uint64_t lin)
+{
+    const struct bt_view *w = b->views.now;
+    return w && side_of(w, lin) == SIDE_FAR ? SIDE_FAR : SIDE_NEAR;
+}
+
+/* --- life ----------------------------------------------------------------------------------------------------------- */
+
+void bt_views_init(struct bt *b)
+{
+    b->views.possible = pass_on(b, ENGINE_PASS_VIEW) && b->v->reserve && host_view_possible();
+}
+
+void bt_views_free(struct bt *b)
+{
+    for (struct bt_view *w = b->views.view; w < b->views.view + VIEWS; w++)
+        if (w->stamp)
+            close_view(b, w);
+}
+
+void bt_views_enter(struct bt *b)
+{
+    if (b->views.now)
+        host_set_gs_base(b->views.now->delta[SIDE_NEAR]);
+}
