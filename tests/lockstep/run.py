@@ -34,6 +34,8 @@ APPEND = "console=ttyS0 panic=-1"
 LOAD = HERE.parent / "machine" / "guest"
 # What the guests of tests/guest may take; those that never end are as good a test up to here.
 GUEST_LIMIT = "60M"
+# All code that the translator makes is verified before it runs.
+VERIFIED = ["--verify", "1"]
 # Nanoseconds a thousand instructions: time flies for them, since they wait for timers.
 GUEST_PACE = "10000"
 # Lines of a failed machine that are shown.
@@ -54,7 +56,7 @@ def guest_cases(out):
             continue  # refused before it runs
         options = ["--kernel", str(out / guest.get("image", guest["name"])), "--cpus", str(guest.get("cpus", 1)),
                    "--memory", guest.get("memory", "64M"), "--debug-exit", "--whole", "--single", "--slice", "32K",
-                   "--pace", GUEST_PACE, "--limit", GUEST_LIMIT]
+                   "--pace", GUEST_PACE, "--limit", GUEST_LIMIT, *VERIFIED]
         if "append" in guest:
             options += ["--append", guest["append"]]
         if "initrd" in guest:
@@ -79,7 +81,7 @@ def kernel_cases(work, long):
         initrd = work / f"{arch}.cpio"
         subprocess.run([TOP / "tools" / "mkinitramfs", "--arch", arch, "--init", LOAD / "load-init",
                         "--add", f"{work}/selftest{bits}:/bin/selftest", "-o", initrd], check=True)
-        machine = ["--kernel", str(kernel), "--initrd", str(initrd), "--append", APPEND, "--memory", "256M"]
+        machine = ["--kernel", str(kernel), "--initrd", str(initrd), "--append", APPEND, "--memory", "256M", *VERIFIED]
         load = ["--kernel-entry", "pvh", "--until", "LOAD DONE"]
         yield Case(f"debian-{arch}", *machine, *load, text="text shown")
         if arch == "amd64" or long:
