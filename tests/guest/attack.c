@@ -372,6 +372,64 @@ static void unwritten(void)
     page(TEST, DATA, PTE_RWU);
 }
 
+/* ---- translations that moved, rights that come and go ---- */
+
+/* A loop that jumps back before its first access: what was known of that access an address space ago does not count. */
+static void moved(void)
+{
+    const ulong one = DATA + 0x20000, two = DATA + 0x21000;
+    put_word(one, 1), put_word(two, 0x10000);
+    struct code c = alias(CODE(WRITER
+                               "xor edx, edx\n jmp 1f\n .p2align 4\n 1: sub ecx, 1\n test cl, 1\n jnz 1b\n"
+                               "mov " R(si) ", " R(bx) "\n and " R(si) ", -1\n mov eax, [" R(
+                                   si) "]\n add edx, eax\n cmp ecx, 0\n jne 1b\n jmp 2f\n 2:"));
+    u32 wrong = 0;
+    for (u32 round = 0; round < 60; round++) {
+        bool second = round / 3 & 1;
+        page(TEST, second ? two : one, PTE_RWU);
+        struct trap t = run_code(
+            c, (struct regs){
+                   .cs = SEL_USER_CODE, .sp = (ulong)user_stack_top + USER_ALIAS, .bx = TEST, .cx = 40 });
+        wrong += t.vector != VECTOR_DONE || (u32)t.regs.dx != 20 * (second ? 0x10000 : 1);
+    }
+    CHECK_EQ("moved-between-loops", wrong, 0);
+    page(TEST, DATA, PTE_RWU);
+}
+
+/* SMAP: EFLAGS.AC is a right that changes between two instructions. SDM 3A 4.6.1 */
+static void access_control(void)
+{
+    if (!has(F_SMAP)) {
+        check_skip("access-control", "no SMAP");
+        return;
+    }
+    const ulong clean = DATA + 0x20000, cr4 = read_cr4();
+    page(TEST, clean, PTE_RWU);
+    put_word(clean, 1);
+    write_cr4(cr4 | CR4_SMAP);
+    struct code behind = CODE("stac\n mov eax, [" R(bx) "]\n clac\n 8: mov ecx, [" R(bx) "]"),
+                before = CODE("8: mov eax, [" R(bx) "]\n stac\n mov ecx, [" R(bx) "]\n clac"),
+                within = CODE("stac\n 1: add eax, [" R(bx) "]\n sub ecx, 1\n jnz 1b\n clac"),
+                by_turns = CODE("1: stac\n add eax, [" R(bx) "]\n clac\n sub ecx, 1\n jnz 1b");
+    u32 wrong[4] = { 0 };
+    for (u32 round = 0; round < 40; round++) {
+        struct trap t = TRY_CODE(behind, .bx = TEST);
+        wrong[0] += t.vector != PF || t.error != 1 || t.off || t.regs.ax != 1;
+        t = TRY_CODE(before, .bx = TEST, .cx = 5);
+        wrong[1] += t.vector != PF || t.error != 1 || t.off || t.regs.cx != 5;
+        t = TRY_CODE(within, .bx = TEST, .cx = 30);
+        wrong[2] += t.vector != VECTOR_DONE || t.regs.ax != 30;
+        t = TRY_CODE(by_turns, .bx = TEST, .cx = 30);
+        wrong[3] += t.vector != VECTOR_DONE || t.regs.ax != 30;
+    }
+    write_cr4(cr4);
+    CHECK_EQ("access-behind-clac", wrong[0], 0);
+    CHECK_EQ("access-before-stac", wrong[1], 0);
+    CHECK_EQ("access-in-a-loop", wrong[2], 0);
+    CHECK_EQ("access-by-turns", wrong[3], 0);
+    page(TEST, DATA, PTE_RWU);
+}
+
 /* ---- the ends of the address space ---- */
 
 #if WIDE
@@ -848,6 +906,8 @@ void guest_main(void)
         loops,
         interrupted,
         unwritten,
+        moved,
+        access_control,
         wrapped,
 #if WIDE
         far_moffs,
