@@ -492,6 +492,20 @@ static void push_seg_emit(struct translation *t, struct planned *p)
     adjust_rsp(t, -(int32_t)p->stack.size);
 }
 
+static void load_seg_emit(struct translation *t, struct planned *p)
+{
+    const struct operand *from = &p->in.op[1];
+    if (p->stack.used)
+        load_size(t, 2, T0, access_emit(t, &p->stack, stack_ea(t, GUEST_RSP, 0)));
+    else if (p->mem.used)
+        load_size(t, 2, T0, access_emit(t, &p->mem, ea_emit(t, &p->in, &p->in.mem, p->end)));
+    else
+        emit_reg(&t->e, ENC_0F, 0xb7, T0, value_of(t, from->reg, T0));
+    load_segment_emit(t, p->in.op[0].reg);
+    if (p->stack.used)
+        adjust_rsp(t, 2);
+}
+
 static void pushf_emit(struct translation *t, struct planned *p)
 {
     access_emit(t, &p->stack, push_ea(t, p));
@@ -536,6 +550,7 @@ void branch_emit(struct translation *t, struct planned *p)
     case HOW_CALL_IND: call_ind_emit(t, p); break;
     case HOW_RET: ret_emit(t, p); break;
     case HOW_PUSH_SEG: push_seg_emit(t, p); break;
+    case HOW_LOAD_SEG: load_seg_emit(t, p); break;
     case HOW_JMP: jump_to(t, p, 0); break;
     case HOW_JMP_IND: jmp_ind_emit(t, p); break;
     case HOW_JCC:

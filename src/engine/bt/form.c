@@ -114,6 +114,17 @@ static void take_lesson(struct planned *p, const struct bt *b, const uint8_t *co
         p->how = HOW_CALL_OUT;
 }
 
+static void note_string(struct planned *p, uint32_t key)
+{
+    string_note(p);
+    p->mem.seg = segment_that_matters(SEG_ES, key);
+    p->stack.seg = p->in.id == INSN_STOS || p->in.id == INSN_SCAS ? SEG_PLAIN
+                                                                  : segment_that_matters(p->in.seg, key);
+    if (p->in.id == INSN_LODS)
+        p->mem.seg = SEG_PLAIN;
+    p->mem.narrow = p->stack.narrow = p->in.addrsize == 2;
+}
+
 /* The side of the view where an access was met, else where it would be now. */
 static uint8_t side_of(const struct bt *b, const struct insn *in, const uint8_t *code, bool stack)
 {
@@ -147,8 +158,8 @@ static void note_accesses(struct planned *p, const struct bt *b, const uint8_t *
     p->stack = (struct access){ .group = NO_GROUP };
     if (mem) {
         uint8_t size = p->fx.mem_read > p->fx.mem_write ? p->fx.mem_read : p->fx.mem_write;
-        if (p->how == HOW_JMP_IND || p->how == HOW_CALL_IND || p->how == HOW_PUSH) {
-            size = in->opsize;
+        if (p->how == HOW_JMP_IND || p->how == HOW_CALL_IND || p->how == HOW_PUSH || p->how == HOW_LOAD_SEG) {
+            size = p->how == HOW_LOAD_SEG ? 2 : in->opsize;
             p->fx.mem_write = 0;
             p->fx.mem_read = size;
         }
@@ -166,10 +177,11 @@ static void note_accesses(struct planned *p, const struct bt *b, const uint8_t *
             p->mem.side = side_of(b, in, code, false);
     }
     if (p->how == HOW_STRING)
-        string_note(p);
+        note_string(p, key);
     bool push = p->how == HOW_PUSH || p->how == HOW_PUSHF || p->how == HOW_PUSH_SEG || p->how == HOW_CALL ||
                 p->how == HOW_CALL_IND;
-    bool pop = p->how == HOW_POP || p->how == HOW_LEAVE || p->how == HOW_RET;
+    bool pop = p->how == HOW_POP || p->how == HOW_LEAVE || p->how == HOW_RET ||
+               (p->how == HOW_LOAD_SEG && in->id == INSN_POP_SEG);
     if (push || pop) {
         p->stack.used = true;
         p->stack.size = in->opsize;

@@ -96,7 +96,8 @@ static bool stride_of(const struct unit_plan *p, const struct group *g, int64_t 
 static bool calls_out(const struct unit_plan *p)
 {
     for (int i = 0; i <= p->back; i++)
-        if (p->insns[i].how == HOW_INLINE || p->insns[i].how == HOW_CALL_OUT || p->insns[i].how == HOW_STRING)
+        if (p->insns[i].how == HOW_INLINE || p->insns[i].how == HOW_LOAD_SEG ||
+            p->insns[i].how == HOW_CALL_OUT || p->insns[i].how == HOW_STRING)
             return true;
     return false;
 }

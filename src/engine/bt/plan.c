@@ -224,9 +224,11 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             else
                 place(p, &x->mem, &a, merge, x->alone || x->mem.probe);
         }
-        if (x->in.id == INSN_SWAPGS && x->how == HOW_INLINE)
-            for (unsigned g = 0; g < p->ngroups; g++)
-                p->groups[g].closed |= p->groups[g].seg == SEG_GS;
+        unsigned moved = x->in.id == INSN_SWAPGS && x->how == HOW_INLINE ? SEG_GS
+                         : x->how == HOW_LOAD_SEG                        ? x->in.op[0].reg
+                                                                         : SEG_COUNT;
+        for (unsigned g = 0; g < p->ngroups && moved < SEG_COUNT; g++)
+            p->groups[g].closed |= p->groups[g].seg == moved;
         if (x->how == HOW_CALL_OUT || x->how == HOW_STRING)
             for (unsigned g = 0; g < p->ngroups; g++)
                 p->groups[g].closed = true;

@@ -18,9 +18,11 @@ static bool has_dest(const struct insn *in) { return in->id != INSN_LODS; }
 
 bool string_possible(const struct bt *b, const struct insn *in, uint32_t key)
 {
-    if (!pass_on(b, ENGINE_PASS_STRING) || in->addrsize != (key_code64(key) ? 8 : 4) || !(key & MODE_FLAT))
-        return false;
-    if (has_source(in) && (in->seg >= SEG_FS || (in->seg == SEG_CS && !key_code64(key))))
+    bool natural = in->addrsize == (key_code64(key) ? 8 : 4) && key & MODE_FLAT;
+    bool plain = in->seg < SEG_FS && (in->seg != SEG_CS || key_code64(key));
+    bool whole = natural &&
+                 (plain || !has_source(in)); /* else by offsets: one element at a time, outside 64-bit code */
+    if (!pass_on(b, ENGINE_PASS_STRING) || (!whole && (key_code64(key) || repeats(in))))
         return false;
     switch (in->id) {
     case INSN_MOVS:
@@ -57,6 +59,18 @@ static void lea_word(struct translation *t, unsigned dst, struct amode m)
     (is64(t) ? emit_lea : emit_lea32)(&t->e, dst, m);
 }
 
+/* RSI and RDI are the addresses, as they are. */
+static bool direct(const struct translation *t, const struct planned *p)
+{
+    return is64(t) || (p->in.addrsize == 4 && p->mem.seg == SEG_PLAIN && p->stack.seg == SEG_PLAIN);
+}
+
+/* A pointer's step. */
+static void step(struct translation *t, const struct planned *p, unsigned reg)
+{
+    emit_mem(&t->e, width(p->in.addrsize), 0x8d, reg, amode_at(reg, p->in.opsize)); /* lea */
+}
+
 /* Outside 64-bit mode the upper halves are whatever they are. */
 static void clean(struct translation *t, const struct insn *in)
 {
@@ -79,15 +93,22 @@ static uint8_t *jump_if_down(struct translation *t)
     return emit_jcc(&t->e, 5, emit_exec(&t->e));
 }
 
-static struct amode source(struct translation *t, struct planned *p)
+static struct amode end_of(struct translation *t, const struct planned *p, struct access *a, unsigned reg)
 {
-    return access_emit(t, &p->stack, amode_at(H_RSI, 0));
+    if (direct(t, p))
+        return access_emit(t, a, amode_at(reg, 0));
+    if (p->in.addrsize == 2)
+        emit_reg(&t->e, ENC_0F, 0xb7, T0, reg); /* movzx */
+    else
+        emit_mov32(&t->e, T0, reg);
+    return access_emit(t, a, amode_at(T0, 0));
 }
 
-static struct amode dest(struct translation *t, struct planned *p)
+static struct amode source(struct translation *t, struct planned *p)
 {
-    return access_emit(t, &p->mem, amode_at(H_RDI, 0));
+    return end_of(t, p, &p->stack, H_RSI);
 }
+static struct amode dest(struct translation *t, struct planned *p) { return end_of(t, p, &p->mem, H_RDI); }
 
 /* --- alone ------------------------------------------------------------------------------------------------------ */
 
@@ -96,13 +117,13 @@ static void load(struct translation *t, unsigned size, unsigned reg, struct amod
     emit_mem(&t->e, width(size), sized(0x8b, size), reg, m);
 }
 
-/* T0 = the element alone: above a short one nothing stays of what was there. */
-static void load_element(struct translation *t, unsigned size, struct amode m)
+/* reg = the element alone: above a short one nothing stays of what was there. */
+static void load_element(struct translation *t, unsigned size, unsigned reg, struct amode m)
 {
     if (size < 4)
-        emit_mem(&t->e, ENC_0F, size == 1 ? 0xb6 : 0xb7, T0, m); /* movzx */
+        emit_mem(&t->e, ENC_0F, size == 1 ? 0xb6 : 0xb7, reg, m); /* movzx */
     else
-        load(t, size, T0, m);
+        load(t, size, reg, m);
 }
 
 static void store(struct translation *t, unsigned size, unsigned reg, struct amode m)
@@ -110,32 +131,56 @@ static void store(struct translation *t, unsigned size, unsigned reg, struct amo
     emit_mem(&t->e, width(size), sized(0x89, size), reg, m);
 }
 
+/* T2 while the other end's access takes all scratch registers. */
+static void put_by(struct translation *t) { emit_store(&t->e, AT_AREA(string_rest), T2); }
+static void take_back(struct translation *t) { emit_load(&t->e, T2, AT_AREA(string_rest)); }
+
+static void movs_emit(struct translation *t, struct planned *p)
+{
+    unsigned size = p->in.opsize, via = direct(t, p) ? T0 : T2;
+    load_element(t, size, via, source(t, p));
+    if (via == T2)
+        put_by(t);
+    struct amode to = dest(t, p);
+    if (via == T2)
+        take_back(t);
+    store(t, size, via, to);
+}
+
+/* The host reads in this order, which shows when both would fault. */
+static void cmps_emit(struct translation *t, struct planned *p)
+{
+    unsigned size = p->in.opsize, via = direct(t, p) ? T0 : T2;
+    load_element(t, size, via, dest(t, p));
+    if (via == T2)
+        put_by(t);
+    struct amode from = source(t, p);
+    if (via == T2)
+        take_back(t);
+    emit_mem(&t->e, width(size), sized(0x39, size), via, from);
+}
+
 static void single_emit(struct translation *t, struct planned *p)
 {
     unsigned size = p->in.opsize;
     flags_away(t);
-    clean(t, &p->in);
+    if (direct(t, p))
+        clean(t, &p->in);
     uint8_t *down = jump_if_down(t);
     stub_new(t, STUB_EXIT, down)->info = exit_at(t, BT_BAIL, t->index);
     switch (p->in.id) {
-    case INSN_MOVS:
-        load_element(t, size, source(t, p));
-        store(t, size, T0, dest(t, p));
-        break;
+    case INSN_MOVS: movs_emit(t, p); break;
     case INSN_STOS: store(t, size, H_RAX, dest(t, p)); break;
     case INSN_LODS: load(t, size, H_RAX, source(t, p)); break;
-    case INSN_CMPS: /* the host reads in this order, which shows when both would fault */
-        load_element(t, size, dest(t, p));
-        emit_mem(&t->e, width(size), sized(0x39, size), T0, source(t, p));
-        break;
+    case INSN_CMPS: cmps_emit(t, p); break;
     default: emit_mem(&t->e, width(size), sized(0x3b, size), H_RAX, dest(t, p)); break;
     }
     if (compares(&p->in))
         flags_defined(t, p);
     if (has_source(&p->in))
-        lea_word(t, H_RSI, amode_at(H_RSI, (int32_t)size));
+        step(t, p, H_RSI);
     if (has_dest(&p->in))
-        lea_word(t, H_RDI, amode_at(H_RDI, (int32_t)size));
+        step(t, p, H_RDI);
 }
 
 /* --- REP MOVS, REP STOS ------------------------------------------------------------------------------------------- */

@@ -112,6 +112,15 @@ void call_out_emit(struct translation *t, const struct planned *p)
 
 /* Each does what the function of cpu/ does that is named, in privilege 0 or real mode. */
 
+/* A load that only sets a selector and its base: of a segment that is in use, and neither CS nor SS. */
+static bool by_paragraph(const struct insn *in, uint32_t key)
+{
+    unsigned seg = in->op[0].reg;
+    bool selector_is_base = !(key & MODE_PE) || key & MODE_VM86;
+    return selector_is_base && key & MODE_64K && seg != SEG_CS && seg != SEG_SS &&
+           (in->id != INSN_POP_SEG || in->opsize == 2);
+}
+
 enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key)
 {
     if (!pass_on(b, ENGINE_PASS_SYSTEM))
@@ -122,6 +131,8 @@ enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key)
     case INSN_STI: return kernel ? HOW_INLINE : HOW_BAIL;
     case INSN_SWAPGS: return kernel && key_code64(key) ? HOW_INLINE : HOW_BAIL;
     case INSN_PUSHF: return key & MODE_VM86 ? HOW_BAIL : HOW_PUSHF;
+    case INSN_MOV_TO_SEG:
+    case INSN_POP_SEG: return by_paragraph(in, key) ? HOW_LOAD_SEG : HOW_BAIL;
     default: return HOW_BAIL;
     }
 }
@@ -170,6 +181,29 @@ static void sti_emit(struct translation *t, const struct planned *p)
     byte_op(e, 0x80, 1, if_byte(), IF_BIT);
     t->polled = false;
     t->shadowed = t->index + 2;
+}
+
+static struct amode segment_part(unsigned seg, size_t field)
+{
+    return amode_at(H_RSP, VCPU_OFF(s.seg) + (int32_t)(seg * sizeof(struct segment) + field));
+}
+
+/* With a limit of 64 KiB exactly the mode stays what it is. The selector that x87 notes must be the one at that time. */
+void load_segment_emit(struct translation *t, unsigned seg)
+{
+    struct emitter *e = &t->e;
+    flags_away(t);
+    emit_mem(e, 0, 0x81, 7, segment_part(seg, offsetof(struct segment, limit))); /* cmp */
+    emit_imm(e, 0xffff, 4);
+    leave_if_not_equal(t);
+    emit_mem(e, 0, 0x83, 7, AT_AREA(x87_used));
+    emit_byte(e, 0);
+    leave_if_not_equal(t);
+    emit_mem(e, ENC_66, 0x89, T0, segment_part(seg, offsetof(struct segment, sel)));
+    emit_reg(e, 0, 0xc1, 4, T0); /* shl */
+    emit_byte(e, 4);
+    emit_store(e, segment_part(seg, offsetof(struct segment, base)), T0);
+    emit_store(e, segment_base(seg), T0);
 }
 
 /* cpu_swapgs() */

@@ -37,6 +37,7 @@ static bool loses_flags(const struct translation *t, const struct planned *x)
     case HOW_PUSHF:
     case HOW_CALL_OUT:
     case HOW_STRING:
+    case HOW_LOAD_SEG:
     case HOW_INLINE: return true;
     default: return false;
     }

@@ -29,6 +29,7 @@ enum how {
     HOW_INLINE, /* CLI, STI, SWAPGS, without a call */
     HOW_PUSHF,
     HOW_PUSH_SEG,
+    HOW_LOAD_SEG, /* DS, ES, FS, GS from a register, memory or the stack, where a selector is a base */
     HOW_CALL_OUT, /* the interpreter's handler is called: system.c */
 };
 
@@ -434,6 +435,8 @@ void call_out_emit(struct translation *t, const struct planned *p);
 /* Those that are emitted without a call where the key allows it; HOW_BAIL: it is none. */
 enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key);
 void inline_emit(struct translation *t, const struct planned *p);
+/* cpu_load_seg() in real and virtual-8086 mode; T0 is the selector. */
+void load_segment_emit(struct translation *t, unsigned seg);
 /* RFLAGS as PUSHF shows them, in T0; destroys T2. Not in virtual-8086 mode. State S. */
 void pushf_value_emit(struct translation *t);
 
