@@ -154,10 +154,7 @@ static void note_calls(struct verify_unit *x, const struct bt *b)
 
 /* Code whose addresses have no limits of segments, which the rules do not know yet. */
 /* Rules for the other modes, and for views, are not written yet. */
-static bool is_known_mode(uint32_t key)
-{
-    return (key & MODE_CODE_MASK) == MODE_CODE64 && !(key & KEY_VIEW);
-}
+static bool is_known_mode(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64 && !(key & KEY_VIEW); }
 
 void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struct verify_before *before,
                         const struct verify_before *behind, struct verify_gate gates[VERIFY_GATES],
@@ -244,6 +241,6 @@ bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt
     const uint8_t *field = b->code.write + l->field;
     bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
     /* A unit of another mode, or of another page, would run with rights that are not its own. */
-    return jump && ((from->key ^ to->key) & ~(uint32_t)KEY_CROSSING) == 0 &&
-           page_of(from->host) == page_of(to->host);
+    return jump && facts_within(&to->facts, &l->facts) &&
+           ((from->key ^ to->key) & ~(uint32_t)KEY_CROSSING) == 0 && page_of(from->host) == page_of(to->host);
 }
