@@ -121,6 +121,8 @@ void pmap_revoke(struct pmap *pm, uint64_t first_page, uint64_t count, unsigned 
  * none may be cached: each store is then made through `host` and told to pmap_written(). Either way the
  * page counts as dirty for the log. */
 bool pmap_claim_write(struct pmap *pm, struct page *pg, int n);
+/* Would pmap_claim_write() say yes and change nothing? */
+bool pmap_holds_write(const struct page *pg, int n);
 /* Prepares decoding of [off, off+len) of a page: marks the bytes as code, takes write rights away, returns
  * the version to keep. */
 uint32_t pmap_claim_code(struct pmap *pm, gpa addr, unsigned len);

@@ -95,6 +95,13 @@ bool pmap_claim_write(struct pmap *pm, struct page *pg, int n)
     return !(atomic_load(&pg->state) & NO_WRITE_CLAIM);
 }
 
+bool pmap_holds_write(const struct page *pg, int n)
+{
+    if (!(atomic_load_explicit(&pg->writers, memory_order_acquire) & BIT((unsigned)n)))
+        return false;
+    return !(atomic_load(&pg->state) & (NO_WRITE_CLAIM | PAGE_DIRTY_LOG));
+}
+
 /* --- code --------------------------------------------------------------------------------------------- */
 
 uint32_t pmap_claim_code(struct pmap *pm, gpa addr, unsigned len)

@@ -136,7 +136,17 @@ void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsig
 /* Translates one byte's address for `access` by `index`, sets accessed/dirty bits, fills the TLB where
  * allowed. */
 struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index);
-/* The same without filling, without setting A/D bits and without counting: for debuggers and
+/* The same, and fills up to *pages pages that follow where the walk has them at hand: entries of the same table whose accessed
+ * and dirty bits are set already, the rest of a large page, and writes only where the right to write is held. So nobody can see
+ * that it looked. *pages: how many it filled. Not for fetches. */
+struct mmu_result mmu_translate_ahead(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index,
+                                      unsigned *pages);
+/* For an access at present privilege to that page and on to those behind it, `pages` in all: where the host has them. Looks ahead
+ * as mmu_translate_ahead() does, and fills the TLB with what it finds there only if `keep`. Returns how many it found, 0 when the
+ * first needs notice; a fault is not counted, since whoever asks does the access then. */
+unsigned mmu_translate_run(struct mmu *m, gva addr, enum mmu_access access, bool keep, uint8_t **host,
+                           unsigned pages);
+/* As mmu_translate() without filling, without setting A/D bits and without counting: for debuggers and
  * introspection. */
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index);
 

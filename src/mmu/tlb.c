@@ -337,11 +337,10 @@ static bool watched(const struct mmu *m, uint64_t page)
     return false;
 }
 
-static void set_tags(struct mmu *m, struct tlb_entry *e, uint64_t tag, uint64_t addend)
+static void set_tags(struct tlb_entry *e, uint64_t tag, uint64_t addend)
 {
     if ((e->tag[0] | e->tag[1] | e->tag_x) != tag || e->addend != addend)
         *e = (struct tlb_entry){ .addend = addend };
-    m->stats.hidden_faults++;
 }
 
 /* Whether a slot of a supervisor's table is to be dropped with the address space. */
@@ -351,33 +350,62 @@ static void note_local(struct mmu *m, ptrdiff_t slot, enum mmu_index index, bool
     *word = local ? *word | bit : *word & ~bit;
 }
 
-static void fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index,
-                 const struct walk_result *walk, struct page *pg)
+/* How a right to write may be had. */
+enum claim {
+    CLAIM,      /* asked for: the page counts as written */
+    CLAIM_HELD, /* only if it stands already */
+};
+
+/* May data of this page be read, and also written where that is the access, without notice? */
+enum usable { USABLE_NO, USABLE_READ, USABLE_ALL };
+static enum usable usable(const struct mmu *m, uint64_t page, enum mmu_access access, struct page *pg,
+                          enum claim claim)
 {
-    if (m->bypass || !walk->settled || !pg || !pg->host)
-        return;
-    uint64_t page = lin & PAGE_MASK;
-    unsigned rights = page_rights(pg);
-    struct tlb_entry *e = tlb_slot(m->tlbs[index], lin);
-    uint64_t tag = page | mmu_gen(m, index), addend = (uint64_t)(uintptr_t)pg->host - page;
-    if (access == ACCESS_FETCH) {
-        if (!(rights & RIGHT_EXEC))
-            return;
-        set_tags(m, e, tag, addend);
-        e->tag_x = tag;
-    } else {
-        if (!(rights & RIGHT_READ) || (m->watch_count && watched(m, page)))
-            return;
-        bool write = access == ACCESS_WRITE && pmap_claim_write(m->pmap, pg, m->consumer);
-        set_tags(m, e, tag, addend);
-        e->tag[ACCESS_READ] = tag; /* who may write a page may read it */
-        if (write)
-            e->tag[ACCESS_WRITE] = tag;
-    }
+    if (!pg || !pg->host || !(page_rights(pg) & RIGHT_READ) || (m->watch_count && watched(m, page)))
+        return USABLE_NO;
+    if (access != ACCESS_WRITE)
+        return USABLE_ALL;
+    bool held = claim == CLAIM ? pmap_claim_write(m->pmap, pg, m->consumer)
+                               : pmap_holds_write(pg, m->consumer);
+    return held ? USABLE_ALL : USABLE_READ;
+}
+
+static void note_slot(struct mmu *m, uint64_t lin, enum mmu_index index, const struct walk_result *walk)
+{
     if (walk->page_shift != PAGE_SHIFT)
         note_large(m, lin, walk->page_shift);
     if (index != MMU_USER)
-        note_local(m, e - m->tlbs[index], index, !walk->global);
+        note_local(m, tlb_slot(m->tlbs[index], lin) - m->tlbs[index], index, !walk->global);
+}
+
+static void fill_fetch(struct mmu *m, uint64_t lin, enum mmu_index index, const struct walk_result *walk,
+                       const struct page *pg)
+{
+    uint64_t page = lin & PAGE_MASK, tag = page | mmu_gen(m, index);
+    struct tlb_entry *e = tlb_slot(m->tlbs[index], lin);
+    if (!pg || !pg->host || !(page_rights(pg) & RIGHT_EXEC))
+        return;
+    set_tags(e, tag, (uint64_t)(uintptr_t)pg->host - page);
+    e->tag_x = tag;
+    m->stats.hidden_faults++;
+    note_slot(m, lin, index, walk);
+}
+
+/* True when the access has its tag now. */
+static bool fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index,
+                 const struct walk_result *walk, struct page *pg, enum claim claim)
+{
+    uint64_t page = lin & PAGE_MASK, tag = page | mmu_gen(m, index);
+    struct tlb_entry *e = tlb_slot(m->tlbs[index], lin);
+    enum usable how = usable(m, page, access, pg, claim);
+    if (how == USABLE_NO)
+        return false;
+    set_tags(e, tag, (uint64_t)(uintptr_t)pg->host - page);
+    e->tag[ACCESS_READ] = tag; /* who may write a page may read it */
+    if (access == ACCESS_WRITE && how == USABLE_ALL)
+        e->tag[ACCESS_WRITE] = tag;
+    note_slot(m, lin, index, walk);
+    return how == USABLE_ALL;
 }
 
 static struct mmu_result to_result(struct mmu *m, const struct walk_result *walk)
@@ -390,22 +418,71 @@ static struct mmu_result to_result(struct mmu *m, const struct walk_result *walk
     };
 }
 
-struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)
+/* Walks, and fills. */
+static struct mmu_result translate(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index,
+                                   struct walk_result *walk)
 {
     m->stats.walks++;
-    struct walk_result walk;
-    mmu_walk(m, addr, access, index, true, &walk);
-    struct mmu_result res = to_result(m, &walk);
+    mmu_walk(m, addr, access, index, true, walk);
+    struct mmu_result res = to_result(m, walk);
     if (access == ACCESS_FETCH) {
         uint64_t bit, *fetched = fetched_word(m, addr.v, &bit);
         *fetched |= bit;
-        m->local_fetch |= index != MMU_USER && !walk.global;
+        m->local_fetch |= index != MMU_USER && !walk->global;
     }
-    if (res.fault == MMU_OK)
-        fill(m, addr.v, access, index, &walk, res.page);
-    else if (res.fault == MMU_FAULT_PAGE)
+    if (res.fault == MMU_FAULT_PAGE)
         m->stats.true_faults++;
+    if (res.fault != MMU_OK || m->bypass || !walk->settled)
+        return res;
+    if (access == ACCESS_FETCH)
+        fill_fetch(m, addr.v, index, walk, res.page);
+    else
+        m->stats.hidden_faults += fill(m, addr.v, access, index, walk, res.page, CLAIM);
     return res;
+}
+
+struct mmu_result mmu_translate(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)
+{
+    struct walk_result walk;
+    return translate(m, addr, access, index, &walk);
+}
+
+struct mmu_result mmu_translate_ahead(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index,
+                                      unsigned *pages)
+{
+    struct walk_result walk;
+    unsigned wanted = *pages, n = 0;
+    struct mmu_result res = translate(m, addr, access, index, &walk);
+    if (res.fault == MMU_OK && walk.settled && !m->bypass)
+        while (n < wanted && mmu_walk_next(m, access, index, &walk) &&
+               fill(m, addr.v + (n + 1) * (uint64_t)PAGE_SIZE, access, index, &walk,
+                    pmap_page(m->pmap, walk.addr), CLAIM_HELD))
+            n++;
+    *pages = n;
+    return res;
+}
+
+unsigned mmu_translate_run(struct mmu *m, gva addr, enum mmu_access access, bool keep, uint8_t **host,
+                           unsigned pages)
+{
+    struct walk_result walk;
+    enum mmu_index index = m->index;
+    struct mmu_result res = translate(m, addr, access, index, &walk);
+    if (res.fault == MMU_FAULT_PAGE)
+        m->stats.true_faults--;
+    if (res.fault != MMU_OK || !tlb_find(m, addr.v, 1, access))
+        return 0;
+    host[0] = res.page->host;
+    unsigned n = 1;
+    for (; n < pages && mmu_walk_next(m, access, index, &walk); n++) {
+        struct page *pg = pmap_page(m->pmap, walk.addr);
+        uint64_t lin = addr.v + n * (uint64_t)PAGE_SIZE;
+        if (keep ? !fill(m, lin, access, index, &walk, pg, CLAIM_HELD)
+                 : usable(m, lin & PAGE_MASK, access, pg, CLAIM_HELD) != USABLE_ALL)
+            break;
+        host[n] = pg->host;
+    }
+    return n;
 }
 
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)

@@ -165,6 +165,12 @@ static uint64_t large_frame(const struct format *f, uint64_t entry, unsigned shi
     return entry & BITS(51, 0) & (~0ull << shift);
 }
 
+/* Rights below an entry. Bit 63 of an entry of 4 bytes is 0. */
+static uint64_t with_entry(uint64_t rights, uint64_t entry)
+{
+    return (rights & (entry | PTE_NX)) | (entry & PTE_NX);
+}
+
 enum step { STEP_DONE, STEP_AGAIN };
 
 static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_index index,
@@ -175,7 +181,7 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
     const uint64_t nx_reserved = r->efer & PG_EFER_NXE ? 0 : PTE_NX;
     struct entry path[4];
     uint64_t table = r->cr3 & BITS(51, 12);
-    uint64_t rights = PTE_W | PTE_U; /* NX is or-ed in, the others and-ed */
+    uint64_t rights = PTE_W | PTE_U, above = 0; /* NX is or-ed in, the others and-ed */
     unsigned depth = 0, shift;
 
     *out = (struct walk_result){ .fault = MMU_FAULT_PAGE, .error_code = error_code(r, access, index) };
@@ -198,9 +204,8 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
                 out->error_code |= PF_PRESENT | PF_RESERVED;
                 return STEP_DONE;
             }
-            rights &= e->value | PTE_NX;
-            if (f->entry_bytes == 8)
-                rights |= e->value & PTE_NX;
+            above = rights;
+            rights = with_entry(rights, e->value);
             if (large) {
                 table = large_frame(f, e->value, shift);
                 break;
@@ -227,6 +232,8 @@ static enum step walk_once(struct mmu *m, uint64_t lin, enum mmu_access access, 
     out->page_shift = shift;
     out->global = (path[depth].value & PTE_G) && (r->cr4 & PG_CR4_PGE);
     out->addr = GPA(table | (lin & (BIT(shift) - 1)));
+    out->above = above;
+    out->leaf = shift == PAGE_SHIFT && path[depth].page ? path[depth].page->host + path[depth].off : NULL;
     return STEP_DONE;
 }
 
@@ -253,6 +260,43 @@ void mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index in
             return;
     walk_once(m, lin, access, index, false, out);
     out->settled = false;
+}
+
+/* The entry behind the leaf, if it lies in the same table and may be used as it is. */
+static bool next_leaf(const struct paging_regs *r, enum mmu_access access, enum mmu_index index,
+                      struct walk_result *out)
+{
+    const struct format *f = format_of(r);
+    const uint8_t *leaf = out->leaf + f->entry_bytes;
+    if (!((uintptr_t)leaf & PAGE_OFFSET_MASK))
+        return false;
+    uint64_t e = f->entry_bytes == 8
+                     ? __atomic_load_n((const uint64_t *)(const void *)leaf, __ATOMIC_ACQUIRE)
+                     : __atomic_load_n((const uint32_t *)(const void *)leaf, __ATOMIC_ACQUIRE);
+    uint64_t needed = PTE_P | PTE_A | (access == ACCESS_WRITE ? PTE_D : 0);
+    uint64_t reserved = f->level[f->levels - 1].reserved;
+    if (f->entry_bytes == 8 && !(r->efer & PG_EFER_NXE))
+        reserved |= PTE_NX;
+    if ((e & needed) != needed || e & reserved || !allowed(r, with_entry(out->above, e), access, index))
+        return false;
+    out->leaf = leaf;
+    out->global = (e & PTE_G) && (r->cr4 & PG_CR4_PGE);
+    out->addr = GPA((e & BITS(51, 12)) | (out->addr.v & PAGE_OFFSET_MASK));
+    return true;
+}
+
+bool mmu_walk_next(const struct mmu *m, enum mmu_access access, enum mmu_index index, struct walk_result *out)
+{
+    bool paging = m->regs.cr0 & PG_CR0_PG;
+    if (out->leaf)
+        return next_leaf(&m->regs, access, index, out);
+    if (paging && out->page_shift == PAGE_SHIFT)
+        return false;
+    uint64_t next = out->addr.v + PAGE_SIZE;
+    if ((next ^ out->addr.v) >> (paging ? out->page_shift : 32))
+        return false;
+    out->addr = GPA(next);
+    return true;
 }
 
 /* Reserved bits of a PDPTE (SDM 3A Table 4-8): 2:1, 8:5 and everything above the physical address. */

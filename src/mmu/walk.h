@@ -33,12 +33,20 @@ struct walk_result {
     uint32_t error_code;
     bool global;  /* not of one address space alone (SDM 3A 4.10.2.4) */
     bool settled; /* accessed and dirty bits are as they should be: the translation may be cached */
+    /* For mmu_walk_next(): the entry of a 4 KiB page on the host, or NULL; the rights of all levels above it. */
+    const uint8_t *leaf;
+    uint64_t above;
 };
 
 /* Walks the tables of m->regs for `access` by `index`. `commit` sets accessed and dirty bits. The result is made where it is
  * wanted: copied as a whole it would have to wait for all earlier stores. */
 void mmu_walk(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index, bool commit,
               struct walk_result *out);
+
+/* Goes on to the following page, as far as that takes no other table and changes no accessed or dirty bit: within a large page,
+ * and from entry to entry of the last table. False: walk. `out` is of a walk for the same access that was settled. */
+bool mmu_walk_next(const struct mmu *m, enum mmu_access access, enum mmu_index index,
+                   struct walk_result *out);
 
 static inline bool paging_pae(const struct paging_regs *r) { return r->cr4 & PG_CR4_PAE; }
 

@@ -371,6 +371,13 @@ struct bt_views {
     uint8_t patience[VIEW_PATIENCE];
 };
 
+/* Misses that go upward from page to page. */
+#define STREAMS 4u
+struct bt_stream {
+    uint64_t next;  /* where the next one is expected: page number << 1 | write */
+    unsigned pages; /* looked up ahead the last time */
+};
+
 /* One vcpu's translator. */
 struct bt {
     struct interp
@@ -398,7 +405,9 @@ struct bt {
     uint8_t blame[1u << HEAT_BITS]; /* by guest instruction: views do not suit its accesses */
     uint8_t side[1u << HEAT_BITS];  /* by guest instruction: SIDE_*, and how sure that is */
     uint32_t samples;
-    uint64_t sampled;              /* time stamp counter at the last sample */
+    uint64_t sampled; /* time stamp counter at the last sample */
+    struct bt_stream streams[STREAMS];
+    unsigned next_stream;
     struct bt_any any[ANY_STAMPS]; /* of recent address spaces, by stamp */
     struct bt_site *sites;
     uint32_t nsites, max_sites;

@@ -180,6 +180,35 @@ static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
 
 /* --- slow paths called by generated code ----------------------------------------------------------------------- */
 
+/* Pages to look up ahead: from the second miss of a stream on, doubled with each. */
+#define AHEAD_MIN 4u
+#define AHEAD_MAX 64u
+
+static struct bt_stream *stream_at(struct bt *b, uint64_t place)
+{
+    for (struct bt_stream *s = b->streams; s < b->streams + STREAMS; s++)
+        if (s->next == place) {
+            s->pages = s->pages ? s->pages * 2 : AHEAD_MIN;
+            if (s->pages > AHEAD_MAX)
+                s->pages = AHEAD_MAX;
+            return s;
+        }
+    struct bt_stream *s = &b->streams[b->next_stream++ % STREAMS];
+    s->pages = 0;
+    return s;
+}
+
+static struct mmu_result translate_in_stream(struct bt *b, uint64_t lin, enum mmu_access access)
+{
+    struct mmu *m = &b->v->mmu;
+    uint64_t page = lin >> PAGE_SHIFT;
+    struct bt_stream *s = stream_at(b, page << 1 | (access == ACCESS_WRITE));
+    unsigned filled = s->pages;
+    struct mmu_result r = mmu_translate_ahead(m, GVA(lin), access, m->index, &filled);
+    s->next = (page + filled + 1) << 1 | (access == ACCESS_WRITE);
+    return r;
+}
+
 bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
 {
     struct bt *b = bt_of(v);
@@ -197,7 +226,7 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
             if (!mmu_write_settled(m, GVA(lin), m->index))
                 access = ACCESS_READ;
         }
-        struct mmu_result r = mmu_translate(m, GVA(lin), access, m->index);
+        struct mmu_result r = translate_in_stream(b, lin, access);
         if (r.fault == MMU_FAULT_PAGE)
             m->stats.true_faults--; /* the interpreter meets it again */
         if (!r.fault && tlb_find(m, lin, size, info & FILL_WRITE ? ACCESS_WRITE : ACCESS_READ))

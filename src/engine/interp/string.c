@@ -155,7 +155,7 @@ static inline void iterate(const struct string_op *s)
 
 /* --- many at once --------------------------------------------------------------------------------------- */
 
-#define SPAN_MAX (256u << 10) /* bytes done without a look at requests */
+#define SPAN_MAX (512u << 10) /* bytes done without a look at requests */
 
 static inline uint64_t at_most(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
@@ -201,34 +201,70 @@ static struct run run_at(const struct string_op *s, enum seg seg, enum reg r, ui
 
 /* --- many pages ----------------------------------------------------------------------------------------- */
 
+/* So many pages are looked up with one walk. */
+#define RUN_PAGES 128u
+/* Up to so many bytes their translations stay in the TLB for the next time. */
+#define KEPT_MAX (1u << 20)
+
 /* One end of an upward run: bytes that the host has side by side, and where it goes on behind them. */
 struct end {
     uint64_t lin;
     uint8_t *host;
     uint64_t len;
     uint8_t *next; /* NULL: not looked up */
+    uint64_t rest; /* bytes from lin on that the run will come to, if nothing stops it */
     enum mmu_access access;
+    bool keep;
+    unsigned known, used;      /* of `pages` */
+    uint8_t *pages[RUN_PAGES]; /* looked up together */
 };
 
-static struct end end_at(const struct string_op *s, enum seg seg, enum reg r, enum mmu_access access)
+static void end_begin(struct end *e, const struct string_op *s, enum seg seg, enum reg r, uint64_t bytes,
+                      bool keep)
 {
     const struct vcpu *v = s->v;
-    return (struct end){ .lin = (v->sf[seg].base + (v->s.gpr[r] & s->mask)) & v->lin_mask, .access = access };
+    e->lin = (v->sf[seg].base + (v->s.gpr[r] & s->mask)) & v->lin_mask;
+    e->len = 0;
+    e->next = NULL;
+    e->rest = bytes;
+    e->access = r == RDI ? ACCESS_WRITE : ACCESS_READ;
+    e->keep = keep;
+    e->known = e->used = 0;
+}
+
+/* A walk for the page at `lin`, and for what follows as far as nobody can see it. */
+static cold_fn uint8_t *end_walk(struct vcpu *v, struct end *e, uint64_t lin)
+{
+    struct mmu *m = &v->mmu;
+    uint64_t bytes = e->rest - (lin - e->lin) + (lin & PAGE_OFFSET_MASK);
+    unsigned pages = (unsigned)at_most((bytes + PAGE_SIZE - 1) >> PAGE_SHIFT, RUN_PAGES);
+    e->known = mmu_translate_run(m, GVA(lin), e->access, e->keep, e->pages, pages);
+    e->used = 1;
+    return e->known ? e->pages[0] + (lin & PAGE_OFFSET_MASK) : NULL;
+}
+
+/* The page `at` bytes on: the one behind that asked for before. */
+static inline uint8_t *end_page(struct vcpu *v, struct end *e, uint64_t at)
+{
+    if (e->used < e->known)
+        return e->pages[e->used++];
+    uint8_t *host = tlb_find(&v->mmu, e->lin + at, 1, e->access);
+    return likely(host != NULL) ? host : end_walk(v, e, e->lin + at);
 }
 
 /* As many of the next `want` bytes as lie side by side, 0 when the first may not be accessed like this. Pages behind them are
  * looked up, and their dirty bits set, only as far as `want` goes. */
-static uint64_t end_extend(struct vcpu *v, struct end *e, uint64_t want)
+static inline uint64_t end_extend(struct vcpu *v, struct end *e, uint64_t want)
 {
     if (!e->len) {
-        e->host = e->next ? e->next : cached(v, e->lin, e->access);
+        e->host = e->next ? e->next : end_page(v, e, 0);
         e->next = NULL;
         if (!e->host)
             return 0;
         e->len = PAGE_SIZE - (e->lin & PAGE_OFFSET_MASK);
     }
     while (e->len < want && !e->next && ((e->lin + e->len) & v->lin_mask)) {
-        uint8_t *next = cached(v, e->lin + e->len, e->access);
+        uint8_t *next = end_page(v, e, e->len);
         if (next == e->host + e->len)
             e->len += PAGE_SIZE;
         else if (next)
@@ -239,11 +275,12 @@ static uint64_t end_extend(struct vcpu *v, struct end *e, uint64_t want)
     return at_most(e->len, want);
 }
 
-static void end_pass(struct end *e, uint64_t bytes)
+static inline void end_pass(struct end *e, uint64_t bytes)
 {
     e->lin += bytes;
     e->host += bytes;
     e->len -= bytes;
+    e->rest -= bytes;
 }
 
 /* Elements from register r upward until its address wraps. */
@@ -297,14 +334,25 @@ static void host_stos(const struct string_op *s, uint8_t *dst, uint64_t n)
     }
 }
 
-/* Upward; `next`: where the source goes on, in a long copy. */
-static void copy_up(const struct string_op *s, uint8_t *dst, const uint8_t *src, uint64_t bytes,
-                    bool streaming, const uint8_t *next)
+/* Pages between what is copied past the caches and what is fetched meanwhile. */
+#define STREAM_AHEAD 3u
+
+/* The next `bytes`, which lie side by side at both ends. */
+static void stream_up(const struct end *to, const struct end *from, uint64_t bytes)
+{
+    /* The page looked up last is that of the last byte, or the one behind it. */
+    unsigned page = from->used - (unsigned)((from->len + PAGE_SIZE - 1) >> PAGE_SHIFT) - (from->next != NULL);
+    for (uint64_t done = 0, now; done < bytes; done += now, page++) {
+        now = at_most(bytes - done, PAGE_SIZE - ((from->lin + done) & PAGE_OFFSET_MASK));
+        const uint8_t *ahead = page + STREAM_AHEAD < from->known ? from->pages[page + STREAM_AHEAD] : NULL;
+        stream_copy(to->host + done, from->host + done, now, ahead);
+    }
+}
+
+static void copy_up(const struct string_op *s, uint8_t *dst, const uint8_t *src, uint64_t bytes)
 {
     if (dst > src && dst < src + bytes)
         host_movs(s, dst, src, bytes / s->size);
-    else if (streaming && (dst + bytes <= src || src + bytes <= dst))
-        stream_copy(dst, src, bytes, next);
     else /* bytes are quick from the start */
         __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(bytes) : : "memory");
 }
@@ -319,16 +367,17 @@ static uint64_t repeated(uint64_t val, unsigned size)
 /* --- STOS, MOVS ---------------------------------------------------------------------------------------------- */
 
 /* Whole elements in the next `want` bytes of an end; 0 also where one lies on two pages that the host has apart. */
-static uint64_t whole(const struct string_op *s, struct end *e, uint64_t want)
+static inline uint64_t whole(const struct string_op *s, struct end *e, uint64_t want)
 {
     return end_extend(s->v, e, want) & ~(uint64_t)(s->size - 1);
 }
 
 static uint64_t stos_up(const struct string_op *s, uint64_t n)
 {
-    struct end to = end_at(s, SEG_ES, RDI, ACCESS_WRITE);
     bool streaming = streams(s, n, STREAM_FILL_MIN);
     uint64_t want = at_most(at_most(n, to_wrap(s, RDI)), SPAN_MAX / s->size) * s->size, done = 0, now;
+    struct end to;
+    end_begin(&to, s, SEG_ES, RDI, want, n <= KEPT_MAX / s->size);
     for (; done < want && (now = whole(s, &to, want - done)); done += now, end_pass(&to, now))
         if (streaming)
             stream_fill(to.host, repeated(s->v->s.gpr[RAX], s->size), now);
@@ -341,12 +390,17 @@ static uint64_t stos_up(const struct string_op *s, uint64_t n)
 
 static uint64_t movs_up(const struct string_op *s, uint64_t n)
 {
-    struct end from = end_at(s, s->op->seg, RSI, ACCESS_READ), to = end_at(s, SEG_ES, RDI, ACCESS_WRITE);
-    bool streaming = streams(s, n, STREAM_COPY_MIN);
+    bool streaming = streams(s, n, STREAM_COPY_MIN), keep = n <= KEPT_MAX / s->size;
     n = at_most(at_most(n, SPAN_MAX / s->size), at_most(to_wrap(s, RSI), to_wrap(s, RDI)));
     uint64_t want = n * s->size, done = 0, now;
+    struct end from, to;
+    end_begin(&from, s, s->op->seg, RSI, want, keep);
+    end_begin(&to, s, SEG_ES, RDI, want, keep);
     while (done < want && (now = whole(s, &from, want - done)) && (now = whole(s, &to, now))) {
-        copy_up(s, to.host, from.host, now, streaming, now < from.len ? from.host + now : from.next);
+        if (streaming && (to.host + now <= from.host || from.host + now <= to.host))
+            stream_up(&to, &from, now);
+        else
+            copy_up(s, to.host, from.host, now);
         end_pass(&from, now);
         end_pass(&to, now);
         done += now;
