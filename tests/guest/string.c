@@ -210,6 +210,198 @@ static void restarts(void)
     set_handler(PF, NULL);
 }
 
+/* ---- many pages ---- */
+
+#define RUN 40u
+#define RUN_TO (HOLE + 0x800000) /* of a table of its own each */
+#define RUN_FROM (HOLE + 0xc00000)
+#define RUN_TO_AT 0x2000000ul
+#define RUN_FROM_AT 0x2400000ul
+#define NOWHERE 0xd0000000ul /* neither memory nor a device */
+
+/* Neighbours in the address space are none in memory. */
+static ulong scattered(ulong base, u32 i) { return base + (i * 7 % RUN) * PAGE; }
+
+static void run_pages(u64 flags)
+{
+    for (u32 i = 0; i < RUN; i++) {
+        map(&space, RUN_TO + i * PAGE, scattered(RUN_TO_AT, i), PTE_RWU | flags, 1);
+        map(&space, RUN_FROM + i * PAGE, scattered(RUN_FROM_AT, i), PTE_RWU | flags, 1);
+        u32 *from = (u32 *)scattered(RUN_FROM_AT, i);
+        for (u32 k = 0; k < PAGE / 4; k++)
+            from[k] = (i << 16 | k) * 0x9e3779b1u;
+        fill((void *)scattered(RUN_TO_AT, i), 0, PAGE);
+    }
+    flush_tlb();
+}
+
+/* Bytes of the target from `low` on that are not the source's, `shift` bytes before. */
+static u32 run_wrong(ulong low, ulong high, long shift)
+{
+    u32 wrong = 0;
+    for (ulong at = low; at < high; at++) {
+        ulong src = at - (ulong)shift;
+        u8 want = *(u8 *)(scattered(RUN_FROM_AT, (u32)(src / PAGE)) + src % PAGE);
+        wrong += *(u8 *)(scattered(RUN_TO_AT, (u32)(at / PAGE)) + at % PAGE) != want;
+    }
+    return wrong;
+}
+
+static u32 marked(ulong va, u32 first, u32 count, u64 bits)
+{
+    u32 n = 0;
+    for (u32 i = first; i < first + count; i++)
+        n += (entry_get(&space, va + i * PAGE, 1) & bits) == bits;
+    return n;
+}
+
+/* Whole elements that lie on two pages, over all of them. */
+static u32 copied_wrong(u64 flags)
+{
+    const ulong bytes = RUN * PAGE;
+    run_pages(flags);
+    struct trap t = TRY("rep movsd", .cx = bytes / 4 - 2, .si = RUN_FROM + 1, .di = RUN_TO + 6);
+    return (t.vector != VECTOR_DONE) + (t.regs.cx != 0) + (t.regs.di != RUN_TO + 6 + bytes - 8) +
+           run_wrong(6, bytes - 2, 5) + (marked(RUN_FROM, 0, RUN, PTE_A) != RUN) +
+           (marked(RUN_TO, 0, RUN, PTE_A | PTE_D) != RUN);
+}
+
+/* A page in the middle that cannot be written: those before it are marked, none behind. */
+static u32 stopped_wrong(u64 rights, u32 error)
+{
+    run_pages(0);
+    map(&space, RUN_TO + 23 * PAGE, scattered(RUN_TO_AT, 23), rights, 1);
+    flush_tlb();
+    struct trap t = TRY("rep movsb", .cx = RUN * PAGE, .si = RUN_FROM, .di = RUN_TO);
+    return (t.vector != PF) + (t.error != error) + (t.cr2 != RUN_TO + 23 * PAGE) +
+           (t.regs.cx != (RUN - 23) * PAGE) + (t.regs.si != RUN_FROM + 23 * PAGE) +
+           (t.regs.di != RUN_TO + 23 * PAGE) + run_wrong(0, 23 * PAGE, 0) +
+           (marked(RUN_TO, 0, 23, PTE_A | PTE_D) != 23) + marked(RUN_TO, 23, RUN - 23, PTE_A) +
+           marked(RUN_TO, 23, RUN - 23, PTE_D);
+}
+
+static void many_pages(void)
+{
+    const ulong bytes = RUN * PAGE;
+    CHECK_EQ("run-copied", copied_wrong(0), 0);
+    CHECK_EQ("run-copied-marked", copied_wrong(PTE_A | PTE_D), 0);
+    write_cr0(read_cr0() | CR0_WP);
+    CHECK_EQ("run-to-hole", stopped_wrong(0, 2), 0);
+    CHECK_EQ("run-to-read-only", stopped_wrong(PTE_P | PTE_U, 3), 0);
+    /* the count ends on a page; what is dirty or accessed beyond stays as it is */
+    run_pages(0);
+    TRY("rep stosb", .cx = 10 * PAGE + 1, .di = RUN_TO, .ax = 0x77);
+    CHECK("run-ends", marked(RUN_TO, 0, RUN, PTE_D) == 11 && marked(RUN_TO, 0, RUN, PTE_A) == 11 &&
+                          *(u8 *)scattered(RUN_TO_AT, 10) == 0x77 &&
+                          ((u8 *)scattered(RUN_TO_AT, 10))[1] == 0);
+    /* accessed before, but never written: each gets its dirty bit when it is */
+    run_pages(PTE_A);
+    TRY("rep movsb", .cx = 30 * PAGE, .si = RUN_FROM, .di = RUN_TO);
+    CHECK("run-dirty", marked(RUN_TO, 0, RUN, PTE_D) == 30 && marked(RUN_FROM, 0, RUN, PTE_D) == 0);
+    /* other pages after INVLPG */
+    run_pages(PTE_A | PTE_D);
+    TRY("rep movsb", .cx = bytes, .si = RUN_FROM, .di = RUN_TO);
+    map(&space, RUN_FROM + 30 * PAGE, scattered(RUN_FROM_AT, 3), PTE_RWU | PTE_A, 1);
+    invlpg((void *)(RUN_FROM + 30 * PAGE));
+    TRY("rep movsb", .cx = bytes, .si = RUN_FROM, .di = RUN_TO);
+    CHECK("run-invlpg", equal((void *)scattered(RUN_TO_AT, 30), (void *)scattered(RUN_FROM_AT, 3), PAGE));
+    CHECK_EQ("run-invlpg-rest", run_wrong(31 * PAGE, bytes, 0), 0);
+    if (!is_tcg()) { /* a page of nothing in the middle */
+        run_pages(PTE_A | PTE_D);
+        map(&space, RUN_FROM + 12 * PAGE, NOWHERE, PTE_RWU | PTE_A, 1);
+        flush_tlb();
+        struct trap t = DONE("run-nowhere", TRY("rep movsd", .cx = bytes / 4, .si = RUN_FROM, .di = RUN_TO));
+        u32 ones = 0;
+        for (u32 k = 0; k < PAGE / 4; k++)
+            ones += ((u32 *)scattered(RUN_TO_AT, 12))[k] == ~0u;
+        CHECK("run-nowhere-data", ones == PAGE / 4 && !t.regs.cx && !run_wrong(0, 12 * PAGE, 0) &&
+                                      !run_wrong(13 * PAGE, bytes, 0));
+    }
+    /* overlapping upward by a page and a bit: the first piece again and again */
+    run_pages(PTE_A | PTE_D);
+    const ulong step = PAGE + 24;
+    TRY("rep movsb", .cx = bytes - step, .si = RUN_FROM, .di = RUN_FROM + step);
+    u32 wrong = 0;
+    for (ulong at = 0; at < bytes; at++)
+        wrong += *(u8 *)(RUN_FROM + at) != *(u8 *)(RUN_FROM + at % step);
+    CHECK_EQ("run-overlap", wrong, 0);
+#if WIDE
+    /* a count beyond 32 bits */
+    run_pages(0);
+    map(&space, RUN_TO + 39 * PAGE, 0, 0, 1);
+    flush_tlb();
+    struct trap t = PAGE_FAULT("run-long-count",
+                               TRY("rep stosq", .cx = 0x1000000010, .di = RUN_TO + 3, .ax = 1), 2,
+                               RUN_TO + 39 * PAGE);
+    CHECK("run-long-count-registers", t.regs.cx == 0x1000000010 - (39 * PAGE - 3) / 8);
+#endif
+}
+
+/* Code in the middle of what is overwritten. */
+static void over_code(void)
+{
+    u8 *at = (u8 *)(RUN_TO_AT + 12 * PAGE + 100), *image = (u8 *)(RUN_FROM_AT + 12 * PAGE + 100);
+    static const u8 gives_1[] = { 0xb8, 1, 0, 0, 0, 0xc3 }, gives_2[] = { 0xb8, 2, 0, 0, 0, 0xc3 };
+    u32 wrong = 0;
+    for (u32 round = 0; round < 40; round++) {
+        copy(at, gives_1, sizeof(gives_1));
+        for (u32 i = 0; i < 20; i++)
+            wrong += ((u32(*)(void))(ulong)at)() != 1;
+        copy(image, gives_2, sizeof(gives_2));
+        TRY("rep movsb", .cx = RUN * PAGE, .si = RUN_FROM_AT, .di = RUN_TO_AT);
+        wrong += ((u32(*)(void))(ulong)at)() != 2;
+    }
+    CHECK_EQ("run-over-code", wrong, 0);
+}
+
+/* Large pages, and from one into small ones behind it. */
+static void large_pages(void)
+{
+    const ulong large = WIDE ? 0x200000 : 0x400000, va = HOLE + 0x4000000;
+    map(&space, va, 0x2000000, PTE_RWU | PTE_PS, 2);
+    for (u32 i = 0; i < 4; i++)
+        map(&space, va + large + i * PAGE, 0x2800000 + 2 * i * PAGE, PTE_RWU, 1);
+    map(&space, va + large + 4 * PAGE, 0, 0, 1);
+    flush_tlb();
+    fill((void *)0x2800000, 0, 8 * PAGE);
+    u64 before = entry_get(&space, va, 2);
+    struct trap t = PAGE_FAULT("large-stosb", TRY("rep stosb", .cx = 2 * large, .di = va + 5, .ax = 0x3c), 2,
+                               va + large + 4 * PAGE);
+    CHECK("large-stosb-registers", t.regs.cx == large + 5 - 4 * PAGE);
+    CHECK("large-stosb-data", *(u8 *)0x2000005 == 0x3c && *(u8 *)(0x2000000 + large - 1) == 0x3c &&
+                                  *(u8 *)0x2800000 == 0x3c && *(u8 *)0x2801000 == 0 &&
+                                  *(u8 *)0x2806fff == 0x3c);
+    CHECK("large-stosb-marks", !(before & PTE_D) && (entry_get(&space, va, 2) & PTE_D));
+    map(&space, va, 0, 0, 2);
+    invlpg((void *)(va + 17 * PAGE)); /* any address in it */
+    PAGE_FAULT("large-invlpg", TRY("rep stosb", .cx = 9, .di = va + 30 * PAGE), 2, va + 30 * PAGE);
+}
+
+/* Stores from page to page, where a translator may look ahead. */
+static void streams(void)
+{
+    u32 wrong = 0;
+    for (u32 round = 0; round < 30; round++) {
+        run_pages(PTE_A | PTE_D);
+        for (u32 i = 30; i < RUN; i++)
+            map(&space, RUN_TO + i * PAGE, scattered(RUN_TO_AT, i), PTE_RWU | (i < 34 ? PTE_A : 0), 1);
+        flush_tlb();
+        struct code loop = CODE("1: mov [" R(di) "], eax\n add " R(di) ", 4096\n sub ecx, 1\n jnz 1b");
+        TRY_CODE(loop, .cx = 20, .di = RUN_TO, .ax = round + 1);
+        wrong += marked(RUN_TO, 30, RUN - 30, PTE_D) != 0 || marked(RUN_TO, 34, RUN - 34, PTE_A) != 0;
+        map(&space, RUN_TO + 25 * PAGE, scattered(RUN_TO_AT, 2), PTE_RWU | PTE_A | PTE_D, 1);
+        invlpg((void *)(RUN_TO + 25 * PAGE));
+        TRY_CODE(loop, .cx = 16, .di = RUN_TO + 20 * PAGE, .ax = 0x100 + round);
+        wrong += *(u32 *)scattered(RUN_TO_AT, 2) != 0x100 + round || *(u32 *)scattered(RUN_TO_AT, 25) != 0;
+        wrong += marked(RUN_TO, 30, 6, PTE_A | PTE_D) != 6 || marked(RUN_TO, 36, RUN - 36, PTE_A) != 0;
+        map(&space, RUN_TO + 27 * PAGE, scattered(RUN_TO_AT, 27), PTE_P | PTE_U | PTE_A | PTE_D, 1);
+        invlpg((void *)(RUN_TO + 27 * PAGE));
+        struct trap t = TRY_CODE(loop, .cx = 20, .di = RUN_TO + 10 * PAGE, .ax = 1);
+        wrong += t.vector != PF || t.cr2 != RUN_TO + 27 * PAGE || t.regs.cx != 3;
+    }
+    CHECK_EQ("stream-of-stores", wrong, 0);
+}
+
 /* ---- interrupts in the middle ---- */
 
 static volatile u32 ticks, inside;
@@ -285,6 +477,10 @@ void guest_main(void)
     map(&space, HOLE, 0, 0, 1);
     at_faults();
     restarts();
+    many_pages();
+    over_code();
+    large_pages();
+    streams();
 #if !WIDE
     paging_off();
 #endif

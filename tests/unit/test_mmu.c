@@ -669,6 +669,171 @@ static void page_zero(void **state)
     assert_false(hit(k, 0, ACCESS_READ));
 }
 
+/* --- looking ahead ---------------------------------------------------------------------------------------- */
+
+#define NEXT(i) (L3 + (4 + (i)) * 8)
+#define LIN_AT(i) (LIN + (uint64_t)(i)*0x1000)
+
+/* Behind LIN, entry by entry: two that all may be done with, one never written, one never accessed. */
+static void build_row(struct kit *k)
+{
+    static const uint64_t row[] = { PAGE + 0x1000, PAGE + 0x5000, PAGE + 0x6000, PAGE + 0x7000 };
+    build_chain(k);
+    for (unsigned i = 0; i < array_size(row); i++)
+        kit_put64(k, NEXT(i + 1), row[i] | P | W | U | (i < 3 ? A : 0) | (i < 2 ? D : 0));
+    set_regs(k, PG_ON, ROOT, CR4_PAE, LONG_EFER);
+    mmu_set_index(&k->v->mmu, MMU_USER);
+}
+
+static unsigned ahead(struct kit *k, uint64_t lin, enum mmu_access access)
+{
+    unsigned pages = 8;
+    mmu_translate_ahead(&k->v->mmu, GVA(lin), access, MMU_USER, &pages);
+    return pages;
+}
+
+static void ahead_leaves_no_trace(void **state)
+{
+    struct kit *k = *state;
+    uint64_t before[6];
+    build_row(k);
+    for (unsigned i = 1; i < 6; i++)
+        before[i] = kit_get64(k, NEXT(i));
+    assert_int_equal(ahead(k, LIN, ACCESS_READ), 3);
+    for (unsigned i = 1; i < 6; i++) {
+        assert_int_equal(hit(k, LIN_AT(i), ACCESS_READ), i < 4);
+        assert_false(hit(k, LIN_AT(i), ACCESS_WRITE));
+    }
+    assert_ptr_equal(tlb_find(&k->v->mmu, LIN_AT(2), 1, ACCESS_READ),
+                     pmap_page(k->pmap, GPA(PAGE + 0x5000))->host);
+    /* Nobody has asked to write there. */
+    assert_int_equal(ahead(k, LIN, ACCESS_WRITE), 0);
+    go(k, LIN_AT(1), ACCESS_WRITE, MMU_USER);
+    go(k, LIN_AT(2), ACCESS_WRITE, MMU_USER);
+    go(k, LIN_AT(3), ACCESS_WRITE, MMU_USER);
+    kit_put64(k, NEXT(3), before[3]);
+    mmu_flush_all(&k->v->mmu);
+    assert_int_equal(ahead(k, LIN, ACCESS_WRITE), 2);
+    assert_true(hit(k, LIN_AT(2), ACCESS_WRITE) && !hit(k, LIN_AT(3), ACCESS_WRITE));
+    for (unsigned i = 1; i < 6; i++)
+        assert_int_equal(kit_get64(k, NEXT(i)), before[i]);
+}
+
+static void ahead_respects_rights(void **state)
+{
+    struct kit *k = *state;
+    const struct {
+        uint64_t clear, set;
+        unsigned pages; /* read, looked up behind the first */
+    } rows[] = {
+        { 0, 0, 3 }, { P, 0, 1 }, { U, 0, 1 }, { A, 0, 1 }, { W, 0, 3 }, { 0, NX, 3 }, { 0, 1ull << 45, 1 },
+    };
+    for (unsigned i = 0; i < array_size(rows); i++) {
+        build_row(k);
+        kit_put64(k, NEXT(2), (kit_get64(k, NEXT(2)) & ~rows[i].clear) | rows[i].set);
+        assert_int_equal(ahead(k, LIN, ACCESS_READ), rows[i].pages);
+    }
+    build_row(k);
+    go(k, LIN_AT(1), ACCESS_WRITE, MMU_USER);
+    go(k, LIN_AT(2), ACCESS_WRITE, MMU_USER);
+    kit_put64(k, NEXT(2), kit_get64(k, NEXT(2)) & ~W);
+    mmu_flush_all(&k->v->mmu);
+    assert_int_equal(ahead(k, LIN, ACCESS_WRITE), 1);
+    /* the rights of the levels above hold for all of them */
+    build_row(k);
+    kit_put64(k, chain[2].entry, L3 | P | U);
+    assert_int_equal(ahead(k, LIN, ACCESS_READ), 3);
+    assert_faults(k, LIN_AT(1), ACCESS_WRITE, MMU_USER, PF_PRESENT | PF_WRITE | PF_USER);
+    /* devices, watched pages, code */
+    build_row(k);
+    kit_put64(k, NEXT(2), KIT_MMIO | P | W | U | A | D);
+    assert_int_equal(ahead(k, LIN, ACCESS_READ), 1);
+    build_row(k);
+    mmu_set_watch(&k->v->mmu, &(uint64_t){ LIN_AT(2) }, 1);
+    assert_int_equal(ahead(k, LIN, ACCESS_READ), 1);
+    mmu_set_watch(&k->v->mmu, NULL, 0);
+    build_row(k);
+    go(k, LIN_AT(1), ACCESS_WRITE, MMU_USER);
+    pmap_claim_code(k->pmap, GPA(PAGE + 0x1000), 4);
+    assert_int_equal(ahead(k, LIN, ACCESS_WRITE), 0);
+    assert_false(hit(k, LIN_AT(1), ACCESS_WRITE));
+}
+
+static void ahead_is_dropped(void **state)
+{
+    struct kit *k = *state;
+    build_row(k);
+    ahead(k, LIN, ACCESS_READ);
+    mmu_flush_page(&k->v->mmu, GVA(LIN_AT(2)));
+    assert_true(hit(k, LIN_AT(1), ACCESS_READ) && !hit(k, LIN_AT(2), ACCESS_READ));
+    ahead(k, LIN, ACCESS_READ);
+    set_regs(k, PG_ON, ROOT, CR4_PAE, LONG_EFER);
+    assert_false(hit(k, LIN_AT(1), ACCESS_READ));
+    /* what is of one address space alone goes with it from the supervisor's table, too */
+    build_row(k);
+    for (unsigned i = 0; i < 3; i++)
+        kit_put64(k, NEXT(i), kit_get64(k, NEXT(i)) & ~U);
+    unsigned pages = 8;
+    mmu_set_index(&k->v->mmu, MMU_SUPER_AC);
+    mmu_translate_ahead(&k->v->mmu, GVA(LIN), ACCESS_READ, MMU_SUPER_AC, &pages);
+    assert_non_null(tlb_find(&k->v->mmu, LIN_AT(1), 1, ACCESS_READ));
+    kit_put64(k, 0x20000 + 8, L1 | P | W | U);
+    mmu_set_paging(&k->v->mmu, &(struct paging_regs){ PG_ON, 0x20000, CR4_PAE, LONG_EFER }, true);
+    assert_null(tlb_find(&k->v->mmu, LIN_AT(1), 1, ACCESS_READ));
+}
+
+/* The rest of a large page without another look; no further, and not beyond a table. */
+static void ahead_in_large_pages(void **state)
+{
+    struct kit *k = *state;
+    build_chain(k);
+    kit_put64(k, chain[2].entry, 0x400000 | P | W | U | PS);
+    kit_put64(k, chain[2].entry + 8, 0x600000 | P | W | U | PS | A | D);
+    set_regs(k, PG_ON, ROOT, CR4_PAE, LONG_EFER);
+    uint64_t base = LIN & ~0x1fffffull;
+    assert_int_equal(ahead(k, base + 0x5000, ACCESS_READ), 8);
+    assert_true(hit(k, base + 0xd000, ACCESS_READ) && !hit(k, base + 0xe000, ACCESS_READ));
+    assert_int_equal(kit_get64(k, chain[2].entry), 0x400000 | P | W | U | PS | A);
+    mmu_flush_page(&k->v->mmu, GVA(base + 0x1ff000));
+    assert_false(hit(k, base + 0x5000, ACCESS_READ) || hit(k, base + 0xd000, ACCESS_READ));
+    assert_int_equal(ahead(k, base + 0x1fd000, ACCESS_READ), 2);
+    build_row(k);
+    for (unsigned i = 508; i < 512; i++)
+        kit_put64(k, L3 + i * 8, PAGE | P | W | U | A | D);
+    kit_put64(k, chain[2].entry + 8, L3 | P | W | U | A);
+    assert_int_equal(ahead(k, base + 508 * 0x1000, ACCESS_READ), 3);
+    set_regs(k, CR0_PE, 0, 0, 0);
+    assert_int_equal(ahead(k, 0x300000, ACCESS_READ), 8);
+    assert_int_equal(ahead(k, KIT_RAM - 0x3000, ACCESS_READ), 2);
+}
+
+/* Only the first is kept in the TLB unless that is wanted. */
+static void runs(void **state)
+{
+    struct kit *k = *state;
+    struct mmu *m = &k->v->mmu;
+    uint8_t *host[8];
+    build_row(k);
+    assert_int_equal(mmu_translate_run(m, GVA(LIN + 0x123), ACCESS_READ, false, host, 8), 4);
+    assert_ptr_equal(host[0], pmap_page(k->pmap, GPA(PAGE))->host);
+    assert_ptr_equal(host[2], pmap_page(k->pmap, GPA(PAGE + 0x5000))->host);
+    assert_true(hit(k, LIN, ACCESS_READ) && !hit(k, LIN_AT(1), ACCESS_READ));
+    assert_int_equal(mmu_translate_run(m, GVA(LIN), ACCESS_READ, true, host, 3), 3);
+    assert_true(hit(k, LIN_AT(2), ACCESS_READ) && !hit(k, LIN_AT(3), ACCESS_READ));
+    assert_int_equal(mmu_translate_run(m, GVA(LIN), ACCESS_WRITE, false, host, 8), 1);
+    assert_int_equal(kit_get64(k, NEXT(4)), (PAGE + 0x7000) | P | W | U);
+    uint64_t faults = m->stats.true_faults;
+    assert_int_equal(mmu_translate_run(m, GVA(LIN_AT(9)), ACCESS_READ, false, host, 8), 0);
+    assert_int_equal(m->stats.true_faults, faults);
+    kit_put64(k, NEXT(0), KIT_ROM | P | W | U);
+    mmu_flush_page(m, GVA(LIN));
+    assert_int_equal(mmu_translate_run(m, GVA(LIN), ACCESS_WRITE, false, host, 8), 0);
+    mmu_set_bypass(m, true);
+    assert_int_equal(mmu_translate_run(m, GVA(LIN_AT(1)), ACCESS_READ, true, host, 8), 0);
+    assert_int_equal(ahead(k, LIN_AT(1), ACCESS_READ), 0);
+    mmu_set_bypass(m, false);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, kit_setup, kit_teardown)
 
 int main(void)
@@ -700,6 +865,11 @@ int main(void)
         TEST(revocation),
         TEST(watched_pages),
         TEST(page_zero),
+        TEST(ahead_leaves_no_trace),
+        TEST(ahead_respects_rights),
+        TEST(ahead_is_dropped),
+        TEST(ahead_in_large_pages),
+        TEST(runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
