@@ -198,9 +198,10 @@ static void note_flags(struct verify_insn *i, const ZydisDecodedInstruction *z, 
         return;
     i->flags_read = f->tested & STATUS_MASK;
     i->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & STATUS_MASK;
-    if (z->mnemonic == ZYDIS_MNEMONIC_VTESTPS || z->mnemonic == ZYDIS_MNEMONIC_VTESTPD)
+    if (z->mnemonic == ZYDIS_MNEMONIC_VTESTPS || z->mnemonic == ZYDIS_MNEMONIC_VTESTPD ||
+        z->mnemonic == ZYDIS_MNEMONIC_VPTEST)
         i->flags_written =
-            STATUS_MASK; /* the rest is cleared (SDM 2C, VTESTPD), which Zydis' tables leave out */
+            STATUS_MASK; /* the rest is cleared (SDM 2C, VTESTPD; 2B, PTEST), which Zydis' tables leave out */
     if (!is_shift(z->mnemonic))
         return;
     /* A count of 0 changes nothing, and what RCL and RCR do not shift they do not show. */
