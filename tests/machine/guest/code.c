@@ -10,7 +10,9 @@
 /* mov $value, %eax; ret */
 static void put_answer(volatile uint8_t *at, uint32_t value)
 {
-    const uint8_t code[6] = { 0xb8, (uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16), (uint8_t)(value >> 24), 0xc3 };
+    const uint8_t code[6] = {
+        0xb8, (uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16), (uint8_t)(value >> 24), 0xc3
+    };
     for (unsigned i = 0; i < 6; i++)
         at[i] = code[i];
 }
@@ -113,7 +115,10 @@ static void check_own_next(void)
     uint32_t got;
     uint8_t *to = at + 3;
     size_t count = 4;
-    __asm__ volatile("cld\n\tcall *%3" : "=a"(got), "+D"(to), "+c"(count) : "r"(at), "0"(0x5a) : "memory", "cc");
+    __asm__ volatile("cld\n\tcall *%3"
+                     : "=a"(got), "+D"(to), "+c"(count)
+                     : "r"(at), "0"(0x5a)
+                     : "memory", "cc");
     check_equal("a string store over what follows", got, 0x5a5a5a5a);
 }
 

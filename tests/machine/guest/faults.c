@@ -23,31 +23,37 @@ static void jump(void *p) { ((void (*)(void))p)(); }
 /* Page-fault error code bits (SDM 3A 4.7). */
 enum { PRESENT = 1, WRITE = 2, USER = 4, FETCH = 16 };
 
-static void check_page_fault(const char *name, void (*fn)(void *), uint8_t *at, uint8_t *address, int code, unsigned error)
+static void check_page_fault(const char *name, void (*fn)(void *), uint8_t *at, uint8_t *address, int code,
+                             unsigned error)
 {
     struct trap t = catch_trap(fn, at);
     check_trap(name, t, SIGSEGV, code, (uintptr_t)address);
     char full[96];
     snprintf(full, sizeof(full), "%s, error code", name);
-    check(t.vector == 14 && t.error == error, full, "vector %u error %#x, want 14 and %#x", t.vector, t.error, error);
+    check(t.vector == 14 && t.error == error, full, "vector %u error %#x, want 14 and %#x", t.vector, t.error,
+          error);
 }
 
 static void check_page_faults(void)
 {
-    uint8_t *none = pages(1, PROT_NONE), *read_only = pages(1, PROT_READ), *gap = pages(3, PROT_READ | PROT_WRITE);
+    uint8_t *none = pages(1, PROT_NONE), *read_only = pages(1, PROT_READ),
+            *gap = pages(3, PROT_READ | PROT_WRITE);
     load(read_only);
     munmap(gap + PAGE, PAGE);
     check_page_fault("load from nothing", load, (uint8_t *)16, (uint8_t *)16, SEGV_MAPERR, USER);
     check_page_fault("store to nothing", store, gap + PAGE + 8, gap + PAGE + 8, SEGV_MAPERR, USER | WRITE);
     check_page_fault("load without right", load, none, none, SEGV_ACCERR, USER);
-    check_page_fault("store without right", store, read_only + 4, read_only + 4, SEGV_ACCERR, USER | WRITE | PRESENT);
+    check_page_fault("store without right", store, read_only + 4, read_only + 4, SEGV_ACCERR,
+                     USER | WRITE | PRESENT);
     check_page_fault("load that crosses into nothing", load, gap + PAGE - 2, gap + PAGE, SEGV_MAPERR, USER);
-    check_page_fault("store that crosses into nothing", store, gap + PAGE - 1, gap + PAGE, SEGV_MAPERR, USER | WRITE);
+    check_page_fault("store that crosses into nothing", store, gap + PAGE - 1, gap + PAGE, SEGV_MAPERR,
+                     USER | WRITE);
     gap[0] = 0xc3;
     if (kernel_is_64())
         check_page_fault("execution without right", jump, gap, gap, SEGV_ACCERR, USER | FETCH | PRESENT);
     else
-        skip("execution without right", "32-bit Linux 6.1 drops a user page's NX bit (unsigned long in vm_get_page_prot)");
+        skip("execution without right",
+             "32-bit Linux 6.1 drops a user page's NX bit (unsigned long in vm_get_page_prot)");
     check_equal("a crossing store that faults stores nothing", gap[PAGE - 1], 0);
 }
 
@@ -76,8 +82,9 @@ static void check_restart(void)
     uint64_t sum = 0;
     for (size_t i = 0; i < 100 * PAGE; i++)
         sum += lazy[i];
-    check(end == lazy + 100 * PAGE && !left && sum == 100ull * PAGE * 0x5a, "a string instruction goes on after faults",
-          "end %td left %zu sum %llu", end - lazy, left, (unsigned long long)sum);
+    check(end == lazy + 100 * PAGE && !left && sum == 100ull * PAGE * 0x5a,
+          "a string instruction goes on after faults", "end %td left %zu sum %llu", end - lazy, left,
+          (unsigned long long)sum);
     check_equal("one fault a page", repairs, 100);
     /* Operands across two absent pages: two faults, one result. */
     repairs = 0;
@@ -89,29 +96,59 @@ static void check_restart(void)
 
 static void divide_by_zero(void *p)
 {
-    __asm__ volatile("xorl %%edx, %%edx\n\tmovl $1, %%eax\n\tdivl %0" : : "r"(*(uint32_t *)p) : "eax", "edx", "cc");
+    __asm__ volatile("xorl %%edx, %%edx\n\tmovl $1, %%eax\n\tdivl %0"
+                     :
+                     : "r"(*(uint32_t *)p)
+                     : "eax", "edx", "cc");
 }
 
 static void divide_overflow(void *p)
 {
-    __asm__ volatile("movl $0x80000000, %%eax\n\tcltd\n\tidivl %0" : : "r"(*(int32_t *)p) : "eax", "edx", "cc");
+    __asm__ volatile("movl $0x80000000, %%eax\n\tcltd\n\tidivl %0"
+                     :
+                     : "r"(*(int32_t *)p)
+                     : "eax", "edx", "cc");
 }
 
-static void undefined(void *p) { (void)p; __asm__ volatile("ud2"); }
-static void halt(void *p) { (void)p; __asm__ volatile("hlt"); }
-static void disable(void *p) { (void)p; __asm__ volatile("cli"); }
-static void out_port(void *p) { (void)p; __asm__ volatile("outb %%al, $0x80" : : "a"(0)); }
-static void read_msr(void *p) { (void)p; __asm__ volatile("rdmsr" : : "c"(0x1b) : "eax", "edx"); }
-static void invalidate(void *p) { __asm__ volatile("invlpg (%0)" : : "r"(p)); }
-static void gate(void *p) { (void)p; __asm__ volatile("int $0x0e"); }
-
-static void misaligned(void *p)
+static void undefined(void *p)
 {
-    __asm__ volatile("movaps (%0), %%xmm0" : : "r"(p) : "xmm0");
+    (void)p;
+    __asm__ volatile("ud2");
 }
+static void halt(void *p)
+{
+    (void)p;
+    __asm__ volatile("hlt");
+}
+static void disable(void *p)
+{
+    (void)p;
+    __asm__ volatile("cli");
+}
+static void out_port(void *p)
+{
+    (void)p;
+    __asm__ volatile("outb %%al, $0x80" : : "a"(0));
+}
+static void read_msr(void *p)
+{
+    (void)p;
+    __asm__ volatile("rdmsr" : : "c"(0x1b) : "eax", "edx");
+}
+static void invalidate(void *p) { __asm__ volatile("invlpg (%0)" : : "r"(p)); }
+static void gate(void *p)
+{
+    (void)p;
+    __asm__ volatile("int $0x0e");
+}
+
+static void misaligned(void *p) { __asm__ volatile("movaps (%0), %%xmm0" : : "r"(p) : "xmm0"); }
 
 #ifdef __x86_64__
-static void non_canonical(void *p) { __asm__ volatile("movl (%0), %%eax" : : "r"((uintptr_t)p | 1ull << 62) : "eax"); }
+static void non_canonical(void *p)
+{
+    __asm__ volatile("movl (%0), %%eax" : : "r"((uintptr_t)p | 1ull << 62) : "eax");
+}
 #endif
 
 void test_faults(void)
@@ -129,10 +166,16 @@ void test_faults(void)
     static const struct {
         const char *name;
         void (*run)(void *);
-    } privileged[] = { { "hlt", halt }, { "cli", disable }, { "out", out_port }, { "rdmsr", read_msr },
-                       { "invlpg", invalidate }, { "a kernel's gate", gate }, { "misaligned movaps", misaligned },
+    } privileged[] = {
+        { "hlt", halt },
+        { "cli", disable },
+        { "out", out_port },
+        { "rdmsr", read_msr },
+        { "invlpg", invalidate },
+        { "a kernel's gate", gate },
+        { "misaligned movaps", misaligned },
 #ifdef __x86_64__
-                       { "non-canonical address", non_canonical },
+        { "non-canonical address", non_canonical },
 #endif
     };
     for (size_t i = 0; i < sizeof(privileged) / sizeof(privileged[0]); i++) {
@@ -147,7 +190,11 @@ void test_faults(void)
 
 /* --- traps ------------------------------------------------------------------------------------------------ */
 
-static void breakpoint(void *p) { (void)p; __asm__ volatile("int3"); }
+static void breakpoint(void *p)
+{
+    (void)p;
+    __asm__ volatile("int3");
+}
 
 /* The flags pass through the stack's top: this program has no red zone. */
 #ifdef __x86_64__
@@ -195,7 +242,10 @@ static void check_steps(void)
     struct sigaction action = { .sa_sigaction = count_steps, .sa_flags = SA_SIGINFO }, old;
     sigaction(SIGTRAP, &action, &old);
     unsigned long turns = 100;
-    __asm__ volatile(SET_TF "1:\tnop\n\tsub $1, %0\n\tjnz 1b\n\t" CLEAR_TF "nop" : "+r"(turns) : : "memory", "cc");
+    __asm__ volatile(SET_TF "1:\tnop\n\tsub $1, %0\n\tjnz 1b\n\t" CLEAR_TF "nop"
+                     : "+r"(turns)
+                     :
+                     : "memory", "cc");
     sigaction(SIGTRAP, &old, NULL);
     /* 300 of the loop, and the three that switch the flag off: it was set when the last of them began (SDM 3B 17.3.1.4). */
     check_equal("a trap after each instruction", counted, 303);
@@ -207,8 +257,8 @@ void test_traps(void)
     struct trap t = catch_trap(breakpoint, NULL);
     check(t.signal == SIGTRAP && t.vector == 3, "int3", "signal %d vector %u", t.signal, t.vector);
     t = catch_trap(set_trap_flag, NULL);
-    check(t.signal == SIGTRAP && t.code == TRAP_TRACE && t.vector == 1, "trap flag", "signal %d code %d vector %u", t.signal,
-          t.code, t.vector);
+    check(t.signal == SIGTRAP && t.code == TRAP_TRACE && t.vector == 1, "trap flag",
+          "signal %d code %d vector %u", t.signal, t.code, t.vector);
     check_steps();
 #ifdef __x86_64__
     (void)overflow_trap;
@@ -217,8 +267,8 @@ void test_traps(void)
     check(t.signal == SIGSEGV && t.vector == 4, "into", "signal %d vector %u", t.signal, t.vector);
 #endif
     t = catch_trap(alignment, words);
-    check(t.signal == SIGBUS && t.code == BUS_ADRALN && t.vector == 17, "alignment check", "signal %d code %d vector %u",
-          t.signal, t.code, t.vector);
+    check(t.signal == SIGBUS && t.code == BUS_ADRALN && t.vector == 17, "alignment check",
+          "signal %d code %d vector %u", t.signal, t.code, t.vector);
 }
 
 /* --- a debugger ------------------------------------------------------------------------------------------- */
@@ -247,7 +297,8 @@ static void debuggee(void)
 
 static bool poke(pid_t child, unsigned reg, unsigned long value)
 {
-    return !ptrace(PTRACE_POKEUSER, child, offsetof(struct user, u_debugreg) + reg * sizeof(long), (void *)value);
+    return !ptrace(PTRACE_POKEUSER, child, offsetof(struct user, u_debugreg) + reg * sizeof(long),
+                   (void *)value);
 }
 
 static unsigned long program_counter(pid_t child)
@@ -280,7 +331,8 @@ static void check_hardware_breakpoints(pid_t child)
         waitpid(child, &status, 0);
         if (!WIFSTOPPED(status))
             break;
-        unsigned long dr6 = (unsigned long)ptrace(PTRACE_PEEKUSER, child, offsetof(struct user, u_debugreg) + 6 * sizeof(long), NULL);
+        unsigned long dr6 = (unsigned long)ptrace(PTRACE_PEEKUSER, child,
+                                                  offsetof(struct user, u_debugreg) + 6 * sizeof(long), NULL);
         at_target += program_counter(child) == (unsigned long)target;
         for (unsigned n = 0; n < 3; n++)
             hits[n] += dr6 >> n & 1;
@@ -291,8 +343,8 @@ static void check_hardware_breakpoints(pid_t child)
     check_equal("an execution breakpoint stops before", at_target, 3);
     check_equal("hits of a write watchpoint", hits[1], 1);
     check_equal("hits of an access watchpoint", hits[2], 1);
-    check(!rest && WIFEXITED(status) && WEXITSTATUS(status) == 5, "the debugged process ends", "status %#x, %u other stops",
-          status, rest);
+    check(!rest && WIFEXITED(status) && WEXITSTATUS(status) == 5, "the debugged process ends",
+          "status %#x, %u other stops", status, rest);
 }
 
 static void check_single_step(void)
@@ -312,7 +364,8 @@ static void check_single_step(void)
         moved += now != last;
         last = now;
     }
-    check(steps > 40 && moved == steps, "a debugger's single steps", "%u steps, %u of them moved", steps, moved);
+    check(steps > 40 && moved == steps, "a debugger's single steps", "%u steps, %u of them moved", steps,
+          moved);
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
 }

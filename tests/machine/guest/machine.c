@@ -23,10 +23,11 @@ static const char promised[] =
     " hypervisor lahf_lm fsgsbase tsc_adjust smep erms invpcid smap umip constant_tsc nonstop_tsc ";
 
 /* What may be there besides: the vendors' forms, bits of several processors, mitigations, and Linux's own words for its choices. */
-static const char allowed[] =
-    " syscall pcid ht cmp_legacy cr8_legacy topoext extd_apicid vmmcall 3dnowprefetch xsaveerptr invpcid_single rep_good nopl"
-    " xtopology cpuid tsc_known_freq tsc_reliable nonstop_tsc_s3 arat up pti arch_capabilities ibrs ibpb stibp ssbd ibrs_enhanced"
-    " lfence_rdtsc mfence_rdtsc fxsr_opt cpuid_fault ";
+static const char allowed[] = " syscall pcid ht cmp_legacy cr8_legacy topoext extd_apicid vmmcall "
+                              "3dnowprefetch xsaveerptr invpcid_single rep_good nopl"
+                              " xtopology cpuid tsc_known_freq tsc_reliable nonstop_tsc_s3 arat up pti "
+                              "arch_capabilities ibrs ibpb stibp ssbd ibrs_enhanced"
+                              " lfence_rdtsc mfence_rdtsc fxsr_opt cpuid_fault ";
 
 static bool has_word(const char *text, const char *word)
 {
@@ -46,10 +47,12 @@ static void check_flags(void)
         *strchr(colon, '\n') = 0;
         snprintf(flags, sizeof(flags), "%s ", colon + 1);
     }
-    for (char *save, *copy = strdup(promised), *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save))
+    for (char *save, *copy = strdup(promised), *w = strtok_r(copy, " ", &save); w;
+         w = strtok_r(NULL, " ", &save))
         if (!has_word(flags, w))
             strcat(strcat(missing, " "), w);
-    for (char *save, *copy = strdup(flags), *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save))
+    for (char *save, *copy = strdup(flags), *w = strtok_r(copy, " ", &save); w;
+         w = strtok_r(NULL, " ", &save))
         if (!has_word(promised, w) && !has_word(allowed, w))
             strcat(strcat(beyond, " "), w);
     check(!*missing, "cpuinfo has what is promised", "missing:%s", missing);
@@ -166,18 +169,33 @@ void test_hidden(void)
     check_ignored_prefix();
     long answers[2] = { 0 };
     struct trap t = catch_trap(hypercall, answers);
-    check(!t.signal && answers[0] == -1000 && answers[1] == -1000, "hypercalls answer -1000", "signal %d, %ld %ld",
-          t.signal, answers[0], answers[1]);
+    check(!t.signal && answers[0] == -1000 && answers[1] == -1000, "hypercalls answer -1000",
+          "signal %d, %ld %ld", t.signal, answers[0], answers[1]);
 }
 
 /* --- the kernel's log ------------------------------------------------------------------------------------- */
 
 void test_kernel_log(void)
 {
-    static const char *const bad[] = { "WARNING:", "BUG:", "Oops", "unchecked MSR", "Call Trace", "soft lockup", "rcu_sched",
-                                       "rcu: INFO", "nobody cared", "Spurious", "spurious", "firmware bug", "[Firmware Bug]",
-                                       "not responding", "failed to boot", "Measured", "Marking TSC unstable",
-                                       "timer doesn't work", "no IRQ handler" };
+    static const char *const bad[] = { "WARNING:",
+                                       "BUG:",
+                                       "Oops",
+                                       "unchecked MSR",
+                                       "Call Trace",
+                                       "soft lockup",
+                                       "rcu_sched",
+                                       "rcu: INFO",
+                                       "nobody cared",
+                                       "Spurious",
+                                       "spurious",
+                                       "firmware bug",
+                                       "[Firmware Bug]",
+                                       "not responding",
+                                       "failed to boot",
+                                       "Measured",
+                                       "Marking TSC unstable",
+                                       "timer doesn't work",
+                                       "no IRQ handler" };
     static char log[512 * 1024];
     int n = klogctl(3, log, sizeof(log) - 1);
     log[n > 0 ? n : 0] = 0;
@@ -204,8 +222,8 @@ static void check_size(const struct sysinfo *info)
 {
     uint64_t total = (uint64_t)info->totalram * info->mem_unit >> 20, want = (uint64_t)setting("memory", 0);
     if (want)
-        check(total <= want && total + 64 + want / 32 >= want, "the kernel has found all memory", "%llu MiB of %llu",
-              (unsigned long long)total, (unsigned long long)want);
+        check(total <= want && total + 64 + want / 32 >= want, "the kernel has found all memory",
+              "%llu MiB of %llu", (unsigned long long)total, (unsigned long long)want);
 }
 
 /* Nearly all free RAM, or what is asked for: a few words of every page, and every word of the first 32 MiB. */
@@ -223,9 +241,11 @@ void test_ram(void)
         count = (1800u << 20) / PAGE;
     if (setting("fill", 0) && count > (uint64_t)setting("fill", 0) << 8)
         count = (uint64_t)setting("fill", 0) << 8;
-    uint64_t(*p)[512] = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint64_t(*p)[512] = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!count || p == MAP_FAILED) {
-        check(false, "RAM holds what was stored", "%llu free bytes cannot be mapped", (unsigned long long)bytes);
+        check(false, "RAM holds what was stored", "%llu free bytes cannot be mapped",
+              (unsigned long long)bytes);
         return;
     }
     for (uint64_t i = 0; i < count; i++)
@@ -235,7 +255,8 @@ void test_ram(void)
     for (uint64_t i = 0; i < count; i++)
         for (unsigned k = 0; k < 512; k += i < whole ? 1 : part)
             wrong += p[i][k] != word_of(i, k);
-    printf("# ram: %llu MiB of %llu free\n", (unsigned long long)(count * PAGE >> 20), (unsigned long long)(bytes >> 20));
+    printf("# ram: %llu MiB of %llu free\n", (unsigned long long)(count * PAGE >> 20),
+           (unsigned long long)(bytes >> 20));
     check_equal("RAM holds what was stored", wrong, 0);
     munmap(p, count * PAGE);
 }

@@ -57,7 +57,7 @@ static const struct section sections[] = {
 /* Shared by all the sections' processes. */
 static struct counts {
     unsigned passed, failed, skipped;
-} *counts;
+} * counts;
 
 static void say(const char *verdict, const char *name, const char *fmt, va_list args)
 {
@@ -118,10 +118,7 @@ void *pages(size_t count, int protection)
     return p;
 }
 
-unsigned online_cpus(void)
-{
-    return (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-}
+unsigned online_cpus(void) { return (unsigned)sysconf(_SC_NPROCESSORS_ONLN); }
 
 bool kernel_is_64(void)
 {
@@ -163,7 +160,9 @@ bool write_text(const char *path, const char *text)
 
 void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
-    __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(subleaf));
+    __asm__ volatile("cpuid"
+                     : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3])
+                     : "a"(leaf), "c"(subleaf));
 }
 
 /* --- running ---------------------------------------------------------------------------------------------- */

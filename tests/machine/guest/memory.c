@@ -46,7 +46,8 @@ static void check_forks(void)
             pause();
     kill(child, SIGTERM);
     status = wait_status(child);
-    check(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM, "a signal ends a process", "status %#x", status);
+    check(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM, "a signal ends a process", "status %#x",
+          status);
 }
 
 /* After a fork each side sees its own writes only. */
@@ -68,7 +69,8 @@ static void check_copy_on_write(void)
     unsigned wrong = 0;
     for (size_t i = 0; i < COUNT * PAGE; i++)
         wrong += p[i] != 1;
-    check(!wrong && !shared[0], "private pages part at the first write", "%u here, %u there", wrong, shared[0]);
+    check(!wrong && !shared[0], "private pages part at the first write", "%u here, %u there", wrong,
+          shared[0]);
     check_equal("shared pages stay one", shared[1], 77);
 }
 
@@ -107,7 +109,8 @@ static void check_pipe(void)
         total += n;
     }
     close(ends[0]);
-    check(total == TOTAL && hash == mix(0, data, TOTAL) && !wait_status(child), "a pipe carries all bytes", "%zd bytes", total);
+    check(total == TOTAL && hash == mix(0, data, TOTAL) && !wait_status(child), "a pipe carries all bytes",
+          "%zd bytes", total);
 }
 
 /* Two processes in turn: a thousand wake-ups. */
@@ -209,7 +212,8 @@ static void check_past_the_end(void)
     int fd = memory_file(100);
     uint8_t *p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     check_equal("the rest of a file's last page is empty", p[PAGE - 1], 0);
-    check_trap("past a file's end", catch_trap(load, p + PAGE + 3), SIGBUS, BUS_ADRERR, (uintptr_t)p + PAGE + 3);
+    check_trap("past a file's end", catch_trap(load, p + PAGE + 3), SIGBUS, BUS_ADRERR,
+               (uintptr_t)p + PAGE + 3);
     munmap(p, 2 * PAGE);
     close(fd);
 }

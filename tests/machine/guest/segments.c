@@ -49,7 +49,7 @@ static void check_compatibility(void)
     static const struct {
         uint32_t offset;
         uint16_t selector;
-    } __attribute__((packed)) *target;
+    } __attribute__((packed)) * target;
     static struct {
         uint32_t offset;
         uint16_t selector;
@@ -71,7 +71,8 @@ static void check_compatibility(void)
                      "2:\tmov %2, %%rsp"
                      : "=&a"(result), "=m"(far_pointer.offset), "+m"(saved)
                      : "m"(*target)
-                     : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
+                     : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+                       "r15", "memory", "cc");
     check_equal("32-bit code in a 64-bit process", result, 0x2302);
 }
 
@@ -81,9 +82,11 @@ static void check_bases(void)
     static uint64_t here[2] = { 0x1111, 0x2222 };
     uint64_t got, base;
     if (getauxval(AT_HWCAP2) & 2) {
-        __asm__ volatile("wrgsbase %2\n\tmov %%gs:8, %0\n\trdgsbase %1" : "=&r"(got), "=&r"(base) : "r"(here));
-        check(got == 0x2222 && base == (uint64_t)here, "wrgsbase and rdgsbase", "%#llx %#llx", (unsigned long long)got,
-              (unsigned long long)base);
+        __asm__ volatile("wrgsbase %2\n\tmov %%gs:8, %0\n\trdgsbase %1"
+                         : "=&r"(got), "=&r"(base)
+                         : "r"(here));
+        check(got == 0x2222 && base == (uint64_t)here, "wrgsbase and rdgsbase", "%#llx %#llx",
+              (unsigned long long)got, (unsigned long long)base);
         usleep(1000);
         __asm__ volatile("rdgsbase %0" : "=r"(base));
         check_equal("GS base outlives a sleep", base, (uint64_t)here);
@@ -132,11 +135,13 @@ static void check_compatibility(void)
                      "lretl\n" /* 32-bit operands: EIP and CS of four bytes each */
                      ".code32\n"
                      "2:\tmov %1, %%esp"
-                     : "=&a"(result), "+m"(saved) : : "ecx", "memory", "cc");
+                     : "=&a"(result), "+m"(saved)
+                     :
+                     : "ecx", "memory", "cc");
     check_equal("64-bit code in a 32-bit process", result, 0x123457);
 }
 
-static void check_bases(void) { }
+static void check_bases(void) {}
 
 #endif
 
@@ -147,7 +152,8 @@ static void check_clock_calls(void)
     clock_gettime(CLOCK_MONOTONIC, &fast);
     syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &slow);
     int64_t apart = ((int64_t)slow.tv_sec - fast.tv_sec) * 1000000000 + (slow.tv_nsec - fast.tv_nsec);
-    check(apart >= 0 && apart < 2000000000, "vdso and kernel agree on the time", "%lld ns apart", (long long)apart);
+    check(apart >= 0 && apart < 2000000000, "vdso and kernel agree on the time", "%lld ns apart",
+          (long long)apart);
 }
 
 /* UMIP: the kernel answers SGDT itself, with a made-up table (Linux arch/x86/kernel/umip.c), or refuses. */
@@ -159,7 +165,8 @@ static void check_umip(void)
     struct trap t = catch_trap(store_gdt, table);
     uint32_t base;
     memcpy(&base, table + 2, 4);
-    check(t.signal == SIGSEGV || (!t.signal && base == 0xfffe0000), "SGDT tells user space nothing", "signal %d base %#x", t.signal, base);
+    check(t.signal == SIGSEGV || (!t.signal && base == 0xfffe0000), "SGDT tells user space nothing",
+          "signal %d base %#x", t.signal, base);
 }
 
 void test_entries(void)
@@ -222,8 +229,8 @@ static void check_refused(const char *name, unsigned selector, uintptr_t offset,
 #ifdef __x86_64__
     syscall(SYS_arch_prctl, 0x1002, base);
 #endif
-    check(t.signal == signal && t.error == error, name, "signal %d vector %u error %#x, want %d and %#x", t.signal, t.vector,
-          t.error, signal, error);
+    check(t.signal == signal && t.error == error, name, "signal %d vector %u error %#x, want %d and %#x",
+          t.signal, t.vector, t.error, signal, error);
 }
 
 #ifndef __x86_64__
@@ -278,8 +285,10 @@ static void check_16_bit_code(uint8_t *page)
     /* The stack must lie below 4 GiB while the mode is not 64-bit, and so must the code that is returned to. */
     static uint64_t saved;
     __asm__ volatile("mov %%rsp, %1\n\tmov %3, %%rsp\n\tmov $0xffff0000, %%eax\n\tlcall *%2\n\tmov %1, %%rsp"
-                     : "=&a"(got), "+m"(saved) : "m"(target), "r"((uintptr_t)page + PAGE)
-                     : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "memory", "cc");
+                     : "=&a"(got), "+m"(saved)
+                     : "m"(target), "r"((uintptr_t)page + PAGE)
+                     : "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+                       "memory", "cc");
 #else
     __asm__ volatile("mov $0xffff0000, %%eax\n\tlcall *%1" : "=&a"(got) : "m"(target) : "memory", "cc");
 #endif

@@ -49,10 +49,12 @@ static void *count_up(void *arg)
         __asm__ volatile("lock incl %0" : "+m"(word.plain_add) : : "cc");
         __atomic_fetch_add(&word.exchange_add, 3, __ATOMIC_SEQ_CST);
         uint32_t old = word.compared;
-        while (!__atomic_compare_exchange_n(&word.compared, &old, old + 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        while (!__atomic_compare_exchange_n(&word.compared, &old, old + 1, false, __ATOMIC_SEQ_CST,
+                                            __ATOMIC_SEQ_CST))
             continue;
         uint64_t wide = word.wide;
-        while (!__atomic_compare_exchange_n(&word.wide, &wide, wide + 0x100000001ull, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        while (!__atomic_compare_exchange_n(&word.wide, &wide, wide + 0x100000001ull, false, __ATOMIC_SEQ_CST,
+                                            __ATOMIC_SEQ_CST))
             continue;
         while (__atomic_exchange_n(&word.taken, 1, __ATOMIC_ACQUIRE))
             sched_yield();

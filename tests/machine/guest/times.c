@@ -24,8 +24,8 @@
 static void check_took(const char *name, uint64_t start, uint64_t least)
 {
     uint64_t took = now_ns() - start;
-    check(took >= least && took <= least + LATE, name, "took %llu us, least %llu us", (unsigned long long)took / 1000,
-          (unsigned long long)least / 1000);
+    check(took >= least && took <= least + LATE, name, "took %llu us, least %llu us",
+          (unsigned long long)took / 1000, (unsigned long long)least / 1000);
 }
 
 static void sleep_ns(uint64_t ns)
@@ -52,7 +52,8 @@ static void advance(uint64_t *newest, uint64_t (*read)(void))
     uint64_t t = read();
     if (t < before)
         __atomic_add_fetch(&backwards, 1, __ATOMIC_SEQ_CST);
-    while (t > before && !__atomic_compare_exchange_n(newest, &before, t, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    while (t > before &&
+           !__atomic_compare_exchange_n(newest, &before, t, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
         continue;
 }
 
@@ -87,8 +88,8 @@ static void check_rate(void)
     uint64_t took = now_ns() - start;
     ticks = rdtsc() - ticks;
     uint64_t khz = ticks * 1000000 / took;
-    check(r[0] && khz > r[0] / 100 * 98ull && khz < r[0] / 100 * 102ull, "TSC runs at its rate", "%llu kHz, CPUID says %u",
-          (unsigned long long)khz, r[0]);
+    check(r[0] && khz > r[0] / 100 * 98ull && khz < r[0] / 100 * 102ull, "TSC runs at its rate",
+          "%llu kHz, CPUID says %u", (unsigned long long)khz, r[0]);
 }
 
 static void check_processor_number(void)
@@ -108,10 +109,7 @@ static void check_processor_number(void)
 }
 
 /* The console's reader compares these with its own clock. */
-static void mark(const char *what)
-{
-    printf("MARK %s %llu\n", what, (unsigned long long)now_ns());
-}
+static void mark(const char *what) { printf("MARK %s %llu\n", what, (unsigned long long)now_ns()); }
 
 void test_clocks(void)
 {
@@ -173,7 +171,8 @@ static void check_accounting(void)
             work += i;
         getrusage(RUSAGE_SELF, &use);
     } while (use.ru_utime.tv_sec == 0 && use.ru_utime.tv_usec < 100000 && now_ns() - start < 20000 * MS);
-    check(use.ru_utime.tv_sec || use.ru_utime.tv_usec >= 100000, "user time is charged", "%ld us", (long)use.ru_utime.tv_usec);
+    check(use.ru_utime.tv_sec || use.ru_utime.tv_usec >= 100000, "user time is charged", "%ld us",
+          (long)use.ru_utime.tv_usec);
 }
 
 void test_timers(void)
@@ -203,8 +202,12 @@ void test_timers(void)
 
 static int64_t rtc_seconds(const struct rtc_time *t)
 {
-    struct tm tm = { .tm_sec = t->tm_sec, .tm_min = t->tm_min, .tm_hour = t->tm_hour, .tm_mday = t->tm_mday,
-                     .tm_mon = t->tm_mon, .tm_year = t->tm_year };
+    struct tm tm = { .tm_sec = t->tm_sec,
+                     .tm_min = t->tm_min,
+                     .tm_hour = t->tm_hour,
+                     .tm_mday = t->tm_mday,
+                     .tm_mon = t->tm_mon,
+                     .tm_year = t->tm_year };
     return (int64_t)timegm(&tm);
 }
 
@@ -229,6 +232,7 @@ void test_rtc(void)
     came = came && read(fd, &data, sizeof(data)) > 0;
     ioctl(fd, RTC_UIE_OFF, 0);
     uint64_t took = (now_ns() - start) / MS;
-    check(came && took > 500 && took < 3500, "battery clock's interrupt", "a second took %llu ms", (unsigned long long)took);
+    check(came && took > 500 && took < 3500, "battery clock's interrupt", "a second took %llu ms",
+          (unsigned long long)took);
     close(fd);
 }

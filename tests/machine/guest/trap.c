@@ -54,6 +54,7 @@ struct trap catch_trap(void (*fn)(void *), void *arg)
 void check_trap(const char *name, struct trap t, int signal, int code, uintptr_t address)
 {
     check(t.signal == signal && t.code == code && t.address == address, name,
-          "signal %d code %d address %#lx (vector %u error %#x), want signal %d code %d address %#lx", t.signal, t.code,
-          (unsigned long)t.address, t.vector, t.error, signal, code, (unsigned long)address);
+          "signal %d code %d address %#lx (vector %u error %#x), want signal %d code %d address %#lx",
+          t.signal, t.code, (unsigned long)t.address, t.vector, t.error, signal, code,
+          (unsigned long)address);
 }

@@ -26,8 +26,8 @@ static struct real parts(long double x)
 static void check_real(const char *name, long double got, uint16_t exponent, uint64_t mantissa)
 {
     struct real r = parts(got);
-    check(r.exponent == exponent && r.mantissa == mantissa, name, "got %04x %016llx, want %04x %016llx", r.exponent,
-          (unsigned long long)r.mantissa, exponent, (unsigned long long)mantissa);
+    check(r.exponent == exponent && r.mantissa == mantissa, name, "got %04x %016llx, want %04x %016llx",
+          r.exponent, (unsigned long long)r.mantissa, exponent, (unsigned long long)mantissa);
 }
 
 static void set_control(uint16_t word) { __asm__ volatile("fldcw %0" : : "m"(word)); }
@@ -58,7 +58,8 @@ static void check_values(void)
     check_real("sine of 1", sine, 0x3ffe, 0xd76aa47848677021);
     check_real("arc tangent of 1", tangent, 0x3ffe, 0xc90fdaa22168c235);
     check_real("2 to the half, less 1", power, 0x3ffd, 0xd413cccfe7799211);
-    check_real("largest plus itself", 1.18973149535723176502e+4932L + 1.18973149535723176502e+4932L, 0x7fff, 1ull << 63);
+    check_real("largest plus itself", 1.18973149535723176502e+4932L + 1.18973149535723176502e+4932L, 0x7fff,
+               1ull << 63);
 }
 
 static void check_rounding(void)
@@ -80,7 +81,8 @@ static void check_rounding(void)
         for (unsigned i = 0; i < 4; i++)
             __asm__ volatile("fldl %1\n\tfistpl %0" : "=m"(got[i]) : "m"(values[i]));
         set_control(CONTROL_DEFAULT);
-        check(!memcmp(got, modes[m].want, sizeof(got)), modes[m].name, "%d %d %d %d", got[0], got[1], got[2], got[3]);
+        check(!memcmp(got, modes[m].want, sizeof(got)), modes[m].name, "%d %d %d %d", got[0], got[1], got[2],
+              got[3]);
     }
     volatile long double one = 1, three = 3;
     set_control(0x07f & ~0x300);
@@ -160,13 +162,18 @@ static unsigned keep_registers(unsigned own)
             in[i][0] = in[i][1] = own * 0x0101010101010101ull + i * 0x10000 + round;
         /* System calls in between change nothing but what they return. */
         __asm__ volatile("fldt (%2)\n\tfldt (%3)\n\t"
-                         "movups (%0), %%xmm0\n\tmovups 16(%0), %%xmm1\n\tmovups 32(%0), %%xmm2\n\tmovups 48(%0), %%xmm3\n\t"
-                         "movups 64(%0), %%xmm4\n\tmovups 80(%0), %%xmm5\n\tmovups 96(%0), %%xmm6\n\tmovups 112(%0), %%xmm7\n\t"
+                         "movups (%0), %%xmm0\n\tmovups 16(%0), %%xmm1\n\tmovups 32(%0), %%xmm2\n\tmovups "
+                         "48(%0), %%xmm3\n\t"
+                         "movups 64(%0), %%xmm4\n\tmovups 80(%0), %%xmm5\n\tmovups 96(%0), %%xmm6\n\tmovups "
+                         "112(%0), %%xmm7\n\t"
                          "mov %4, %%eax\n\tint $0x80\n\tmov %4, %%eax\n\tint $0x80\n\t"
-                         "movups %%xmm0, (%1)\n\tmovups %%xmm1, 16(%1)\n\tmovups %%xmm2, 32(%1)\n\tmovups %%xmm3, 48(%1)\n\t"
-                         "movups %%xmm4, 64(%1)\n\tmovups %%xmm5, 80(%1)\n\tmovups %%xmm6, 96(%1)\n\tmovups %%xmm7, 112(%1)\n\t"
+                         "movups %%xmm0, (%1)\n\tmovups %%xmm1, 16(%1)\n\tmovups %%xmm2, 32(%1)\n\tmovups "
+                         "%%xmm3, 48(%1)\n\t"
+                         "movups %%xmm4, 64(%1)\n\tmovups %%xmm5, 80(%1)\n\tmovups %%xmm6, 96(%1)\n\tmovups "
+                         "%%xmm7, 112(%1)\n\t"
                          "fstpt (%3)\n\tfstpt (%2)"
-                         : : "S"(in), "D"(out), "b"(&st[0]), "c"(&st[1]), "i"(158) /* sched_yield */
+                         :
+                         : "S"(in), "D"(out), "b"(&st[0]), "c"(&st[1]), "i"(158) /* sched_yield */
                          : "eax", "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
 #ifdef __x86_64__
                            "r8", "r9", "r10", "r11",

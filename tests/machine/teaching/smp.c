@@ -36,7 +36,14 @@ __asm__(".section .multiboot, \"a\"\n"
         "ap_end:\n");
 extern const uint8_t ap_begin[], ap_end[];
 
-enum { MAX_CPUS = 8, ROUNDS = 2000, VEC_SERIAL = 0x24, VEC_TIMER = 0x40, VEC_IPI = 0x41, VEC_SPURIOUS = 0xff };
+enum {
+    MAX_CPUS = 8,
+    ROUNDS = 2000,
+    VEC_SERIAL = 0x24,
+    VEC_TIMER = 0x40,
+    VEC_IPI = 0x41,
+    VEC_SPURIOUS = 0xff
+};
 
 uint8_t stacks[MAX_CPUS][4096] __attribute__((aligned(4096)));
 static uint64_t gdt[3];
@@ -48,9 +55,20 @@ static volatile uint32_t timer_ticks, serial_interrupts, ipis, started, lock, co
 
 void kernel_main(void);
 
-enum { LAPIC_ID = 0x20, LAPIC_EOI = 0xb0, LAPIC_SVR = 0xf0, LAPIC_ESR = 0x280, LAPIC_ICR = 0x300, LAPIC_ICR_HIGH = 0x310,
-       LAPIC_LVT_TIMER = 0x320, LAPIC_LVT_LINT0 = 0x350, LAPIC_LVT_LINT1 = 0x360, LAPIC_INITIAL = 0x380, LAPIC_CURRENT = 0x390,
-       LAPIC_DIVIDE = 0x3e0 };
+enum {
+    LAPIC_ID = 0x20,
+    LAPIC_EOI = 0xb0,
+    LAPIC_SVR = 0xf0,
+    LAPIC_ESR = 0x280,
+    LAPIC_ICR = 0x300,
+    LAPIC_ICR_HIGH = 0x310,
+    LAPIC_LVT_TIMER = 0x320,
+    LAPIC_LVT_LINT0 = 0x350,
+    LAPIC_LVT_LINT1 = 0x360,
+    LAPIC_INITIAL = 0x380,
+    LAPIC_CURRENT = 0x390,
+    LAPIC_DIVIDE = 0x3e0
+};
 
 static uint32_t lapic_get(unsigned reg) { return lapic[reg / 4]; }
 static void lapic_set(unsigned reg, uint32_t v)

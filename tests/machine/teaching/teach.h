@@ -56,12 +56,12 @@ static inline _Noreturn void leave(uint8_t value)
 }
 #define PASSED 0x10
 
-#define CHECK(what, holds)                                                                                   \
-    do {                                                                                                     \
-        if (!(holds)) {                                                                                      \
-            say("failed: " what "\n");                                                                       \
-            leave(1);                                                                                        \
-        }                                                                                                    \
+#define CHECK(what, holds) \
+    do { \
+        if (!(holds)) { \
+            say("failed: " what "\n"); \
+            leave(1); \
+        } \
     } while (0)
 
 struct __attribute__((packed)) table {
@@ -93,7 +93,9 @@ static inline void load_gdt(const uint64_t *gdt, size_t count)
     struct table t = { (uint16_t)(count * sizeof(*gdt) - 1), (uint32_t)gdt };
     __asm__ volatile("lgdt %0; ljmp $0x08, $1f; 1: mov $0x10, %%eax; mov %%eax, %%ds; mov %%eax, %%es;"
                      "mov %%eax, %%ss; mov %%eax, %%fs; mov %%eax, %%gs"
-                     : : "m"(t) : "eax", "memory");
+                     :
+                     : "m"(t)
+                     : "eax", "memory");
 }
 
 /* The usual initialisation of the two 8259s: vectors from `base` on, everything masked. */
