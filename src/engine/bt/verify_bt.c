@@ -8,7 +8,7 @@
 #include "base/bits.h"
 #include "engine/interp/block.h"
 
-#ifdef SUNDOG_VERIFY_ALL
+#ifdef VERIFY_ALL_CODE
 #define DEFAULT_EVERY 1u
 #else
 #define DEFAULT_EVERY ENGINE_VERIFY_SAMPLE
