@@ -27,7 +27,8 @@ enum slot_kind {
     SLOT_NUMBER,
     SLOT_OWN,
     SLOT_ROUNDS,
-    SLOT_FLAT,
+    SLOT_END,
+    SLOT_LOW,
     SLOT_ADDRESS,
     SLOT_FLAGS,
     SLOT_GEN,
@@ -59,12 +60,18 @@ struct slot {
         VCPU_OFF(s.seg) + (int32_t)((n) * sizeof(struct segment) + offsetof(struct segment, sel)), 2, \
             MAY_READ, SLOT_NUMBER, 0 \
     }
-#define FLAT_SLOT(seg, access, n) \
+#define END_SLOT(seg, access) \
     { \
         VCPU_OFF(sf) + \
-            (int32_t)((seg) * sizeof(struct seg_fast) + offsetof(struct seg_fast, flat) + (access)), \
-            1, MAY_READ, SLOT_FLAT, n \
+            (int32_t)((seg) * sizeof(struct seg_fast) + offsetof(struct seg_fast, end) + 8 * (access)), \
+            8, MAY_READ, SLOT_END, (seg) << 1 | (access) \
     }
+#define LOW_SLOT(seg) \
+    { \
+        VCPU_OFF(sf) + (int32_t)((seg) * sizeof(struct seg_fast) + offsetof(struct seg_fast, low)), 8, \
+            MAY_READ, SLOT_LOW, seg \
+    }
+#define LIMIT_SLOTS(seg) END_SLOT(seg, 0), END_SLOT(seg, 1), LOW_SLOT(seg)
 /* clang-format off */
 static const struct slot slots[] = {
     GPR_SLOT(12), GPR_SLOT(13), GPR_SLOT(14), GPR_SLOT(15),
@@ -74,9 +81,8 @@ static const struct slot slots[] = {
     SELECTOR_SLOT(SEG_ES), SELECTOR_SLOT(SEG_CS), SELECTOR_SLOT(SEG_SS), SELECTOR_SLOT(SEG_DS),
     SELECTOR_SLOT(SEG_FS), SELECTOR_SLOT(SEG_GS),
     { VCPU_OFF(interrupt_held), 1, MAY_READ, SLOT_OWN, 0 },
-    FLAT_SLOT(SEG_FS, ACCESS_READ, 0), FLAT_SLOT(SEG_FS, ACCESS_WRITE, 1),
-    FLAT_SLOT(SEG_GS, ACCESS_READ, 2), FLAT_SLOT(SEG_GS, ACCESS_WRITE, 3), FLAT_SLOT(SEG_CS, ACCESS_READ, 4),
-    FLAT_SLOT(SEG_CS, ACCESS_WRITE, 5),
+    LIMIT_SLOTS(SEG_FS), LIMIT_SLOTS(SEG_GS), LIMIT_SLOTS(SEG_CS), BASE_SLOT(SEG_CS, VAR_CS_BASE, MAY_READ),
+    { AREA_OFF(ip_page), 8, MAY_BOTH, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.cc), 2, MAY_BOTH, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.rflags), 8, MAY_BOTH, SLOT_FLAGS, 0 },
     { VCPU_OFF(requests), 4, MAY_READ, SLOT_OWN, 0 },
@@ -191,9 +197,9 @@ static const char *place_in_guest(const struct rules *r, struct place *p, const 
         return "memory outside of what was checked";
     if (o->write && !delta->write)
         return "a write to what was checked for reading";
+    /* Outside 64-bit code a distance is for an offset, whose limit was looked at. */
     for (unsigned n = 0; n < 2 && !r->u->code64; n++)
-        if (symbol_in(&r->symbols, number->sym, st->var[VAR_FS_BASE + n].sym) &&
-            !(st->flat >> (2 * n + o->write) & 1))
+        if (symbol_in(&r->symbols, number->sym, st->var[VAR_FS_BASE + n].sym))
             return "a segment whose limit was not looked at";
     *p = (struct place){ .kind = PLACE_GUEST };
     return NULL;
@@ -263,6 +269,8 @@ static struct value slot_value(const struct verify_state *st, const struct place
     if (p->kind == PLACE_GROUP || (slot && (p->slot->kind == SLOT_VALUE || p->slot->kind == SLOT_ADDRESS))) {
         return st->var[p->var];
     }
+    if (p->kind == PLACE_SLOT && p->slot->kind == SLOT_END)
+        return (struct value){ .kind = V_END, .aux = p->slot->var };
     if (p->kind == PLACE_SLOT && p->slot->kind == SLOT_STAMP)
         return (struct value){ .kind = V_STAMP };
     if (p->kind == PLACE_GUEST ||
@@ -647,13 +655,12 @@ static bool compare_memory(const struct rules *r, const struct verify_state *st,
     return false;
 }
 
-/* cmp [slot], imm: which registers are the guest's; is a segment flat? */
+/* cmp [slot], imm: which registers are the guest's? */
 static bool compare_slot(const struct slot *slot, unsigned size, int64_t imm, struct flags_value *f)
 {
     switch (slot->kind) {
     case SLOT_SIMD: *f = (struct flags_value){ .kind = F_SIMD, .v.aux = (uint16_t)imm }; break;
     case SLOT_X87: f->kind = F_X87; break;
-    case SLOT_FLAT: *f = (struct flags_value){ .kind = F_FLAT, .v.aux = slot->var }; break;
     default: return false;
     }
     return size == slot->size && (slot->kind == SLOT_SIMD ? imm >= SIMD_SSE && imm <= SIMD_AVX512 : imm == 0);
@@ -683,6 +690,26 @@ static bool follow_cmp(const struct rules *r, struct verify_state *st, const str
     return ok;
 }
 
+/* A step to the distance of an offset in a segment. */
+static bool follow_segment(struct rules *r, struct verify_state *st, const struct verify_insn *in)
+{
+    struct place p;
+    if (r->u->code64)
+        return false;
+    if (in->op == OP_OR)
+        return segment_or(st, in);
+    if (in->o[1].kind != OPR_MEM)
+        return in->op == OP_SUB ? segment_subtract(st, in) || segment_to_offset(&r->symbols, st, in)
+                                : segment_to_host(st, in);
+    if (place_of(r, &p, st, &in->o[1]) || p.kind != PLACE_SLOT)
+        return false;
+    if (p.slot->kind == SLOT_LOW)
+        return segment_above_low(st, in, p.slot->var);
+    bool base = p.slot->kind == SLOT_VALUE &&
+                (p.var == VAR_FS_BASE || p.var == VAR_GS_BASE || p.var == VAR_CS_BASE);
+    return base && segment_with_base(&r->symbols, st, in, p.var);
+}
+
 /* The same where a step fails: scratch registers may be compared as one likes, as long as the guest does not see it. */
 const char *rules_apply(struct rules *r, struct verify_state *st, const struct verify_insn *in, unsigned i)
 {
@@ -701,13 +728,14 @@ const char *rules_apply(struct rules *r, struct verify_state *st, const struct v
     case OP_INC:
     case OP_DEC: broken = follow_shift(r, st, in, i, &done); break;
     case OP_SUB:
-        done = strip_spend(st, in, in->o[0].kind == OPR_MEM && is_rounds_slot(r, st, &in->o[0])) ||
+        done = follow_segment(r, st, in) ||
+               strip_spend(st, in, in->o[0].kind == OPR_MEM && is_rounds_slot(r, st, &in->o[0])) ||
                strip_step(st, in) || string_step(st, in, i);
         if (!done)
             broken = follow_shift(r, st, in, i, &done);
         break;
     case OP_ADD:
-        done = follow_with_memory(r, st, in) || string_step(st, in, i);
+        done = follow_segment(r, st, in) || follow_with_memory(r, st, in) || string_step(st, in, i);
         if (!done)
             broken = follow_shift(r, st, in, i, &done);
         break;
@@ -715,7 +743,9 @@ const char *rules_apply(struct rules *r, struct verify_state *st, const struct v
     case OP_TEST: done = x87_step(st, in); break;
     case OP_NOT:
     case OP_CMOVA: done = strip_step(st, in) || x87_step(st, in); break;
-    case OP_OR: done = follow_with_memory(r, st, in) || string_step(st, in, i); break;
+    case OP_OR:
+        done = follow_segment(r, st, in) || follow_with_memory(r, st, in) || string_step(st, in, i);
+        break;
     case OP_XOR: done = follow_with_memory(r, st, in); break;
     case OP_SHL:
     case OP_SHR: done = follow_step(r, st, in) || strip_step(st, in) || string_step(st, in, i); break;
@@ -760,8 +790,8 @@ void rules_branch(struct verify_state *st, unsigned cond, bool taken)
         st->x87 = true;
     if (equal && f.kind == F_MASKS)
         x87_masked(st, f.v.aux & 15);
-    if (unequal && f.kind == F_FLAT) /* what may be written has the same limits for reading */
-        st->flat |= (uint8_t)(f.v.aux & 1 ? 3u << (f.v.aux - 1) : 1u << f.v.aux);
+    if (f.kind == F_LIMIT && cond == (taken ? COND_NOT_NEGATIVE : COND_NEGATIVE))
+        st->limit = f;
     if (f.kind == F_SPENT && cond == (taken ? COND_NOT_NEGATIVE : COND_NEGATIVE))
         strip_next_round(st, f.v.aux);
     if (not_above && f.kind == F_MOST)
@@ -810,7 +840,7 @@ static void called(struct verify_state *st, unsigned changes, unsigned i)
     st->most.kind = F_SCRATCH;
     st->fresh = st->x87 = false;
     st->simd = SIMD_NONE;
-    st->flat = 0;
+    st->limit.kind = F_SCRATCH;
 }
 
 static const char *spot_filled(const struct rules *r, int64_t info)

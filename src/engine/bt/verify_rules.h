@@ -36,6 +36,16 @@ void strip_next_round(struct verify_state *st, unsigned var);
 /* The group's distance is another one. */
 void strip_forget_group(struct verify_state *st, unsigned group);
 
+/* --- verify_segment.c: flat 32-bit code behind FS, GS, CS; each a step, false: none ------------------------------- */
+bool segment_subtract(struct verify_state *st, const struct verify_insn *in);
+bool segment_above_low(struct verify_state *st, const struct verify_insn *in, unsigned seg);
+bool segment_or(struct verify_state *st, const struct verify_insn *in);
+/* Adds or subtracts the base that variable `var` holds. */
+bool segment_with_base(struct symbols *s, struct verify_state *st, const struct verify_insn *in,
+                       unsigned var);
+bool segment_to_host(struct verify_state *st, const struct verify_insn *in);
+bool segment_to_offset(struct symbols *s, struct verify_state *st, const struct verify_insn *in);
+
 /* --- verify_x87.c: its control word ------------------------------------------------------------------------------ */
 /* A step to one that masks all exceptions; false: none. */
 bool x87_step(struct verify_state *st, const struct verify_insn *in);

@@ -16,7 +16,8 @@ static uint32_t symbol_at(uint32_t kind, unsigned i, unsigned var) { return kind
 bool value_equal(const struct value *a, const struct value *b)
 {
     return a->kind == b->kind && a->narrow == b->narrow && a->write == b->write && a->credit == b->credit &&
-           a->group == b->group && a->aux == b->aux && a->sym == b->sym && a->c == b->c && a->d == b->d;
+           a->group == b->group && a->from == b->from && a->aux == b->aux && a->sym == b->sym &&
+           a->c == b->c && a->d == b->d;
 }
 
 struct value value_made(unsigned i, unsigned var) { return value_number(symbol_at(SYM_MADE, i, var), 0); }
@@ -101,6 +102,20 @@ struct value value_sum_narrow(struct symbols *s, struct value a, struct value b,
     struct composite sum = { .op = SUM_NARROW, .scale = (uint8_t)scale, .a = a.sym, .b = b.sym };
     uint32_t sym = !b.sym ? a.sym : !a.sym && scale == 1 ? b.sym : compose(s, sum);
     return value_narrow(value_number(sym, c), 0);
+}
+
+bool value_without(const struct symbols *s, struct value v, struct value part, struct value *out)
+{
+    const struct composite *sum = composite_of(s, v.sym);
+    int64_t c = total(&v) - total(&part);
+    uint32_t rest = 0;
+    if (v.sym != part.sym) {
+        if (!sum || (sum->op != SUM_NARROW && sum->op != SUM) || sum->scale != 1 || sum->b != part.sym)
+            return false;
+        rest = sum->a;
+    }
+    *out = value_narrow(value_number(rest, c), 0);
+    return true;
 }
 
 struct value value_page(struct symbols *s, struct value v)
@@ -231,6 +246,7 @@ void state_forget(struct verify_state *st, const struct symbols *s, unsigned i)
         forget_run(&st->runs[n], s, i);
     forget_run(&st->pending, s, i);
     forget_flags(&st->most, s, SYM_MADE, i);
+    forget_flags(&st->limit, s, SYM_MADE, i);
     forget_flags(&st->flags, s, SYM_MADE, i);
     forget_flags(&st->fact, s, SYM_MADE, i);
 }
@@ -447,7 +463,13 @@ static struct value join_values(const struct meeting *m, unsigned var)
         a.aux &= b.aux;
         return a;
     }
-    return value_harmless(&a) && value_harmless(&b) ? join_numbers(m, var) : value_secret();
+    if (!value_harmless(&a) || !value_harmless(&b))
+        return value_secret();
+    struct value step; /* of a sequence: the same step from what is the same number */
+    if (a.kind == b.kind && !value_clean(&a) && a.aux == b.aux && a.group == b.group &&
+        restate(m, &a, &b, VARS, VARS, &step))
+        return step;
+    return join_numbers(m, var);
 }
 
 static struct value join_deltas(const struct meeting *m, unsigned var)
@@ -588,11 +610,10 @@ bool state_join(struct verify_state *at, const struct verify_state *from, struct
     changed |= set_flags(&at->flags, join_flags(at->flags, from->flags, s, i));
     changed |= set_flags(&at->fact, join_flags(at->fact, from->fact, s, i));
     changed |= set_flags(&at->most, join_flags(at->most, from->most, s, i));
-    changed |= (at->fresh && !from->fresh) || at->simd > from->simd || (at->x87 && !from->x87) ||
-               (at->flat & ~from->flat);
+    changed |= set_flags(&at->limit, join_flags(at->limit, from->limit, s, i));
+    changed |= (at->fresh && !from->fresh) || at->simd > from->simd || (at->x87 && !from->x87);
     at->fresh &= from->fresh;
     at->simd = at->simd < from->simd ? at->simd : from->simd;
     at->x87 &= from->x87;
-    at->flat &= from->flat;
     return changed;
 }

@@ -20,6 +20,7 @@ enum {
     VAR_EXIT_LIN,
     VAR_FS_BASE,
     VAR_GS_BASE,
+    VAR_CS_BASE,
     VAR_STRIP, /* rounds left of a loop's strip */
     VAR_CALL,  /* where a return address goes, once it is known where the call goes */
     VARS
@@ -39,6 +40,11 @@ enum value_kind {
     V_JUMP,  /* address of the number's slot in the jump table */
     V_DELTA, /* host minus guest address of the `aux` bytes from the number on; `write`: they may be written */
     V_STAMP, /* the present stamp */
+    /* steps to the distance of an offset in a segment: verify_segment.c */
+    V_END,       /* end of segment aux / 2 for reading, writing (aux & 1) */
+    V_END_ROOM,  /* that (`group`) - the number - aux */
+    V_ABOVE_LOW, /* the number - low of segment `group` */
+    V_HOSTED, /* host address of the number; aux bytes from `from` bytes further on were checked; `write`: for writing */
     /* steps to a control word of the x87: verify_x87.c */
     V_UNMASKED, /* complement of one that masks all exceptions */
     V_FCW,      /* that one */
@@ -65,6 +71,7 @@ struct value {
         credit; /* of V_DELTA in a group: each round it moves by 1 << (credit - 1) bytes upward, or downward if negative; 0: not */
     uint8_t group; /* of V_DELTA with a credit: which group's it is, or was loaded from */
     uint16_t aux;
+    int16_t from; /* V_HOSTED */
     uint32_t sym;
     int64_t c, d;
 };
@@ -84,8 +91,8 @@ enum flags_kind {
     F_SPENT, /* not negative: a round was left in variable v.aux */
     F_MOST,  /* not above: v is at most `limit` */
     F_LESS, /* not above: the first of two registers (v.aux as above) is not more than the second, a V_TO_END */
-    F_RUN,  /* not above: the pending run ends on its page */
-    F_FLAT, /* not equal: segment VAR_FS_BASE + v.aux / 2 is flat for reading, writing (v.aux & 1) */
+    F_RUN, /* not above: the pending run ends on its page */
+    F_LIMIT, /* not negative: `limit` bytes from v on lie in segment `spot` / 2, for reading, writing (spot & 1) */
 };
 struct flags_value {
     uint8_t kind;
@@ -115,9 +122,8 @@ struct verify_state {
     bool fresh;              /* the unit's spots are of the present stamp */
     uint8_t simd;            /* enum simd_level: the guest's vector registers in the host's */
     bool x87;                /* so are its x87 registers */
-    uint8_t flat;            /* bit n: F_FLAT's n was proved */
     struct run runs[RUNS], pending;
-    struct flags_value most; /* F_MOST that was proved */
+    struct flags_value most, limit; /* F_MOST, F_LIMIT that was proved */
 };
 
 /* Symbols made of others. */
@@ -172,6 +178,8 @@ struct value value_add(struct value v, int64_t by);
 struct value value_narrow(struct value v, int64_t by);
 struct value value_sum(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by);
 struct value value_sum_narrow(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by);
+/* v - part in 32 bits, if v is such a sum; false: it is not known to be. */
+bool value_without(const struct symbols *s, struct value v, struct value part, struct value *out);
 /* The page of v, and back: false when v is not just the page of something. */
 struct value value_page(struct symbols *s, struct value v);
 bool value_page_of(const struct symbols *s, struct value v, struct value *of);
