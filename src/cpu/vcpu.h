@@ -158,7 +158,7 @@ static inline bool vcpu_protected(const struct vcpu *v)
 #define VCPU_STACK 65536u
 /* Address space without memory that an engine with a room gets directly behind the room's last page, if the host has it:
  * v->reserve says how much. */
-#define VCPU_RESERVE (128ull << 30)
+#define VCPU_RESERVE ((128ull << 30) + (16ull << 20))
 /* A zeroed vcpu, page-aligned, with VCPU_STACK bytes below it and `room` zeroed bytes at vcpu_room() for the
  * engine; NULL without memory. vcpu_free() with the same room. */
 struct vcpu *vcpu_alloc(size_t room);

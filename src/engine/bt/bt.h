@@ -162,6 +162,7 @@ struct bt_area {
 /* Both sides of a view have such pages: those of the far side lie behind those of the near one. */
 #define SIDE_TABLE (8 << 20)
 _Static_assert(USER_AREAS * PAGE_SIZE <= SIDE_TABLE, "pages of the near side end before those of the far one");
+_Static_assert(VCPU_RESERVE >= SIDE_TABLE + (1ull << (64 - ENTRY_SHIFT + 3)), "any address has an entry on either side");
 /* vcpu->requests rotated by POLL_ROTATE is 0 or at least the offset of a page behind those of user areas. A load from POLL_TABLE
  * plus that faults when something is requested: a poll that leaves the flags alone. */
 #define POLL_ROTATE 7 /* 2^25: behind both sides */
