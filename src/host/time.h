@@ -7,6 +7,8 @@
 
 uint64_t host_monotonic_ns(void);
 uint64_t host_wall_ns(void);
+/* Processor time of the calling thread. */
+uint64_t host_thread_cpu_ns(void);
 /* The host TSC's rate in kHz, measured against the monotonic clock (1 ms) or told by CPUID. */
 uint64_t host_tsc_khz(void);
 

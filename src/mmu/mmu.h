@@ -64,6 +64,14 @@ struct mmu_space {
     uint64_t stamp; /* mmu.stamp while nothing was dropped; 0: another one is due */
 };
 
+/* All that was dropped when a stamp moved from one value to the next: for those who keep many copies under it. */
+struct mmu_drop {
+    uint64_t from, to;
+    const uint8_t *host; /* the page with this host address lost rights; NULL: */
+    uint64_t page;       /* the translations of this linear page went */
+};
+#define MMU_DROPS 256u
+
 struct mmu_stats {
     uint64_t hidden_faults; /* TLB misses filled */
     uint64_t true_faults;   /* #PF for the guest */
@@ -81,6 +89,7 @@ struct mmu {
      * while mmu.stamp is that stamp. Moves at every drop; the old one comes back with an unchanged address space. Never used
      * again: no guest can count to 2^64. */
     uint64_t stamp, next_stamp;
+    struct mmu_drop drops[MMU_DROPS]; /* by `from` */
     struct tlb_entry tlbs[MMU_INDEX_COUNT][TLB_ENTRIES];
     enum mmu_index index;
     struct pmap *pmap;
@@ -152,6 +161,13 @@ struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum
 
 /* True when a write there is allowed and would change no accessed or dirty bit. */
 bool mmu_write_settled(struct mmu *m, gva addr, enum mmu_index index);
+
+/* What was dropped when this stamp went out of force; NULL: more, or long ago. */
+static inline const struct mmu_drop *mmu_dropped(const struct mmu *m, uint64_t stamp)
+{
+    const struct mmu_drop *d = &m->drops[stamp % MMU_DROPS];
+    return d->from == stamp && stamp ? d : NULL;
+}
 
 static inline uint64_t mmu_gen(const struct mmu *m, enum mmu_index index) { return m->gens[gen_kind(index)]; }
 

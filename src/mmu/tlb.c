@@ -91,6 +91,19 @@ static void void_stamps(struct mmu *m)
     take_stamp(m);
 }
 
+/* The same where this is all that was dropped. */
+static void move_stamps(struct mmu *m, const uint8_t *host, uint64_t page)
+{
+    for (unsigned i = 0; i < MMU_SPACES; i++) {
+        uint64_t *stamp = &m->spaces[i].stamp, from = *stamp;
+        if (!from)
+            continue;
+        *stamp = ++m->next_stamp;
+        m->drops[from % MMU_DROPS] = (struct mmu_drop){ from, *stamp, host, page };
+    }
+    take_stamp(m);
+}
+
 /* What the supervisor's tables have of the address space that is left. */
 static void drop_local(struct mmu *m)
 {
@@ -273,7 +286,10 @@ void mmu_flush_page(struct mmu *m, gva addr)
     }
     unsigned shift = maybe_large(m, addr.v, large_shift(m)) ? large_shift(m) : PAGE_SHIFT;
     drop_slots(m, addr.v & (~0ull << shift), shift);
-    void_stamps(m);
+    if (shift == PAGE_SHIFT)
+        move_stamps(m, NULL, addr.v & ~(uint64_t)PAGE_OFFSET_MASK);
+    else
+        void_stamps(m);
     if (shift != PAGE_SHIFT || (*fetched & bit))
         move_epochs(m);
 }
@@ -324,7 +340,10 @@ void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsig
     }
     if (rights & (RIGHT_READ | RIGHT_EXEC))
         move_epochs(m);
-    void_stamps(m);
+    if (count == 1 && host[0])
+        move_stamps(m, host[0], 0);
+    else
+        void_stamps(m);
 }
 
 /* --- translating ---------------------------------------------------------------------------------------- */

@@ -288,7 +288,7 @@ struct bt_site {
     X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) \
     X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off) \
     X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified) X(versions) \
-    X(views_opened) X(views_dropped) X(views_closed) X(view_faults) X(view_pages) X(view_areas) \
+    X(views_opened) X(views_dropped) X(views_closed) X(view_pages_dropped) X(view_faults) X(view_pages) X(view_areas) \
     X(view_accesses) X(view_checks) X(view_blamed)
 /* clang-format on */
 
@@ -342,6 +342,10 @@ struct bt_any {
 #define VIEW_AREAS 8u
 #define VIEW_PATIENCE 64u /* by hash of CR3 */
 #define VIEW_SEEN_BITS 12
+/* A set of pages, hashed: never too small. */
+struct page_set {
+    uint64_t bits[1u << (VIEW_SEEN_BITS - 6)];
+};
 #define VIEW_CANDIDATES 8u
 
 /* User memory of one address space, shown at guest address + delta. */
@@ -349,24 +353,26 @@ struct bt_view {
     uint64_t cr3;
     uint64_t delta[VIEW_SIDES];
     uint64_t since;     /* time stamp counter when it was last empty */
+    uint64_t opened, cost; /* when it was, and what its faults have cost since */
     uint64_t entered;   /* when it came into force */
     unsigned hasty;     /* how often it came into force soon after it had */
-    uint32_t stamp;     /* mmu.stamp of what it shows; 0: free */
+    uint64_t stamp;     /* mmu.stamp of what it shows; 0: free */
     uint32_t pieces;    /* shown since then */
     uint8_t nareas[VIEW_SIDES];
     bool narrow;                               /* one area of 4 GiB: 32-bit code */
     uint16_t area[VIEW_SIDES][VIEW_AREAS]; /* address >> AREA_SHIFT */
-    uint64_t seen[1u << (VIEW_SEEN_BITS - 6)]; /* groups of pages shown since then, hashed */
+    struct page_set groups, pages, hosts;      /* shown since then: groups, linear pages, host pages */
 };
 
 struct bt_views {
     bool possible;
     struct bt_view view[VIEWS], *now; /* now: in force, or NULL */
     unsigned next;
-    uint32_t stamp; /* that user code runs under which has none */
+    uint64_t stamp; /* that user code runs under which has none */
     uint64_t since; /* from when on, or when its last slice was counted */
+    uint64_t cpu_ns; /* of this thread at that time; 0: its first slice is not over */
     struct {
-        uint32_t stamp;
+        uint64_t stamp;
         uint32_t slices; /* that it ran */
     } candidate[VIEW_CANDIDATES];
     uint8_t patience[VIEW_PATIENCE];
@@ -565,6 +571,7 @@ bool bt_view_use(struct bt *b);
 enum view_side bt_view_side(const struct bt *b, uint64_t lin);
 /* bt.blame: as much, and it is translated without */
 #define BLAMED 4u
+#define BLAMED_SIDES 6u /* faults on the wrong side */
 /* bt.side: */
 #define SIDE_KNOWN 2u /* it was met */
 #define SIDE_FLIPS 4u /* counted from here on: it was met on another side than was thought */

@@ -130,6 +130,8 @@ static uint8_t side_of(const struct bt *b, const struct insn *in, const uint8_t 
 {
     const uint64_t *gpr = b->v->s.gpr;
     unsigned met = b->side[bt_lesson_slot(code)];
+    if (stack)
+        return (uint8_t)bt_view_side(b, gpr[RSP]);
     if (met & SIDE_KNOWN)
         return met & 1;
     const struct mem_operand *m = &in->mem;
@@ -140,7 +142,7 @@ static uint8_t side_of(const struct bt *b, const struct insn *in, const uint8_t 
         lin += gpr[m->base];
     if (m->index < 16)
         lin += gpr[m->index] << m->scale;
-    return (uint8_t)bt_view_side(b, stack ? gpr[RSP] : lin);
+    return (uint8_t)bt_view_side(b, lin);
 }
 
 /* 32-bit code has it where neither base nor limit matters; 16-bit addresses never. */

@@ -14,12 +14,16 @@
 #include "engine/bt/bt.h"
 
 #include "engine/interp/run.h"
+#include "host/time.h"
 #include "host/view.h"
 
 #define SLICE (1ull << 21) /* time stamp counts */
 #define SLICES 4u          /* that user code runs under one stamp before it gets a view */
+#define FAULT_COST 15000u  /* time stamp counts of a fault, and of what is shown then */
 #define PIECE_COST 25000u  /* time stamp counts to show a piece and to forget it */
-#define HASTY 32u
+#define SLICE_NS 300000u
+#define HASTY 8u
+#define GRACE (4ull << 20) /* time stamp counts that a view may cost at once */
 #define PATIENCE_MAX 7
 #define PIECES_MAX 12000u /* mappings of the host's that a view takes */
 #define AREA_BYTES (1ull << AREA_SHIFT)
@@ -110,6 +114,18 @@ static bool place(struct bt_view *w, unsigned side, unsigned area)
     return false;
 }
 
+static bool set_has(const struct page_set *set, uint64_t page)
+{
+    uint64_t hash = (page >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> (64 - VIEW_SEEN_BITS);
+    return set->bits[hash / 64] & BIT(hash % 64);
+}
+
+static void set_add(struct page_set *set, uint64_t page)
+{
+    uint64_t hash = (page >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> (64 - VIEW_SEEN_BITS);
+    set->bits[hash / 64] |= BIT(hash % 64);
+}
+
 static void empty(struct bt_view *w)
 {
     for (unsigned side = 0; side < VIEW_SIDES && w->pieces; side++)
@@ -117,7 +133,7 @@ static void empty(struct bt_view *w)
             host_view_clear(area_at(w, side, i), area_bytes(w));
     w->pieces = 0;
     w->since = __builtin_ia32_rdtsc();
-    memset(w->seen, 0, sizeof(w->seen));
+    w->groups = w->pages = w->hosts = (struct page_set){ 0 };
 }
 
 static void put_in_force(struct bt *b, struct bt_view *w)
@@ -180,7 +196,7 @@ static void lose_patience(struct bt *b, struct bt_view *w)
     b->n.views_closed++;
 }
 
-static struct bt_view *find(struct bt *b, uint32_t stamp, uint64_t cr3)
+static struct bt_view *find(struct bt *b, uint64_t stamp, uint64_t cr3)
 {
     struct bt_views *all = &b->views;
     struct bt_view *same = NULL;
@@ -195,7 +211,7 @@ static struct bt_view *find(struct bt *b, uint32_t stamp, uint64_t cr3)
     return same;
 }
 
-static bool open_view(struct bt *b, uint32_t stamp)
+static bool open_view(struct bt *b, uint64_t stamp)
 {
     struct bt_views *all = &b->views;
     struct vcpu *v = b->v;
@@ -209,6 +225,8 @@ static bool open_view(struct bt *b, uint32_t stamp)
         return false;
     w->pieces = 0;
     w->hasty = 0;
+    w->cost = 0;
+    w->opened = __builtin_ia32_rdtsc();
     empty(w);
     w->stamp = stamp;
     b->n.views_opened++;
@@ -216,9 +234,30 @@ static bool open_view(struct bt *b, uint32_t stamp)
     return true;
 }
 
-/* Translations may have gone since it was filled. */
-static bool refresh(struct bt *b, struct bt_view *w, uint32_t stamp)
+/* Takes away what was dropped since, as long as that is known. */
+static bool catch_up(struct bt *b, struct bt_view *w, uint64_t stamp)
 {
+    while (w->stamp != stamp) {
+        const struct mmu_drop *d = mmu_dropped(&b->v->mmu, w->stamp);
+        if (!d || (d->host && set_has(&w->hosts, (uintptr_t)d->host)))
+            return false;
+        int side = side_of(w, d->page);
+        if (!d->host && side >= 0 && set_has(&w->pages, d->page)) {
+            host_view_clear((uintptr_t)(d->page + w->delta[side]), PAGE_SIZE);
+            b->n.view_pages_dropped++;
+        }
+        w->stamp = d->to;
+    }
+    return true;
+}
+
+/* Translations may have gone since it was filled. */
+static bool refresh(struct bt *b, struct bt_view *w, uint64_t stamp)
+{
+    if (catch_up(b, w, stamp)) {
+        put_in_force(b, w);
+        return true;
+    }
     uint8_t *patience = patience_of(b, w->cr3);
     uint64_t lasted = __builtin_ia32_rdtsc() - w->since, cost = (uint64_t)w->pieces * PIECE_COST;
     if (cost > lasted / 4 && b->warm) {
@@ -244,20 +283,26 @@ static bool too_hasty(struct bt *b, struct bt_view *w)
     return w->hasty > HASTY;
 }
 
-/* Has user code without a view run for long enough? */
-static bool is_settled(struct bt *b, uint32_t stamp)
+/* Has user code without a view run for long enough? Slices count that follow another one of the same stamp without a pause: time
+ * that the host gave to others does not. */
+static bool is_settled(struct bt *b, uint64_t stamp)
 {
     struct bt_views *all = &b->views;
     uint64_t now = __builtin_ia32_rdtsc();
     if (all->stamp != stamp) {
         all->stamp = stamp;
         all->since = now;
+        all->cpu_ns = 0;
     }
     if (!b->warm)
         return true;
     if (now - all->since < SLICE)
         return false;
+    uint64_t cpu_ns = host_thread_cpu_ns(), before = all->cpu_ns;
     all->since = now;
+    all->cpu_ns = cpu_ns;
+    if (!before || cpu_ns - before < SLICE_NS)
+        return false;
     unsigned i = stamp % VIEW_CANDIDATES;
     if (all->candidate[i].stamp != stamp) {
         all->candidate[i].stamp = stamp;
@@ -270,7 +315,7 @@ bool bt_view_use(struct bt *b)
 {
     struct bt_views *all = &b->views;
     const struct vcpu *v = b->v;
-    uint32_t stamp = v->mmu.stamp;
+    uint64_t stamp = v->mmu.stamp;
     if (!all->possible || v->mmu.index != MMU_USER || v->mmu.bypass || vcpu_cpl(v) != 3)
         return false;
     struct bt_view *w = all->now;
@@ -323,6 +368,10 @@ static bool show(struct bt *b, struct bt_view *w, uint64_t page, unsigned pages,
         close_view(b, w);
         return false;
     }
+    for (unsigned i = 0; i < pages; i++) {
+        set_add(&w->pages, page + ((uint64_t)i << PAGE_SHIFT));
+        set_add(&w->hosts, (uintptr_t)s.host + ((uint64_t)i << PAGE_SHIFT));
+    }
     w->pieces++;
     b->n.view_pages += pages;
     return true;
@@ -351,9 +400,8 @@ static bool show_group(struct bt *b, struct bt_view *w, uint64_t first)
 
 static bool first_of_group(struct bt_view *w, uint64_t first)
 {
-    uint64_t hash = (first >> PAGE_SHIFT) / GROUP_PAGES * 0x9e3779b97f4a7c15ull >> (64 - VIEW_SEEN_BITS);
-    bool before = w->seen[hash / 64] & BIT(hash % 64);
-    w->seen[hash / 64] |= BIT(hash % 64);
+    bool before = set_has(&w->groups, first);
+    set_add(&w->groups, first);
     return !before;
 }
 
@@ -374,21 +422,22 @@ static void blame(struct bt *b)
     b->n.view_blamed++;
 }
 
-/* Its access went to another side than was thought. The first time it may have company on the page. */
+/* Its access went to another side than was thought. The first time it may have company in its unit. */
 static void change_side(struct bt *b, enum view_side side)
 {
     const uint8_t *host = culprit(b);
     if (!host)
         return;
     uint8_t *s = &b->side[bt_lesson_slot(host)];
-    if ((*s & (SIDE_KNOWN | 1u)) == (SIDE_KNOWN | (unsigned)side)) {
-        bt_cache_drop_code(b, host);
-        return;
+    unsigned flips = *s / SIDE_FLIPS, before = *s & (SIDE_KNOWN | 1u);
+    if (flips == BLAMED_SIDES) {
+        b->blame[bt_lesson_slot(host)] = BLAMED;
+        b->n.view_blamed++;
+    } else {
+        *s = (uint8_t)((flips + 1) * SIDE_FLIPS | SIDE_KNOWN | (unsigned)side);
     }
-    if (*s / SIDE_FLIPS < BLAMED)
-        *s = (uint8_t)((*s / SIDE_FLIPS + 1) * SIDE_FLIPS | SIDE_KNOWN | (unsigned)side);
-    else
-        blame(b);
+    if (flips == BLAMED_SIDES || before == (SIDE_KNOWN | (unsigned)side))
+        bt_cache_drop_code(b, host);
 }
 
 /* An address of an area that was not in the view, or not on the side where it was looked for. */
@@ -400,6 +449,13 @@ static void meet_area(struct bt *b, struct bt_view *w, uint64_t lin, unsigned si
         change_side(b, (enum view_side)side_of(w, lin));
 }
 
+/* Faults that come too often: pages that are new, or accesses that go another way each time. */
+static bool too_dear(struct bt *b, struct bt_view *w)
+{
+    w->cost += FAULT_COST;
+    return w->cost > GRACE + (__builtin_ia32_rdtsc() - w->opened) / 8 && b->warm;
+}
+
 void bt_view_fill(struct bt *b)
 {
     struct bt_view *w = b->views.now;
@@ -408,6 +464,10 @@ void bt_view_fill(struct bt *b)
     b->n.view_faults++;
     if (!w || w->stamp != b->v->mmu.stamp || vcpu_cpl(b->v) != 3)
         return;
+    if (too_dear(b, w)) {
+        lose_patience(b, w);
+        return;
+    }
     if (addr - table(b) < VCPU_RESERVE) {
         unsigned side = addr - table(b) < SIDE_TABLE ? SIDE_NEAR : SIDE_FAR;
         meet_area(b, w, (addr - table(b) - side * SIDE_TABLE) / PAGE_SIZE << AREA_SHIFT, side);
