@@ -56,7 +56,7 @@ static void commit_handler(struct vcpu *v, const struct segment *cs, uint64_t ri
     v->s.rip = rip;
     v->s.rflags &= ~clear;
     v->s.shadow = 0;
-    vcpu_refresh_mode(v);
+    vcpu_refresh_privilege(v);
 }
 
 /* ---- Real mode, and virtual-8086 interrupts redirected by VME -------------------------------- */

@@ -42,7 +42,7 @@ void cpu_syscall(struct vcpu *v)
         set_code_and_stack(v, cs, (uint16_t)(cs + 8), SA_DB, 0);
     }
     debug_cancel_step(v, tf_before);
-    vcpu_refresh_mode(v);
+    vcpu_refresh_privilege(v);
 }
 
 void cpu_sysret(struct vcpu *v, unsigned size)
@@ -69,7 +69,7 @@ void cpu_sysret(struct vcpu *v, unsigned size)
     /* AMD processors leave SS's hidden part as it is; a flat one is what software that runs on both can
      * rely on. */
     set_code_and_stack(v, cs, ss, size == 8 ? SA_L : SA_DB, 3);
-    vcpu_refresh_mode(v);
+    vcpu_refresh_privilege(v);
     cpu_open_events(v);
 }
 
@@ -91,7 +91,7 @@ void cpu_sysenter(struct vcpu *v)
     v->s.gpr[RSP] = v->s.msr.sysenter_esp & mask_bytes(lma ? 8 : 4);
     v->s.rip = v->s.msr.sysenter_eip & mask_bytes(lma ? 8 : 4);
     set_code_and_stack(v, cs, (uint16_t)(cs + 8), lma ? SA_L : SA_DB, 0);
-    vcpu_refresh_mode(v);
+    vcpu_refresh_privilege(v);
 }
 
 void cpu_sysexit(struct vcpu *v, unsigned size)
@@ -107,6 +107,6 @@ void cpu_sysexit(struct vcpu *v, unsigned size)
     v->s.gpr[RSP] = rsp;
     v->s.rip = rip;
     set_code_and_stack(v, cs, (uint16_t)(cs + 8), size == 8 ? SA_L : SA_DB, 3);
-    vcpu_refresh_mode(v);
+    vcpu_refresh_privilege(v);
     cpu_open_events(v);
 }

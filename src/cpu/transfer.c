@@ -41,7 +41,7 @@ static void commit_code(struct vcpu *v, const struct segment *cs, uint64_t rip)
 {
     v->s.seg[SEG_CS] = *cs;
     v->s.rip = rip;
-    vcpu_refresh_mode(v);
+    vcpu_refresh_privilege(v);
 }
 
 /* CS in real and virtual-8086 mode. */

@@ -130,6 +130,21 @@ void vcpu_refresh_mode(struct vcpu *v)
     refresh_watch(v);
 }
 
+void vcpu_refresh_privilege(struct vcpu *v)
+{
+    const struct vcpu_state *s = &v->s;
+    /* Of all that vcpu_mode_key() and the rest look at, only the privilege is left to change. */
+    if ((v->mode & (MODE_CODE_MASK | MODE_STEP)) != MODE_CODE64 || !(s->seg[SEG_CS].attr & SA_L) ||
+        s->rflags & (FL_TF | FL_RF | FL_AC) || s->shadow || s->dr[7] & 0xff || v->mmu.bypass ||
+        v->sf[SEG_FS].base != s->seg[SEG_FS].base || v->sf[SEG_GS].base != s->seg[SEG_GS].base) {
+        vcpu_refresh_mode(v);
+        return;
+    }
+    unsigned cpl = attr_dpl(s->seg[SEG_SS].attr);
+    v->mode = (v->mode & ~(3u << MODE_CPL_SHIFT)) | cpl << MODE_CPL_SHIFT;
+    mmu_set_index(&v->mmu, cpl == 3 ? MMU_USER : s->cr4 & CR4_SMAP ? MMU_SUPER : MMU_SUPER_AC);
+}
+
 void vcpu_refresh_paging(struct vcpu *v, bool flush)
 {
     const struct paging_regs regs = { .cr0 = v->s.cr0, .cr3 = v->s.cr3, .cr4 = v->s.cr4, .efer = v->s.efer };

@@ -181,6 +181,8 @@ void vcpu_refresh_paging(struct vcpu *v, bool flush);
 /* After any change of CS, SS, CPL, CR0, EFER, RFLAGS.VM/TF/AC/RF, DR7: the mode key, lin_mask, segments
  * and MMU index. */
 void vcpu_refresh_mode(struct vcpu *v);
+/* The same after a change of segments and RFLAGS: cheap from 64-bit code to 64-bit code. */
+void vcpu_refresh_privilege(struct vcpu *v);
 /* The one function that builds the mode key from the state. CPL is SS.DPL, kept in an unusable SS too (SDM
  * 3C 24.4.1). */
 uint32_t vcpu_mode_key(const struct vcpu_state *s);

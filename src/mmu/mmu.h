@@ -80,6 +80,11 @@ struct mmu_stats {
     uint64_t space_switches, space_hits;
 };
 
+/* Page numbers, two bits each by hash: who was noted is found, and hardly any other one. */
+struct mmu_noted {
+    uint64_t bits[256];
+};
+
 /* One vcpu's MMU. All functions run on the vcpu's thread, or with it parked. */
 struct mmu {
     struct tlb_entry *tlb; /* the TLB for data at the current privilege: &tlbs[index][0] */
@@ -90,6 +95,7 @@ struct mmu {
      * again: no guest can count to 2^64. */
     uint64_t stamp, next_stamp;
     struct mmu_drop drops[MMU_DROPS]; /* by `from` */
+    uint32_t last_write; /* slot of the user's TLB that was last filled for writing */
     struct tlb_entry tlbs[MMU_INDEX_COUNT][TLB_ENTRIES];
     enum mmu_index index;
     struct pmap *pmap;
@@ -104,9 +110,9 @@ struct mmu {
     uint64_t local[MMU_INDEX_COUNT - MMU_SUPER][TLB_ENTRIES / 64];
     bool bypass; /* every access takes the slow path: `gen` is TLB_GEN_NONE (alignment checking) */
     /* Which large pages may be in the TLB, hashed: INVLPG of a small fragment drops all. */
-    uint64_t large_2m[16], large_1g[4];
-    /* Pages that instructions were fetched from, hashed: flushing any other page moves no epoch. */
-    uint64_t fetched[64];
+    struct mmu_noted large_2m, large_1g;
+    /* Pages that instructions were fetched from: flushing any other page moves no epoch. */
+    struct mmu_noted fetched;
     uint32_t pdpte_valid;
     uint64_t pdpte[4]; /* PAE: loaded at CR3 load (SDM 3A 4.4.1); saved with the processor */
     /* Names the fetch translations in force: another value whenever they may have changed, the old one

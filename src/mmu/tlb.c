@@ -59,9 +59,9 @@ static void forget_spaces(struct mmu *m)
     m->shared_gen = 0;
     memset(m->local, 0, sizeof(m->local));
     m->local_fetch = false;
-    memset(m->large_2m, 0, sizeof(m->large_2m));
-    memset(m->large_1g, 0, sizeof(m->large_1g));
-    memset(m->fetched, 0, sizeof(m->fetched));
+    memset(&m->large_2m, 0, sizeof(m->large_2m));
+    memset(&m->large_1g, 0, sizeof(m->large_1g));
+    memset(&m->fetched, 0, sizeof(m->fetched));
     move_epochs(m);
 }
 
@@ -249,37 +249,44 @@ static void drop_slots(struct mmu *m, uint64_t base, unsigned shift)
 /* A page of 2 MiB (4 MiB without PAE): as many 4 KiB pages as the TLB has slots, at most. */
 static unsigned large_shift(const struct mmu *m) { return paging_pae(&m->regs) ? 21 : 22; }
 
-/* The large pages of 1 << shift bytes, hashed to a bit each. */
-static uint64_t *large_word(struct mmu *m, uint64_t lin, unsigned shift)
+static bool both_bits(struct mmu_noted *set, uint64_t number, uint64_t **word, uint64_t *bit)
 {
-    uint64_t n = (lin >> shift) / 64;
-    return shift == 30 ? &m->large_1g[n % array_size(m->large_1g)]
-                       : &m->large_2m[n % array_size(m->large_2m)];
+    uint64_t hash = number * 0x9e3779b97f4a7c15ull;
+    bool all = true;
+    for (unsigned i = 0; i < 2; i++, hash <<= 14) {
+        word[i] = &set->bits[hash >> 56];
+        bit[i] = BIT(hash >> 50 & 63);
+        all = all && *word[i] & bit[i];
+    }
+    return all;
 }
 
-static void note_large(struct mmu *m, uint64_t lin, unsigned shift)
+static void note(struct mmu_noted *set, uint64_t number)
 {
-    *large_word(m, lin, shift) |= BIT((lin >> shift) % 64);
+    uint64_t *word[2], bit[2];
+    both_bits(set, number, word, bit);
+    *word[0] |= bit[0];
+    *word[1] |= bit[1];
+}
+
+static bool maybe_noted(struct mmu_noted *set, uint64_t number)
+{
+    uint64_t *word[2], bit[2];
+    return both_bits(set, number, word, bit);
+}
+
+static struct mmu_noted *large_pages(struct mmu *m, unsigned shift)
+{
+    return shift == 30 ? &m->large_1g : &m->large_2m;
 }
 
 static bool maybe_large(struct mmu *m, uint64_t lin, unsigned shift)
 {
-    return *large_word(m, lin, shift) & BIT((lin >> shift) % 64);
-}
-
-/* Whether a fetch translation of this page can be cached anywhere: engines look blocks up by linear address,
- * and only after a fetch that came through mmu_translate() in the same epoch. */
-static uint64_t *fetched_word(struct mmu *m, uint64_t lin, uint64_t *bit)
-{
-    uint64_t hash = (lin >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 52;
-    *bit = BIT(hash % 64);
-    return &m->fetched[hash / 64];
+    return maybe_noted(large_pages(m, shift), lin >> shift);
 }
 
 void mmu_flush_page(struct mmu *m, gva addr)
 {
-    uint64_t bit;
-    const uint64_t *fetched = fetched_word(m, addr.v, &bit);
     if (maybe_large(m, addr.v, 30)) {
         mmu_flush_all(m);
         return;
@@ -290,7 +297,8 @@ void mmu_flush_page(struct mmu *m, gva addr)
         move_stamps(m, NULL, addr.v & ~(uint64_t)PAGE_OFFSET_MASK);
     else
         void_stamps(m);
-    if (shift != PAGE_SHIFT || (*fetched & bit))
+    /* Engines look code up by linear address, after a fetch that came through mmu_translate() in the same epoch only. */
+    if (shift != PAGE_SHIFT || maybe_noted(&m->fetched, addr.v >> PAGE_SHIFT))
         move_epochs(m);
 }
 
@@ -392,7 +400,7 @@ static enum usable usable(const struct mmu *m, uint64_t page, enum mmu_access ac
 static void note_slot(struct mmu *m, uint64_t lin, enum mmu_index index, const struct walk_result *walk)
 {
     if (walk->page_shift != PAGE_SHIFT)
-        note_large(m, lin, walk->page_shift);
+        note(large_pages(m, walk->page_shift), lin >> walk->page_shift);
     if (index != MMU_USER)
         note_local(m, tlb_slot(m->tlbs[index], lin) - m->tlbs[index], index, !walk->global);
 }
@@ -421,8 +429,11 @@ static bool fill(struct mmu *m, uint64_t lin, enum mmu_access access, enum mmu_i
         return false;
     set_tags(e, tag, (uint64_t)(uintptr_t)pg->host - page);
     e->tag[ACCESS_READ] = tag; /* who may write a page may read it */
-    if (access == ACCESS_WRITE && how == USABLE_ALL)
+    if (access == ACCESS_WRITE && how == USABLE_ALL) {
         e->tag[ACCESS_WRITE] = tag;
+        if (index == MMU_USER)
+            m->last_write = (uint32_t)(e - m->tlbs[MMU_USER]);
+    }
     note_slot(m, lin, index, walk);
     return how == USABLE_ALL;
 }
@@ -445,8 +456,7 @@ static struct mmu_result translate(struct mmu *m, gva addr, enum mmu_access acce
     mmu_walk(m, addr, access, index, true, walk);
     struct mmu_result res = to_result(m, walk);
     if (access == ACCESS_FETCH) {
-        uint64_t bit, *fetched = fetched_word(m, addr.v, &bit);
-        *fetched |= bit;
+        note(&m->fetched, addr.v >> PAGE_SHIFT);
         m->local_fetch |= index != MMU_USER && !walk->global;
     }
     if (res.fault == MMU_FAULT_PAGE)

@@ -566,6 +566,7 @@ static void link_stub(struct translation *t, const struct stub *s)
     b->links[b->nlinks] = (struct bt_link){
         .field = (uint32_t)(field - b->code.write),
         .target = s->target,
+        .key = s->fill,
         .state_s = s->state == FLAGS_S,
         .stub = stub,
         .facts = by_view(t) ? s->facts : (struct facts){ 0 },

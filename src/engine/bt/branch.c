@@ -221,6 +221,7 @@ static void link_to(struct translation *t, uint8_t *from, int64_t to, unsigned r
     const struct planned *p = &t->plan.insns[t->index];
     s->target = (uint16_t)to;
     s->rest = (uint16_t)rest;
+    s->fill = t->key & ~(uint32_t)KEY_CROSSING;
     s->facts = p->facts;
     s->passes = p->passes;
     if (t->delta_group == FAR_SIDE && !counting(t))
@@ -325,6 +326,15 @@ static uint8_t *loop_emit_jump(struct translation *t, const struct planned *p, u
 uint8_t *conditional_emit(struct translation *t, const struct planned *p, uint64_t target)
 {
     return p->how == HOW_LOOP ? loop_emit_jump(t, p, target) : emit_jcc(&t->e, p->in.cond, target);
+}
+
+void switch_to(struct translation *t, unsigned to, uint32_t key)
+{
+    link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, 0);
+    struct stub *s = &t->stubs[t->nstubs - 1];
+    s->fill = key;
+    s->facts = (struct facts){ 0 };
+    s->passes = 0;
 }
 
 static void jcc_emit(struct translation *t, struct planned *p)

@@ -24,6 +24,7 @@
 #include "engine/bt/emit.h"
 #include "engine/bt/facts.h"
 #include "engine/engine.h"
+#include "engine/interp/fpu.h"
 #include "engine/interp/op.h"
 #include "host/code_memory.h"
 #include "isa/effects.h"
@@ -41,7 +42,7 @@ struct bt_jump {
     const void *code;
 };
 #define USER_JUMPS_BITS 11
-#define KERNEL_JUMPS_BITS 13 /* few contexts that last, with much code */
+#define KERNEL_JUMPS_BITS 14 /* few contexts that last, with much code */
 #define CODE16_JUMPS_BITS 10 /* a context for each code segment, with little */
 #define JUMPS_MAX (1u << KERNEL_JUMPS_BITS)
 #define JUMP_HASH 0x9e3779b1u
@@ -63,11 +64,12 @@ static inline unsigned jump_slot(uint64_t lin, uint32_t key)
 static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 
 /* A translation's mode: v->mode, and what else its code depends on. */
-#define KEY_INDEX_SHIFT 12   /* enum mmu_index */
-#define KEY_COUNT BIT(16)    /* retired instructions are counted */
-#define KEY_SSE BIT(17)      /* SSE instructions may run */
-#define KEY_FPX BIT(18)      /* no SIMD floating-point exception is unmasked */
-#define KEY_FLAT_CS BIT(19)  /* rip is the linear address, and none is beyond CS's limit */
+#define KEY_INDEX_SHIFT 12                  /* enum mmu_index */
+#define KEY_SIBLING (3u << KEY_INDEX_SHIFT) /* makes MMU_SUPER of MMU_SUPER_AC and back */
+#define KEY_COUNT BIT(16)                   /* retired instructions are counted */
+#define KEY_SSE BIT(17)                     /* SSE instructions may run */
+#define KEY_FPX BIT(18)                     /* no SIMD floating-point exception is unmasked */
+#define KEY_FLAT_CS BIT(19)                 /* rip is the linear address, and none is beyond CS's limit */
 #define KEY_X87 BIT(21)      /* x87 and MMX instructions may run, and none raises an exception */
 #define KEY_AVX BIT(22)      /* VEX instructions on vector registers may run */
 #define KEY_AVX512 BIT(23)   /* EVEX and opmask instructions may run */
@@ -95,6 +97,7 @@ struct bt_context {
     uint32_t cs_base, cs_limit; /* without KEY_FLAT_CS; else 0 */
     bool used;
     struct bt_jump *jumps;
+    struct bt_context *sibling; /* the one with the other supervisor's TLB, NULL: there is none */
 };
 
 /* --- what generated code reaches by its stack pointer: directly behind struct vcpu ------------------------- */
@@ -120,11 +123,12 @@ enum simd_level {
 #define GROUP_SLOTS 16u
 #define X87_NOTED 0x800u
 struct bt_area {
-    void *host_sp;         /* C's stack pointer while generated code runs */
-    uint64_t page;         /* linear address of the running unit's page */
-    uint64_t ip_page;      /* the same as an offset in CS; only without KEY_FLAT_CS */
-    struct bt_jump *jumps; /* of the present context */
-    int64_t left;          /* counting: instructions until until_count */
+    void *host_sp;              /* C's stack pointer while generated code runs */
+    uint64_t page;              /* linear address of the running unit's page */
+    uint64_t ip_page;           /* the same as an offset in CS; only without KEY_FLAT_CS */
+    struct bt_jump *jumps;      /* of the present context */
+    struct bt_context *context; /* the present one */
+    int64_t left;               /* counting: instructions until until_count */
     uint64_t exit_lin;
     uint64_t call_slot; /* host address of the return address that an indirect call will write */
     uint32_t exit, exit_arg;
@@ -259,6 +263,7 @@ struct bt_link {
     bool linked;
     uint32_t to;    /* the unit where it goes while linked */
     uint32_t stub;  /* where it goes while not linked */
+    uint32_t key;   /* of the unit that is wanted */
     struct facts facts; /* what holds when it is taken */
     uint16_t passes;    /* registers that are as at the unit's start */
     struct bt_unit *from;
@@ -272,6 +277,7 @@ struct bt_call {
     uint8_t rest;    /* instructions of the unit from this one on */
     bool lesson : 1; /* called since its check fails */
     bool stub : 1;   /* its operation remembers a stub of the interpreter's */
+    bool away : 1;   /* always goes somewhere else */
 };
 
 /* A place where the host itself may fault (SIGFPE, SIGSEGV): the instruction, and the exit to take. */
@@ -329,11 +335,11 @@ struct bt_segment {
     struct bt_level used;     /* while it is not the one that is filled */
 };
 
-/* Some page that may be read, and one that may be written, under a stamp. */
+/* Some page that may be read and written, under a stamp. */
 #define ANY_STAMPS 8u
 struct bt_any {
     uint64_t stamp;
-    struct bt_spot page[2];
+    struct bt_spot page;
 };
 
 /* --- views ------------------------------------------------------------------------------------------------ */
@@ -397,7 +403,7 @@ struct bt {
     uint32_t used;               /* code memory up to here, in that segment; as all the n* below */
     uint32_t gates_end;          /* flushing keeps what is below */
     uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
-        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup;
+        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_tsc, gate_smap;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
@@ -416,6 +422,7 @@ struct bt {
     struct bt_stream streams[STREAMS];
     unsigned next_stream;
     struct bt_any any[ANY_STAMPS]; /* of recent address spaces, by stamp */
+    uint64_t any_missed;           /* hidden faults when there was none */
     struct bt_site *sites;
     uint32_t nsites, max_sites;
     uint8_t *calls; /* of CALL_STRIDE bytes each */
@@ -428,7 +435,7 @@ struct bt {
     uint16_t heat[1u << HEAT_BITS];
     uint8_t warm; /* a block is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
-    struct bt_context *context, *context_before;
+    struct bt_context *context_before;
     unsigned next_context;
     struct bt_jump *jump_memory;
     struct translation *scratch; /* the unit being made */
@@ -548,7 +555,12 @@ void bt_vectors_load(const struct bt *b, struct emitter *e, int32_t below);
 
 /* --- x87.c --------------------------------------------------------------------------------------------------- */
 /* May x87 instructions be copied, as CR0 and the control and status words are? */
-bool bt_x87_possible(const struct vcpu *v);
+#define FCW_MASKS 0x3fu
+static inline bool bt_x87_possible(const struct vcpu *v)
+{
+    const struct fpu_state *f = &v->s.fpu;
+    return !(v->s.cr0 & (CR0_EM | CR0_TS)) && (f->fcw & FCW_MASKS) == FCW_MASKS && !(f->fsw & FSW_ES);
+}
 /* The guest's x87 registers are in the host's from now on. Called by generated code; true. */
 bool bt_x87_ready(struct vcpu *v, uint64_t unused, uint32_t unused2);
 /* What of the x87 state interpreter and handlers expect in v->s.fpu while its registers are live: status word and pointers. After
@@ -578,6 +590,12 @@ enum view_side bt_view_side(const struct bt *b, uint64_t lin);
 /* Behind the interpreter, which has done the instruction whose access faulted: shows what it accessed. */
 void bt_view_fill(struct bt *b);
 
+/* --- inline.c ------------------------------------------------------------------------------------------------ */
+/* RDTSC, or with `and_aux` RDTSCP, that are allowed. Called by generated code; true. */
+bool bt_tsc(struct vcpu *v, uint64_t unused, uint32_t and_aux);
+/* STAC or CLAC, and the context that goes with it. Called by generated code; false: nothing was done. */
+bool bt_smap(struct vcpu *v, uint64_t unused, uint32_t on);
+
 /* --- trace.c: --trace-blocks and --perf-map -------------------------------------------------------------------- */
 void bt_trace_open(struct bt *b);
 void bt_trace_close(struct bt *b);
@@ -587,6 +605,8 @@ void bt_trace_close(struct bt *b);
 bool bt_mode_possible(const struct vcpu *v);
 /* The context of the present address space and mode; its jump table becomes the one that generated code uses. */
 struct bt_context *bt_context_now(struct bt *b);
+/* The same when nothing but privilege, stack, flags and address changed: mostly the context that was left for this one. */
+struct bt_context *bt_context_turned(struct bt *b);
 /* What CS reaches of the page of `lin` in a context. */
 struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin);
 

@@ -46,8 +46,8 @@ static bool same_page(const uint8_t *a, const uint8_t *b)
 static void clear_contexts(struct bt *b)
 {
     for (unsigned i = 0; i < CONTEXTS; i++)
-        b->contexts[i].used = false;
-    b->context = b->context_before = NULL;
+        b->contexts[i].used = false, b->contexts[i].sibling = NULL;
+    bt_area(b->v)->context = b->context_before = NULL;
 }
 
 struct bt_level bt_cache_used(const struct bt *b, unsigned i)

@@ -66,7 +66,8 @@ static bool branch_possible(const struct insn *in, uint32_t key)
 
 static bool ends_unit(enum how how)
 {
-    return how == HOW_JMP || how == HOW_CALL || how == HOW_RET || how == HOW_JMP_IND || how == HOW_CALL_IND;
+    return how == HOW_SWITCH || how == HOW_JMP || how == HOW_CALL || how == HOW_RET || how == HOW_JMP_IND ||
+           how == HOW_CALL_IND;
 }
 
 static enum how classify_copied(const struct bt *b, const struct insn *in, uint32_t key)
@@ -236,6 +237,8 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
     }
     if (i->how != HOW_BAIL) {
         i->end = (uint16_t)(at + i->in.len);
+        if (i->how == HOW_SWITCH && !in_window(p, i->end))
+            i->how = HOW_CALL_OUT;
         if (!p->code64)
             i->in.mem.disp = (int32_t)i->in.mem.disp; /* of MOV moffs, so that it compares with others */
         note_accesses(i, b, bytes, key);

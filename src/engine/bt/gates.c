@@ -191,6 +191,10 @@ void bt_gates_emit(struct bt *b)
     emit_call_out(b, &e, bt_unlink);
     b->gate_lookup = HERE;
     emit_call_out(b, &e, bt_lookup);
+    b->gate_tsc = HERE;
+    emit_call_out(b, &e, bt_tsc);
+    b->gate_smap = HERE;
+    emit_call_out(b, &e, bt_smap);
     b->gate_call = HERE;
     emit_call_insn(b, &e);
     b->gate_simd_level = HERE;

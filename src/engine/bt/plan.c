@@ -69,7 +69,7 @@ static struct address address_of(const struct tracker *k, const struct planned *
 {
     const struct mem_operand *m = &p->in.mem;
     struct address a = { .seg = p->mem.seg, .at = m->disp };
-    if (p->in.addrsize != k->bytes)
+    if (p->in.addrsize != k->bytes || p->how == HOW_BITS)
         return (struct address){ .base = NEVER_GROUPED }; /* wraps elsewhere: never grouped */
     if (m->base < 16) {
         a.base = k->reg[m->base].id;
@@ -90,7 +90,8 @@ static bool joins(const struct group *g, const struct address *a, const struct a
 {
     if (g->closed || g->base != a->base || g->index != a->index || g->scale != a->scale || g->seg != a->seg)
         return false;
-    int64_t low = a->at < g->low ? a->at : g->low, high = a->at + x->size > g->high ? a->at + x->size : g->high;
+    int64_t low = a->at < g->low ? a->at : g->low,
+            high = a->at + x->size > g->high ? a->at + x->size : g->high;
     return g->view == x->view && g->side == x->side && high - low <= (x->view ? VIEW_REACH : GROUP_SPAN);
 }
 
@@ -117,7 +118,7 @@ static void end_before(struct unit_plan *p, unsigned i)
 
 /* An access by the view. `base`: the symbol of its base register. */
 static void place_view(struct unit_plan *p, struct tracker *k, struct access *x, const struct address *a,
-                         const struct mem_operand *m, const struct symbol *base)
+                       const struct mem_operand *m, const struct symbol *base)
 {
     const struct reach at = {
         .base = a->base == NEVER_GROUPED ? 0 : a->base,
@@ -224,9 +225,7 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             else
                 place(p, &x->mem, &a, merge, x->alone || x->mem.probe);
         }
-        unsigned moved = x->in.id == INSN_SWAPGS && x->how == HOW_INLINE ? SEG_GS
-                         : x->how == HOW_LOAD_SEG                        ? x->in.op[0].reg
-                                                                         : SEG_COUNT;
+        unsigned moved = inline_moves_base(x);
         for (unsigned g = 0; g < p->ngroups && moved < SEG_COUNT; g++)
             p->groups[g].closed |= p->groups[g].seg == moved;
         if (x->how == HOW_CALL_OUT || x->how == HOW_STRING)

@@ -51,15 +51,32 @@ static bool is_context(const struct bt_context *x, const struct bt_context *want
            x->cs_base == wanted->cs_base && x->cs_limit == wanted->cs_limit;
 }
 
+/* The kernel's, while nothing that it is about was dropped: address spaces come and go, and it has much to find again. */
+static bool lasts(const struct bt *b, const struct bt_context *x)
+{
+    return x->used && mode_cpl(x->key) != 3 && x->epoch == b->v->mmu.epochs[GEN_SHARED];
+}
+
 static struct bt_context *recycle(struct bt *b, const struct bt_context *wanted)
 {
     struct bt_context *x = &b->contexts[b->next_context++ % CONTEXTS];
+    for (unsigned i = 0; i < CONTEXTS && lasts(b, x); i++)
+        x = &b->contexts[b->next_context++ % CONTEXTS];
     struct bt_jump *jumps = x->jumps;
     for (unsigned i = 0; i < 1u << jump_bits(wanted->key); i++)
         jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
+    if (x->sibling)
+        x->sibling->sibling = NULL;
     *x = *wanted;
     x->jumps = jumps;
     x->used = true;
+    struct bt_context sibling = *wanted;
+    sibling.key ^= KEY_SIBLING;
+    for (struct bt_context *y = b->contexts; y < b->contexts + CONTEXTS; y++)
+        if (is_context(y, &sibling)) {
+            x->sibling = y;
+            y->sibling = x;
+        }
     b->n.contexts_recycled++;
     return x;
 }
@@ -72,6 +89,12 @@ static struct bt_context *find_context(struct bt *b, const struct bt_context *wa
     return recycle(b, wanted);
 }
 
+/* Are the guest's XMM registers always in the host's there? */
+static bool always_live(const struct bt_context *x)
+{
+    return (x->key & (KEY_VIEW | KEY_SSE)) == (KEY_VIEW | KEY_SSE);
+}
+
 struct bt_context *bt_context_now(struct bt *b)
 {
     struct vcpu *v = b->v;
@@ -79,7 +102,7 @@ struct bt_context *bt_context_now(struct bt *b)
                                  .key = key_of(v, b->interp.until != UINT64_MAX) };
     if (bt_view_use(b))
         wanted.key |= (uint32_t)KEY_VIEW;
-    struct bt_context *x = b->context;
+    struct bt_context *x = bt_area(b->v)->context;
     if (!(wanted.key & KEY_FLAT_CS)) {
         wanted.cs_base = (uint32_t)v->s.seg[SEG_CS].base;
         wanted.cs_limit = v->s.seg[SEG_CS].limit;
@@ -91,10 +114,31 @@ struct bt_context *bt_context_now(struct bt *b)
     if (!is_context(x, &wanted))
         x = find_context(b, &wanted);
     b->context_before = before;
-    b->context = x;
+    bt_area(b->v)->context = x;
     bt_area(v)->jumps = x->jumps;
-    bt_area(v)->simd_always = (x->key & (KEY_VIEW | KEY_SSE)) == (KEY_VIEW | KEY_SSE);
+    bt_area(v)->simd_always = always_live(x);
     return x;
+}
+
+#define KEY_BY_PRIVILEGE (MODE_KEY_MASK | 3u << KEY_INDEX_SHIFT | KEY_VIEW)
+
+struct bt_context *bt_context_turned(struct bt *b)
+{
+    const struct vcpu *v = b->v;
+    struct bt_area *a = bt_area(b->v);
+    struct bt_context *x = a->context, *y = b->context_before;
+    uint32_t key = (x->key & ~(uint32_t)KEY_BY_PRIVILEGE) | v->mode |
+                   (uint32_t)v->mmu.index << KEY_INDEX_SHIFT;
+    bool in64 = (x->key & MODE_CODE_MASK) == MODE_CODE64 && (v->mode & MODE_CODE_MASK) == MODE_CODE64;
+    if (vcpu_cpl(v) == 3 && bt_view_use(b))
+        key |= (uint32_t)KEY_VIEW;
+    if (!in64 || !y || !y->used || y->key != key || y->epoch != v->mmu.flush_epoch)
+        return bt_context_now(b);
+    b->context_before = x;
+    a->context = y;
+    a->jumps = y->jumps;
+    a->simd_always = always_live(y);
+    return y;
 }
 
 struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin)
@@ -118,7 +162,7 @@ struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin)
 
 static struct bt_code fetch(struct bt *b, uint64_t lin)
 {
-    struct bt_code at = { .window = bt_window_of(b->context, lin) };
+    struct bt_code at = { .window = bt_window_of(bt_area(b->v)->context, lin) };
     at.host = interp_fetch(b->v, lin, &at.page, &at.addr);
     return at;
 }
@@ -142,7 +186,8 @@ static struct bt_unit *find_crossing(struct bt *b, const uint8_t *host, uint64_t
 {
     struct vcpu *v = b->v;
     uint64_t lin2 = ((lin | PAGE_OFFSET_MASK) + 1) & v->lin_mask;
-    struct bt_window window = bt_window_of(b->context, lin), window2 = bt_window_of(b->context, lin2);
+    struct bt_window window = bt_window_of(bt_area(b->v)->context, lin),
+                     window2 = bt_window_of(bt_area(b->v)->context, lin2);
     if (lin2 == 0 || window.low || window2.low || window2.high < INSN_MAX)
         return NULL; /* beyond the limit */
     const uint8_t *host2 = interp_fetch_host(v, lin2);
@@ -160,13 +205,13 @@ static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
 {
     struct vcpu *v = b->v;
     b->n.lookups++;
-    struct bt_window window = bt_window_of(b->context, lin);
+    struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
     if (vcpu_long64(v) ? !is_canonical48(lin) : !window_has(window, lin))
         return NULL;
     const uint8_t *host = interp_fetch_host(v, lin);
     if (!host)
         return NULL;
-    uint32_t key = b->context->key;
+    uint32_t key = bt_area(b->v)->context->key;
     struct bt_unit *u = bt_cache_find(b, host, key, window);
     if (!u) {
         b->n.lookup_misses++;
@@ -262,23 +307,30 @@ bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     return true;
 }
 
-/* Some page that may be read, one that may be written now: straight from the TLB. NULL: there is none. */
+static bool may_write(const struct mmu *m, const struct tlb_entry *e)
+{
+    return e->tag[ACCESS_WRITE] && (e->tag[ACCESS_WRITE] & TLB_GEN_MASK) == m->gen;
+}
+
+/* Some page that may be written now, so read, too: straight from the TLB, mostly the last that was filled. NULL: there is none. */
 static const struct bt_any *find_any(struct bt *b)
 {
     const struct mmu *m = &b->v->mmu;
     struct bt_any *any = &b->any[m->stamp % ANY_STAMPS];
     if (any->stamp == m->stamp)
         return any;
-    const struct tlb_entry *found[2] = { NULL, NULL };
-    for (const struct tlb_entry *e = m->tlb; e < m->tlb + TLB_ENTRIES && !(found[0] && found[1]); e++)
-        for (unsigned access = 0; access < 2; access++)
-            if (e->tag[access] && (e->tag[access] & TLB_GEN_MASK) == m->gen)
-                found[access] = e;
-    if (!found[0] || !found[1])
-        return NULL;
-    for (unsigned access = 0; access < 2; access++)
-        any->page[access] = (struct bt_spot){ found[access]->tag[access] & ~TLB_GEN_MASK,
-                                              found[access]->addend };
+    const struct tlb_entry *e = &m->tlb[m->last_write];
+    if (!may_write(m, e)) {
+        if (b->any_missed == m->stats.hidden_faults)
+            return NULL; /* nothing was filled since the last time */
+        for (e = m->tlb; e < m->tlb + TLB_ENTRIES && !may_write(m, e);)
+            e++;
+        if (e == m->tlb + TLB_ENTRIES) {
+            b->any_missed = m->stats.hidden_faults;
+            return NULL;
+        }
+    }
+    any->page = (struct bt_spot){ e->tag[ACCESS_WRITE] & ~TLB_GEN_MASK, e->addend };
     any->stamp = m->stamp;
     return any;
 }
@@ -294,7 +346,7 @@ bool bt_spots_reset(struct vcpu *v, uint64_t unused, uint32_t unit)
     if (!any)
         return false;
     for (unsigned i = 1; i < u->spots; i++)
-        a->spots[u->first_spot + i] = any->page[1]; /* what may be written may be read */
+        a->spots[u->first_spot + i] = any->page;
     a->spots[u->first_spot].page = v->mmu.stamp;
     return true;
 }
@@ -364,10 +416,11 @@ static void link_exit(struct bt *b, struct bt_area *a)
         return;
     const struct bt_unit *from = l->from;
     struct bt_unit *to = bt_cache_find(b, from->host - ((uintptr_t)from->host & PAGE_OFFSET_MASK) + l->target,
-                                       from->key & ~(uint32_t)KEY_CROSSING, from->window);
+                                       l->key, from->window);
     if (!to || atomic_load_explicit(from->live, memory_order_relaxed) != from->version)
         return;
-    const struct facts passed = facts_about(&to->wanted, l->passes), held = facts_both(&to->wanted, &l->facts);
+    const struct facts passed = facts_about(&to->wanted, l->passes),
+                       held = facts_both(&to->wanted, &l->facts);
     if (!facts_within(&passed, &l->facts))
         want_more(b, from, &passed);
     if (facts_any(&held))
@@ -381,7 +434,7 @@ static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
 {
     struct vcpu *v = b->v;
     struct bt_area *a = bt_area(v);
-    bool counting = b->context->key & KEY_COUNT;
+    bool counting = bt_area(b->v)->context->key & KEY_COUNT;
     if (counting)
         a->left = (int64_t)(b->interp.until - v->s.retired);
     v->s.shadow = 0;
@@ -431,7 +484,7 @@ static void bail(struct bt *b)
 static void run_unit(struct bt *b, uint64_t lin)
 {
     struct vcpu *v = b->v;
-    struct bt_jump *j = &b->context->jumps[jump_slot(lin, b->context->key)];
+    struct bt_jump *j = &bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)];
     if (j->lin != lin) {
         uint32_t stamp = v->mmu.stamp;
         struct bt_unit *u = find_unit(b, lin);
@@ -440,8 +493,8 @@ static void run_unit(struct bt *b, uint64_t lin)
             interp_run_block(v);
             return;
         }
-        j = &b->context
-                 ->jumps[jump_slot(lin, b->context->key)]; /* the cache may have been flushed meanwhile */
+        j = &bt_area(b->v)->context->jumps[jump_slot(
+            lin, bt_area(b->v)->context->key)]; /* the cache may have been flushed meanwhile */
         *j = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
         if (v->mmu.stamp != stamp) /* code was claimed: the view may show more than may be written */
             return;
@@ -459,8 +512,8 @@ static void run_unit(struct bt *b, uint64_t lin)
         break;
     case BT_LINK: link_exit(b, bt_area(v)); break;
     case BT_STALE: {
-        unsigned slot = jump_slot(fetch_linear(v), b->context->key);
-        b->context->jumps[slot].lin = jump_none(slot);
+        unsigned slot = jump_slot(fetch_linear(v), bt_area(b->v)->context->key);
+        bt_area(b->v)->context->jumps[slot].lin = jump_none(slot);
         break;
     }
     case BT_LOOK:

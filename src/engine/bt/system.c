@@ -88,6 +88,7 @@ static uint32_t call_record(struct translation *t, const struct planned *p)
         .off = p->off,
         .rest = (uint8_t)(t->unit->insns - t->index),
         .lesson = p->lesson,
+        .away = call_out_ends(&p->in),
     };
     c->stub = insn_is_extension(&p->in) && (p->in.enc || p->in.row->flags & IF_SSE);
     *blk = (struct block){ .count = 1, .bytes = p->in.len, .mode = t->key & MODE_KEY_MASK };
@@ -106,140 +107,6 @@ void call_out_emit(struct translation *t, const struct planned *p)
     t->simd_ready = simd_always(t);
     t->x87_ready = false;
     t->spots_fresh = false;
-}
-
-/* --- without a call ------------------------------------------------------------------------------------------ */
-
-/* Each does what the function of cpu/ does that is named, in privilege 0 or real mode. */
-
-/* A load that only sets a selector and its base: of a segment that is in use, and neither CS nor SS. */
-static bool by_paragraph(const struct insn *in, uint32_t key)
-{
-    unsigned seg = in->op[0].reg;
-    bool selector_is_base = !(key & MODE_PE) || key & MODE_VM86;
-    return selector_is_base && key & MODE_64K && seg != SEG_CS && seg != SEG_SS &&
-           (in->id != INSN_POP_SEG || in->opsize == 2);
-}
-
-enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key)
-{
-    if (!pass_on(b, ENGINE_PASS_SYSTEM))
-        return HOW_BAIL;
-    bool kernel = mode_cpl(key) == 0;
-    switch (in->id) {
-    case INSN_CLI:
-    case INSN_STI: return kernel ? HOW_INLINE : HOW_BAIL;
-    case INSN_SWAPGS: return kernel && key_code64(key) ? HOW_INLINE : HOW_BAIL;
-    case INSN_PUSHF: return key & MODE_VM86 ? HOW_BAIL : HOW_PUSHF;
-    case INSN_MOV_TO_SEG:
-    case INSN_POP_SEG: return by_paragraph(in, key) ? HOW_LOAD_SEG : HOW_BAIL;
-    default: return HOW_BAIL;
-    }
-}
-
-/* Byte of v->s.rflags that holds IF, and IF there. */
-static struct amode if_byte(void) { return amode_at(H_RSP, VCPU_OFF(s.rflags) + 1); }
-#define IF_BIT (FL_IF >> 8)
-
-/* op byte [m], imm by the /n of group 1, or test (opcode f6 /0) */
-static void byte_op(struct emitter *e, unsigned opcode, unsigned n, struct amode m, unsigned imm)
-{
-    emit_mem(e, 0, opcode, n, m);
-    emit_byte(e, imm);
-}
-
-/* cpu_cli() */
-static void cli_emit(struct translation *t)
-{
-    flags_away(t);
-    byte_op(&t->e, 0x80, 4, if_byte(), ~IF_BIT & 0xff);
-}
-
-/* jne: the interpreter does it after all. */
-static void leave_if_not_equal(struct translation *t)
-{
-    struct stub *s = stub_new(t, STUB_EXIT, emit_jcc(&t->e, 5, emit_exec(&t->e)));
-    s->info = exit_at(t, BT_BAIL, t->index);
-}
-
-/*
- * cpu_sti(), where IF is clear and no interrupt waits. The shadow then matters only if the next instruction is not done
- * here: each of its exits tells. A request that comes meanwhile is seen by the poll that comes next.
- */
-static void sti_emit(struct translation *t, const struct planned *p)
-{
-    struct emitter *e = &t->e;
-    if (t->index + 1 >= t->plan.count || is_conditional(p[1].how)) {
-        call_out_emit(t, p);
-        return;
-    }
-    flags_away(t);
-    byte_op(e, 0xf6, 0, if_byte(), IF_BIT);
-    leave_if_not_equal(t);
-    byte_op(e, 0x80, 7, AT_VCPU(interrupt_held), 0);
-    leave_if_not_equal(t);
-    byte_op(e, 0x80, 1, if_byte(), IF_BIT);
-    t->polled = false;
-    t->shadowed = t->index + 2;
-}
-
-static struct amode segment_part(unsigned seg, size_t field)
-{
-    return amode_at(H_RSP, VCPU_OFF(s.seg) + (int32_t)(seg * sizeof(struct segment) + field));
-}
-
-/* With a limit of 64 KiB exactly the mode stays what it is. The selector that x87 notes must be the one at that time. */
-void load_segment_emit(struct translation *t, unsigned seg)
-{
-    struct emitter *e = &t->e;
-    flags_away(t);
-    emit_mem(e, 0, 0x81, 7, segment_part(seg, offsetof(struct segment, limit))); /* cmp */
-    emit_imm(e, 0xffff, 4);
-    leave_if_not_equal(t);
-    emit_mem(e, 0, 0x83, 7, AT_AREA(x87_used));
-    emit_byte(e, 0);
-    leave_if_not_equal(t);
-    emit_mem(e, ENC_66, 0x89, T0, segment_part(seg, offsetof(struct segment, sel)));
-    emit_reg(e, 0, 0xc1, 4, T0); /* shl */
-    emit_byte(e, 4);
-    emit_store(e, segment_part(seg, offsetof(struct segment, base)), T0);
-    emit_store(e, segment_base(seg), T0);
-}
-
-/* cpu_swapgs() */
-static void swapgs_emit(struct translation *t)
-{
-    struct emitter *e = &t->e;
-    struct amode base = AT_VCPU(s.seg[SEG_GS].base), fast = AT_VCPU(sf[SEG_GS].base),
-                 other = AT_VCPU(s.msr.kernel_gs_base);
-    emit_load(e, T1, base);
-    emit_load(e, T2, other);
-    emit_store(e, other, T1);
-    emit_store(e, base, T2);
-    emit_store(e, fast, T2);
-    t->delta_group = NO_GROUP;
-}
-
-/* cpu_pushf_value(): VM and RF are clear in translated modes. */
-void pushf_value_emit(struct translation *t)
-{
-    struct emitter *e = &t->e;
-    emit_mem(e, ENC_0F, 0xb6, T0, amode_at(H_RSP, VCPU_OFF(s.cc))); /* movzx: OF */
-    emit_reg(e, 0, 0xc1, 4, T0);
-    emit_byte(e, 11);
-    emit_mem(e, ENC_0F, 0xb6, T2, amode_at(H_RSP, VCPU_OFF(s.cc) + 1)); /* the others, as LAHF has them */
-    emit_alu_imm(e, 4, T2, FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF, false);
-    emit_lea(e, T0, amode_indexed(T0, T2, 0, 2));
-    emit_mem(e, ENC_W, 0x0b, T0, AT_VCPU(s.rflags));
-}
-
-void inline_emit(struct translation *t, const struct planned *p)
-{
-    switch (p->in.id) {
-    case INSN_CLI: cli_emit(t); break;
-    case INSN_STI: sti_emit(t, p); break;
-    default: swapgs_emit(t); break;
-    }
 }
 
 /* --- the call ------------------------------------------------------------------------------------------------ */
@@ -262,18 +129,17 @@ static bool undisturbed(const struct vcpu *v, const struct interp *c)
 }
 
 /* The unit at rip in the present context, if it was looked up before. */
-static uint64_t jump_in_context(struct bt *b)
+static uint64_t jump_in_context(struct bt *b, const struct bt_context *x)
 {
     struct vcpu *v = b->v;
     struct bt_area *a = bt_area(v);
     if (b->interp.until - v->s.retired < BLOCK_OPS_MAX)
         return CALL_LEAVE;
     uint64_t lin = fetch_linear(v);
-    const struct bt_context *x = bt_context_now(b);
     const struct bt_jump *j = &x->jumps[jump_slot(lin, x->key)];
-    if (j->lin != lin)
+    if (j->lin != lin && !bt_lookup(v, lin, 0))
         return CALL_LEAVE;
-    if (b->context->key & KEY_COUNT)
+    if (x->key & KEY_COUNT)
         a->left = (int64_t)(b->interp.until - v->s.retired);
     a->exit_lin = lin;
     b->n.calls_jumped++;
@@ -326,13 +192,14 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     struct interp *c = &b->interp;
     struct bt_area *a = bt_area(v);
     struct bt_call *call = call_at(b, index);
-    const struct bt_context before = *b->context; /* its place may be given to another one */
+    const struct bt_context before = *a->context; /* its place may be given to another one */
     uint64_t flushes = b->n.cache_flushes, next;
     b->n.calls++;
     bt_x87_sync(v);
     if (b->stub_resets != c->stub_resets)
         forget_stubs(b);
-    bt_bails_called(b, block_of(call)->ops[0].id, code_of(b, call), block_of(call)->bytes);
+    if (unlikely(b->bails != NULL))
+        bt_bails_called(b, block_of(call)->ops[0].id, code_of(b, call), block_of(call)->bytes);
     c->block = block_of(call);
     c->rip0 = bt_rip(v, a->page + call->off);
     c->retired0 = before.key & KEY_COUNT ? c->until - (uint64_t)(a->left + call->rest) : v->s.retired;
@@ -344,13 +211,15 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     run_handler(v, c, c->block->ops);
     v->store_code = false;
     c->repeating = false;
+    if (call->away)
+        return undisturbed(v, c) ? jump_in_context(b, bt_context_turned(b)) : (uint64_t)CALL_LEAVE;
     bool anew = call->lesson && bt_adapt_called(b, code_of(b, call), v->mmu.stats.walks == walks);
     if (undisturbed(v, c)) {
         if (v->s.rip == next && !anew && can_go_on(b, &before, call, flushes)) {
             b->n.calls_went_on++;
             return CALL_WENT_ON;
         }
-        return jump_in_context(b);
+        return jump_in_context(b, bt_context_now(b));
     }
     return CALL_LEAVE;
 }
@@ -374,13 +243,14 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     struct bt *b = bt_of(v);
     (void)unused;
     b->n.lookups++;
-    struct bt_window window = bt_window_of(b->context, lin);
+    struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
     bool reached = vcpu_long64(v) ? is_canonical48(lin) : window_has(window, lin);
     const uint8_t *host = reached ? code_at(&v->mmu, lin) : NULL;
-    struct bt_unit *u = host ? bt_cache_peek(b, host, b->context->key, window) : NULL;
+    struct bt_unit *u = host ? bt_cache_peek(b, host, bt_area(b->v)->context->key, window) : NULL;
     if (!u || u->crossing) /* one of several, by the page that follows */
         return false;
-    b->context->jumps[jump_slot(lin, b->context->key)] = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
+    bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)] =
+        (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
     b->n.jumps_found++;
     return true;
 }

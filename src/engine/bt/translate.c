@@ -38,6 +38,7 @@ static bool loses_flags(const struct translation *t, const struct planned *x)
     case HOW_CALL_OUT:
     case HOW_STRING:
     case HOW_LOAD_SEG:
+    case HOW_SWITCH:
     case HOW_INLINE: return true;
     default: return false;
     }
@@ -196,6 +197,8 @@ static void insn_emit(struct translation *t, struct planned *p)
     case HOW_CALL_OUT: call_out_emit(t, p); break;
     case HOW_STRING: string_emit(t, p); break;
     case HOW_INLINE: inline_emit(t, p); break;
+    case HOW_SWITCH: switch_emit(t, p); break;
+    case HOW_BITS: bits_emit(t, p); break;
     default: branch_emit(t, p); break;
     }
 }
@@ -204,6 +207,7 @@ static bool goes_on(const struct planned *last)
 {
     switch (last->how) {
     case HOW_BAIL:
+    case HOW_SWITCH:
     case HOW_JMP:
     case HOW_CALL:
     case HOW_RET:
@@ -318,7 +322,9 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
         u->insns = (uint16_t)(t->plan.count - (last->how == HOW_BAIL));
         u->guest_bytes = (uint16_t)(last->end - t->plan.start);
     }
-    t->simd_ready = facts->bits & FACT_AVX512 ? SIMD_AVX512 : facts->bits & FACT_AVX ? SIMD_AVX : simd_always(t);
+    t->simd_ready = facts->bits & FACT_AVX512 ? SIMD_AVX512
+                    : facts->bits & FACT_AVX  ? SIMD_AVX
+                                              : simd_always(t);
     enum first_event first = first_event(t, &t->plan);
     t->host_start = here(t);
     entries_emit(t, first);
@@ -353,8 +359,8 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     return u;
 }
 
-struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key,
-                             const struct facts *facts, bool *full)
+struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key, const struct facts *facts,
+                             bool *full)
 {
     return make(b, at, NULL, key, facts, full);
 }

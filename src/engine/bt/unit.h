@@ -26,7 +26,9 @@ enum how {
     HOW_LOOP, /* LOOP, LOOPE, LOOPNE, JCXZ: to their own page */
     HOW_CLD,
     HOW_STRING,
-    HOW_INLINE, /* CLI, STI, SWAPGS, without a call */
+    HOW_INLINE, /* CLI, STI, SWAPGS and others, without a call */
+    HOW_SWITCH, /* STAC, CLAC: ends the unit */
+    HOW_BITS,   /* a bit test in memory, the number in a register */
     HOW_PUSHF,
     HOW_PUSH_SEG,
     HOW_LOAD_SEG, /* DS, ES, FS, GS from a register, memory or the stack, where a selector is a base */
@@ -55,8 +57,8 @@ struct access {
     uint8_t size;
     bool loose;   /* its index is small: `first` checks the base alone */
     uint8_t side; /* enum view_side */
-    bool view; /* by the view: `first` checks the area only; no spot, no slot */
-    uint8_t seg; /* enum seg, or SEG_PLAIN */
+    bool view;    /* by the view: `first` checks the area only; no spot, no slot */
+    uint8_t seg;  /* enum seg, or SEG_PLAIN */
     int8_t group;
     bool first;    /* of its group: makes the check */
     uint16_t spot; /* its own, 0: none yet */
@@ -74,8 +76,8 @@ struct group {
     bool hoisted;   /* checked once for a strip of a loop */
     int64_t stride; /* bytes it moves each time round */
     uint8_t side;
-    bool view;    /* of accesses by the view */
-    bool closed;    /* no later access may join: translations may have changed */
+    bool view;   /* of accesses by the view */
+    bool closed; /* no later access may join: translations may have changed */
 };
 #define GROUP_SPAN 256
 /* Symbols: 0 none, 1..16 the registers at the unit's start, then the page's address; above SYMBOLS_FIXED made on the way. */
@@ -90,7 +92,7 @@ struct planned {
     bool alone;        /* shares its checks with no other */
     uint16_t off, end; /* offsets in the page */
     struct access mem, stack;
-    uint32_t host_at; /* where its code begins in the cache */
+    uint32_t host_at;   /* where its code begins in the cache */
     struct facts facts; /* behind a jump and the last one: reach_facts(), reach_passes() */
     uint16_t passes;
 };
@@ -108,7 +110,7 @@ struct reach {
 struct tracker {
     struct symbol reg[16];
     uint16_t next;
-    uint8_t bytes;  /* register width that addresses are made of: the rest does not matter */
+    uint8_t bytes; /* register width that addresses are made of: the rest does not matter */
     uint8_t sp_bytes;
     bool small[16]; /* a number of 32 bits */
     unsigned nreaches;
@@ -130,7 +132,7 @@ struct unit_plan {
     uint8_t code_bytes; /* of the code's own addresses: 2, 4, 8 */
     uint8_t sp_bytes;   /* of the stack pointer: 2, 4, 8 */
     struct facts facts, wanted;
-    bool crossing;      /* the first instruction goes on on the next page; none is in the plan */
+    bool crossing; /* the first instruction goes on on the next page; none is in the plan */
 };
 
 enum flags_state { FLAGS_E, FLAGS_S, FLAGS_R };
@@ -185,13 +187,13 @@ struct stub {
     uint64_t retry; /* where to go back */
     uint8_t base;   /* STUB_FILL: address = base + disp */
     int32_t disp;
-    uint32_t fill;
+    uint32_t fill; /* STUB_FILL: its argument; STUB_LINK: key of the unit that is jumped to */
     enum flags_state state;
     struct recipe recipe;
     struct x87_note x87;
-    uint8_t level; /* STUB_SIMD: enum simd_level */
-    uint32_t info; /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
-    int32_t site;  /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
+    uint8_t level;  /* STUB_SIMD: enum simd_level */
+    uint32_t info;  /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
+    int32_t site;   /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
     uint16_t sites; /* how many from there on */
     uint16_t target;
     uint16_t index; /* of the instruction */
@@ -419,6 +421,8 @@ void bt_trace_unit(const struct translation *t);
 void branch_emit(struct translation *t, struct planned *p);
 /* The jump of Jcc or LOOP itself; in state E, which stays. Returns its rel32. */
 uint8_t *conditional_emit(struct translation *t, const struct planned *p, uint64_t target);
+/* Goes on at the end `to` of the instruction, on the page, in a unit of that key: a jump of 5 bytes. State S. */
+void switch_to(struct translation *t, unsigned to, uint32_t key);
 /* At the unit's end, where it goes on at page offset `to`. */
 void fall_through_emit(struct translation *t, unsigned to, unsigned rest);
 /* Jumps to the page offset `to`, on another page, adding to the guest's RSP; in state S. rip is cut to `size` bytes.
@@ -432,9 +436,15 @@ bool call_out_possible(const struct bt *b, const struct insn *in, uint32_t key);
 /* Does one that is always go somewhere else? */
 bool call_out_ends(const struct insn *in);
 void call_out_emit(struct translation *t, const struct planned *p);
+
+/* --- inline.c ----------------------------------------------------------------------------------------------------- */
 /* Those that are emitted without a call where the key allows it; HOW_BAIL: it is none. */
 enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key);
 void inline_emit(struct translation *t, const struct planned *p);
+void switch_emit(struct translation *t, const struct planned *p);
+void bits_emit(struct translation *t, struct planned *p);
+/* The segment whose base it changes, SEG_COUNT: none. */
+unsigned inline_moves_base(const struct planned *p);
 /* cpu_load_seg() in real and virtual-8086 mode; T0 is the selector. */
 void load_segment_emit(struct translation *t, unsigned seg);
 /* RFLAGS as PUSHF shows them, in T0; destroys T2. Not in virtual-8086 mode. State S. */

@@ -103,7 +103,8 @@ static const struct verify_gate *gate_at(const struct verifier *w, uint64_t addr
 /* Gates that return 5 bytes further when C says so. */
 static bool can_fail(enum verify_gate_kind kind)
 {
-    return kind == VERIFY_FILL || kind == VERIFY_SPOT || kind == VERIFY_SPOTS || kind == VERIFY_LOOKUP;
+    return kind == VERIFY_FILL || kind == VERIFY_SPOT || kind == VERIFY_SPOTS || kind == VERIFY_LOOKUP ||
+           kind == VERIFY_SMAP;
 }
 
 static void map_branch(struct verifier *w, unsigned i)

@@ -20,6 +20,8 @@ enum verify_gate_kind {
     VERIFY_SPOT,   /* called: the same, T1 names the spot too */
     VERIFY_SPOTS, /* called: T1 = unit whose spots are filled; behind the call they are of the present stamp */
     VERIFY_UNLINK, /* called: T1 = unit */
+    VERIFY_TSC,    /* called: RAX, RDX, and with T1 = 1 RCX are numbers */
+    VERIFY_SMAP,   /* called: another one asks the TLB; the way on is a link of that mode */
     VERIFY_LOOKUP, /* called: T2 = linear address to be put into the jump table */
     VERIFY_SIMD, /* called: the guest's vector registers are in the host's behind it; changes nothing else */
     VERIFY_SIMD_LEVEL, /* called: T1 = enum simd_level, up to which they are */
@@ -31,7 +33,7 @@ struct verify_gate {
     enum verify_gate_kind kind;
 };
 
-#define VERIFY_GATES 11u
+#define VERIFY_GATES 13u
 
 #define VERIFY_CALLS (4 * 64u) /* records of called instructions that a unit can have */
 

@@ -56,6 +56,8 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES
         { b->gate_lookup, VERIFY_LOOKUP },
         { b->gate_x87, VERIFY_X87 },
         { b->gate_simd_level, VERIFY_SIMD_LEVEL },
+        { b->gate_tsc, VERIFY_TSC },
+        { b->gate_smap, VERIFY_SMAP },
     };
     unsigned n = 0;
     for (unsigned i = 0; i < VERIFY_GATES; i++)
@@ -72,6 +74,7 @@ static bool gates_are_good(struct bt *b)
         (uint64_t)(uintptr_t)bt_spots_reset, (uint64_t)(uintptr_t)bt_unlink,
         (uint64_t)(uintptr_t)bt_call_out,    (uint64_t)(uintptr_t)bt_lookup,
         (uint64_t)(uintptr_t)bt_x87_ready,   (uint64_t)(uintptr_t)bt_simd_level,
+        (uint64_t)(uintptr_t)bt_tsc,         (uint64_t)(uintptr_t)bt_smap,
     };
     struct verify_gates g = {
         .code = b->code.write,
@@ -247,6 +250,8 @@ bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt
     const uint8_t *field = b->code.write + l->field;
     bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
     /* A unit of another mode, or of another page, would run with rights that are not its own. */
-    return jump && facts_within(&to->facts, &l->facts) &&
-           ((from->key ^ to->key) & ~(uint32_t)KEY_CROSSING) == 0 && page_of(from->host) == page_of(to->host);
+    uint32_t other = (from->key ^ to->key) & ~(uint32_t)KEY_CROSSING;
+    bool smap = other == KEY_SIBLING && mode_cpl(from->key) == 0 && l->key == to->key;
+    return jump && facts_within(&to->facts, &l->facts) && (!other || smap) &&
+           page_of(from->host) == page_of(to->host);
 }

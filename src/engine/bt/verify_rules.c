@@ -75,8 +75,11 @@ struct slot {
 /* clang-format off */
 static const struct slot slots[] = {
     GPR_SLOT(12), GPR_SLOT(13), GPR_SLOT(14), GPR_SLOT(15),
-    BASE_SLOT(SEG_FS, VAR_FS_BASE, MAY_READ), BASE_SLOT(SEG_GS, VAR_GS_BASE, MAY_READ | KERNEL_MAY_WRITE),
-    { VCPU_OFF(s.seg[SEG_GS].base), 8, MAY_READ | KERNEL_MAY_WRITE, SLOT_NUMBER, 0 },
+    BASE_SLOT(SEG_FS, VAR_FS_BASE, MAY_BOTH), BASE_SLOT(SEG_GS, VAR_GS_BASE, MAY_BOTH),
+    { VCPU_OFF(s.seg[SEG_FS].base), 8, MAY_BOTH, SLOT_NUMBER, 0 },
+    { VCPU_OFF(s.seg[SEG_GS].base), 8, MAY_BOTH, SLOT_NUMBER, 0 },
+    { VCPU_OFF(s.cr0), 8, MAY_READ, SLOT_NUMBER, 0 }, { VCPU_OFF(s.cr2), 8, MAY_READ, SLOT_NUMBER, 0 },
+    { VCPU_OFF(s.cr3), 8, MAY_READ, SLOT_NUMBER, 0 }, { VCPU_OFF(s.cr4), 8, MAY_READ, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.msr.kernel_gs_base), 8, MAY_READ | KERNEL_MAY_WRITE, SLOT_NUMBER, 0 },
     SELECTOR_SLOT(SEG_ES), SELECTOR_SLOT(SEG_CS), SELECTOR_SLOT(SEG_SS), SELECTOR_SLOT(SEG_DS),
     SELECTOR_SLOT(SEG_FS), SELECTOR_SLOT(SEG_GS),
@@ -282,7 +285,7 @@ static struct value slot_value(const struct verify_state *st, const struct place
 
 /* --- any instruction: operands from operands ----------------------------------------------------------------- */
 
-/* May this AND or OR of an immediate change nothing but DF, and in the kernel IF? */
+/* May this AND or OR of an immediate change nothing but DF, and in the kernel IF and AC? */
 static bool changes_allowed_flags(const struct rules *r, const struct verify_insn *in)
 {
     const struct verify_operand *o = &in->o[0];
@@ -290,7 +293,7 @@ static bool changes_allowed_flags(const struct rules *r, const struct verify_ins
         return false;
     uint64_t bits = (uint64_t)(in->op == OP_AND ? ~in->o[1].val : in->o[1].val) & mask_bytes(o->size);
     uint64_t changed = bits << 8 * (unsigned)(o->val - VCPU_OFF(s.rflags));
-    return !(changed & ~(uint64_t)(FL_DF | (r->u->kernel ? FL_IF : 0)));
+    return !(changed & ~(uint64_t)(FL_DF | (r->u->kernel ? FL_IF | FL_AC : 0)));
 }
 
 /* Of the guest's control word in its slot: read or written by the x87 itself, read, or written with all exceptions masked. */
@@ -331,7 +334,7 @@ static const char *look_at_operand(const struct rules *r, struct effect *e, cons
         if (control ? !controls(st, in, o) : in->op == OP_FCW)
             return "a control word of the x87 whose masks were not looked at";
         if (slot && e->place.slot->kind == SLOT_FLAGS && o->write && !changes_allowed_flags(r, in))
-            return "a change of the guest's flags beyond DF, or IF in the kernel";
+            return "a change of the guest's flags beyond DF, or IF and AC in the kernel";
         struct value held = slot_value(st, &e->place, i);
         bool whole = o->write && !o->read && !(slot && o->size < e->place.slot->size);
         if (!whole && !(slot && e->place.slot->kind == SLOT_FLAGS))
@@ -878,6 +881,16 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
         called(st, r->u->call_changes[arg], i);
         break;
     case VERIFY_X87: st->x87 = true; break;
+    case VERIFY_TSC:
+        st->var[H_RAX] = value_made(i, H_RAX);
+        if (arg)
+            st->var[H_RCX] = value_made(i, H_RCX);
+        st->var[H_RDX] = value_made(i, H_RDX);
+        break;
+    case VERIFY_SMAP:
+        if (!r->u->kernel)
+            return "a mode of the kernel's in user code";
+        break;
     case VERIFY_SIMD_LEVEL:
         if (arg != SIMD_AVX && arg != SIMD_AVX512)
             return "vector registers of no level";

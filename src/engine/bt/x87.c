@@ -10,15 +10,7 @@
 #include "engine/bt/unit.h"
 #include "engine/interp/fpu.h"
 
-#define FCW_MASKS 0x3fu
-
 /* --- which ------------------------------------------------------------------------------------------------------ */
-
-bool bt_x87_possible(const struct vcpu *v)
-{
-    const struct fpu_state *f = &v->s.fpu;
-    return !(v->s.cr0 & (CR0_EM | CR0_TS)) && (f->fcw & FCW_MASKS) == FCW_MASKS && !(f->fsw & FSW_ES);
-}
 
 /* Those that leave the pointers alone. */
 static bool is_control(const struct insn *in)
