@@ -23,7 +23,7 @@ static void reset_state(void **state)
     assert_int_equal(s->fpu.mxcsr, 0x1f80);
     assert_int_equal(s->msr.pat, 0x0007040600070406);
     assert_int_equal(s->msr.apic_base, 0xfee00900);
-    assert_int_equal(k->v->mode, MODE_CODE16);
+    assert_int_equal(k->v->mode, MODE_CODE16 | MODE_64K);
     /* INIT keeps the FPU, the MSRs and the caches' bits. */
     k->v->s.fpu.fcw = 0x37f;
     k->v->s.msr.star = 5;
