@@ -170,6 +170,14 @@ static int set_perf_map(struct run_options *o, const char *value, struct error *
     return 0;
 }
 
+static int set_count(struct run_options *o, const char *value, struct error *e)
+{
+    (void)value;
+    (void)e;
+    o->vm.engine_config.count = true;
+    return 0;
+}
+
 static int set_path(const char **to, const char *option, const char *value, struct error *e)
 {
     if (!*value)
@@ -343,6 +351,8 @@ static const struct option {
       "write guest code beside the host code made of it" },
     { "--perf-map", TAKES_NOTHING | TRANSLATOR, NULL, set_perf_map,
       "write /tmp/perf-PID.map: `perf top` names guest code" },
+    { "--count", TAKES_NOTHING | TRANSLATOR, NULL, set_count,
+      "count each instruction for --stats, which costs time" },
     { "--serial", TAKES_VALUE, "WHERE", set_serial, "stdio (default), file:PATH, or none" },
     { "--device", TAKES_VALUE, "NAME", set_device,
       "debug-exit[,port=0xf4]: a write of v ends with status (v<<1)|1" },

@@ -217,9 +217,10 @@ static int describe_engine(const struct session *s)
     if (ec->warm)
         snprintf(warm, sizeof(warm), "%u", ec->warm - 1);
     return say("engine: %s\ncode-cache: %s\nengine-off: %s\nwarm: %s\nverify-code: %s\ntrace-blocks: %s\n"
-               "perf-map: %s\n",
+               "perf-map: %s\ncount: %s\n",
                vm_engine_name(s->vm), cache, off, warm, verify_name(ec->verify_every),
-               s->opt.trace_blocks_path ? s->opt.trace_blocks_path : "none", ec->perf_map ? "yes" : "no");
+               s->opt.trace_blocks_path ? s->opt.trace_blocks_path : "none", ec->perf_map ? "yes" : "no",
+               ec->count ? "yes" : "no");
 }
 
 /* What was understood, for --dry-run. */

@@ -51,6 +51,7 @@ struct engine_config {
     unsigned verify_every; /* verify each n-th emitted block; 0 = the build's default, 1 = all; or below */
     int trace_fd;          /* > 0: guest code beside host code is written here */
     bool perf_map;         /* write /tmp/perf-PID.map */
+    bool count;            /* retired instructions are counted, always */
 };
 
 /* Values of verify_every beside 0 and 1. */

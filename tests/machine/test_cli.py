@@ -16,7 +16,7 @@ from conftest import LIMIT, SLOW, TOP
 from pexpect import fdpexpect
 
 OPTIONS = ["--kernel", "--initrd", "--append", "--kernel-entry", "--cpus", "--memory", "--engine", "--code-cache", "--engine-off",
-           "--warm", "--verify-code", "--trace-blocks", "--perf-map", "--serial", "--device", "--no-reboot", "--timeout", "--stats",
+           "--warm", "--verify-code", "--trace-blocks", "--perf-map", "--count", "--serial", "--device", "--no-reboot", "--timeout", "--stats",
            "--verbose", "--dry-run"]
 PASSES = ["merge", "chain", "indirect", "strip", "superblock", "simd", "string", "system", "adapt"]
 
@@ -157,12 +157,13 @@ def test_dry_run_runs_nothing(run, cli_guest, tmp_path):
 def test_dry_run_shows_what_the_translator_is_told(run, cli_guest, tmp_path):
     trace = tmp_path / "blocks"
     told = run(*guest_run(cli_guest, "power-off", "--code-cache", "2048K", "--engine-off", "chain,merge", "--warm", "0", "--verify-code",
-                          "sample", "--trace-blocks", trace, "--perf-map", "--dry-run"))
+                          "sample", "--trace-blocks", trace, "--perf-map", "--count", "--dry-run"))
     untold = run(*guest_run(cli_guest, "power-off", "--dry-run"))
     assert told.status == 0 and untold.status == 0, told
-    shown = {"code-cache": "2M", "engine-off": "merge,chain", "warm": "0", "verify-code": "sample", "trace-blocks": trace, "perf-map": "yes"}
+    shown = {"code-cache": "2M", "engine-off": "merge,chain", "warm": "0", "verify-code": "sample", "trace-blocks": trace, "perf-map": "yes",
+             "count": "yes"}
     normal = {"code-cache": "default", "engine-off": "none", "warm": "default", "verify-code": "default", "trace-blocks": "none",
-              "perf-map": "no"}
+              "perf-map": "no", "count": "no"}
     for name in shown:
         assert f"\n{name}: {shown[name]}\n" in told.out.decode()
         assert f"\n{name}: {normal[name]}\n" in untold.out.decode()

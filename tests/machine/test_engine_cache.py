@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The translator's caches in whole machines: bounds by the counters of --stats, a small code cache, passes left out."""
 
+import json
 import re
 import subprocess
 import sys
@@ -49,9 +50,33 @@ def test_context_switches_keep_the_cache(boot, arch):  # noqa: F811
     print({k: n[k] for k in ("units", "guest_bytes", "cache_flushes", "contexts_recycled", "units_dropped", "lookup_misses")})
     # The cache of the usual size holds all of it: it is emptied when the processor starts.
     assert n["cache_flushes"] <= 4
+    assert n["cache_flushes"] == n["flushes_state"] + n["flushes_memory"] + n["flushes_full"]
+    assert n["evictions"] == 0 and n["flushes_memory"] == 0 and n["flushes_full"] == 0
     # Each program is an address space: some 180 of them, each with its user and kernel contexts.
     assert n["contexts_recycled"] < 6_000
     assert n["units"] < 120_000
+
+
+def test_user_code_runs_as_copies(boot):  # noqa: F811
+    _, n = shell(boot, SWITCHES, options=["--count"])
+    print({k: n[k] for k in ("user_insns", "user_copied", "kernel_insns", "kernel_copied")})
+    assert n["user_insns"] > 5_000_000
+    assert n["user_copied"] > 0.95 * n["user_insns"]
+    assert n["kernel_copied"] > 0.8 * n["kernel_insns"]
+
+
+def test_what_keeps_failing_is_called(sundog, tmp_path_factory, tmp_path):
+    """The guest adapt64 does the same access to a device, over a page's end or beside code thousands of times, and rewrites code as often."""
+    folder, stats = tmp_path_factory.getbasetemp() / "engine-guests", tmp_path / "stats.json"
+    guest_kernels(sundog, folder, "adapt64", f"--stats={stats}")
+    n = json.loads(stats.read_text())["engine_counters"]
+    print({k: n[k] for k in ("units", "made_calls", "made_alone", "let_off", "calls", "fills_failed", "units_sealed", "units_unsealed",
+                             "units_rewritten")})
+    assert n["made_calls"] >= 4, "nothing was found that keeps failing"
+    assert n["let_off"] >= 1, "nobody was let off"
+    assert n["calls"] > 100_000 and n["fills_failed"] < 5_000
+    assert n["units_unsealed"] > 10_000, "units do not outlive stores beside them"
+    assert n["units"] < 5_000, "what is rewritten all the time is translated all the time"
 
 
 @pytest.mark.parametrize("cpus", [1, 2])

@@ -73,7 +73,7 @@ static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 #define KEY_X87 BIT(21)      /* x87 and MMX instructions may run, and none raises an exception */
 #define KEY_AVX BIT(22)      /* VEX instructions on vector registers may run */
 #define KEY_AVX512 BIT(23)   /* EVEX and opmask instructions may run */
-#define KEY_VIEW BIT(28)   /* user memory is reached by views: view.c */
+#define KEY_VIEW BIT(28)     /* user memory is reached by views: view.c */
 #define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
 
 /*
@@ -199,7 +199,7 @@ enum bt_exit_kind {
     BT_LOOK_FAR, /* at exit_lin: looked up before going on */
     BT_STALE,    /* the unit is no longer what memory holds: at exit_lin */
     BT_LEFT,     /* behind a called operation: the state is complete, in struct vcpu */
-    BT_VIEW,   /* the host faulted at an access by a view */
+    BT_VIEW,     /* the host faulted at an access by a view */
     BT_EXITS
 };
 #define EXIT_INFO(kind, off, rest) ((uint32_t)(kind) | (uint32_t)(off) << 4 | (uint32_t)(rest) << 20)
@@ -229,8 +229,8 @@ struct bt_unit {
     struct bt_window window;
     struct facts facts;  /* relied on; none: entered from anywhere */
     struct facts wanted; /* facts that would save something here or further on */
-    unsigned growths; /* of `wanted` */
-    uint32_t version; /* of the page's code when it was translated */
+    unsigned growths;    /* of `wanted` */
+    uint32_t version;    /* of the page's code when it was translated */
     const _Atomic uint32_t *live;
     struct bt_unit *hash_next, *page_next;
     uint32_t entry_s, entry_e,
@@ -295,7 +295,9 @@ struct bt_site {
     X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off) \
     X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified) X(versions) \
     X(views_opened) X(views_dropped) X(views_closed) X(view_pages_dropped) X(view_faults) X(view_pages) X(view_areas) \
-    X(view_accesses) X(view_checks) X(view_blamed)
+    X(view_accesses) X(view_checks) X(view_blamed) \
+    X(flushes_state) X(flushes_memory) X(flushes_full) X(user_insns) X(user_copied) X(kernel_insns) \
+    X(kernel_copied)
 /* clang-format on */
 
 struct bt_counters {
@@ -413,10 +415,11 @@ struct bt {
     struct bt_lesson lessons[1u << HEAT_BITS]; /* by guest instruction */
     struct bt_sentence sentences[SENTENCES];
     unsigned next_sentence;
-    uint64_t next_release; /* 0: nobody waits */
-    bool fill_failed;      /* so the unit was left */
+    uint64_t next_release;          /* 0: nobody waits */
+    bool fill_failed;               /* so the unit was left */
     uint8_t blame[1u << HEAT_BITS]; /* by guest instruction: views do not suit its accesses */
     uint8_t side[1u << HEAT_BITS];  /* by guest instruction: SIDE_*, and how sure that is */
+    uint64_t accounted;             /* v->s.retired, as far as it is in n.user_insns and its like */
     uint32_t samples;
     uint64_t sampled; /* time stamp counter at the last sample */
     struct bt_stream streams[STREAMS];
@@ -428,7 +431,7 @@ struct bt {
     uint8_t *calls; /* of CALL_STRIDE bytes each */
     uint32_t ncalls, max_calls;
     uint32_t stub_resets; /* the interpreter's, when the calls' stubs were last known to be good */
-    uint8_t *held; /* guest bytes that units were made from; never executed */
+    uint8_t *held;        /* guest bytes that units were made from; never executed */
     uint32_t nheld, max_held;
     struct bt_unit *hash[1u << HASH_BITS];
     struct bt_unit *pages[1u << HASH_BITS]; /* by host page */
@@ -446,6 +449,16 @@ struct bt {
     struct bt_bails *bails; /* NULL: not counted */
     struct bt_views views;
 };
+
+/* The instructions up to `retired`, while they are counted: done by whom, and in which mode. */
+static inline void bt_account(struct bt *b, uint32_t mode, uint64_t retired, bool copied)
+{
+    uint64_t n = retired - b->accounted, of_copies = copied ? n : 0;
+    bool user = mode_cpl(mode) == 3;
+    *(user ? &b->n.user_insns : &b->n.kernel_insns) += n;
+    *(user ? &b->n.user_copied : &b->n.kernel_copied) += of_copies;
+    b->accounted = retired;
+}
 
 static inline unsigned bt_lesson_slot(const uint8_t *code)
 {
@@ -481,8 +494,8 @@ int bt_cache_init(struct bt *b, struct error *e);
 void bt_cache_free(struct bt *b);
 /* Gives all memory above the gates to segments, empty. */
 void bt_cache_divide(struct bt *b);
-/* Forgets every unit. */
-void bt_cache_flush(struct bt *b);
+/* Forgets every unit; *cause counts it. */
+void bt_cache_flush(struct bt *b, uint64_t *cause);
 /* How far segment i is filled. */
 struct bt_level bt_cache_used(const struct bt *b, unsigned i);
 /* Makes room when there is none: forgets the oldest units. */
@@ -493,8 +506,7 @@ struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, s
 struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
 /* The version of it that relies on just these facts, else the one that relies on the most of them, which may
  * be `u` itself. `room`: is another version worth making? */
-struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const struct facts *facts,
-                                      bool *room);
+struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const struct facts *facts, bool *room);
 /* The one of an instruction that goes on at host2, both pages in reach as a whole. */
 struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key);
 void bt_cache_add(struct bt *b, struct bt_unit *u);
@@ -632,8 +644,8 @@ struct bt_code {
     struct bt_window window;
 };
 /* Translates at CS:rip; NULL when the cache is full (`*full`), or the unit would be too long. */
-struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key,
-                             const struct facts *facts, bool *full);
+struct bt_unit *bt_translate(struct bt *b, const struct bt_code *at, uint32_t key, const struct facts *facts,
+                             bool *full);
 /* The one instruction that begins at `at` and goes on at `second`; `key` without KEY_CROSSING. */
 struct bt_unit *bt_translate_crossing(struct bt *b, const struct bt_code *at, const struct bt_code *second,
                                       uint32_t key, bool *full);

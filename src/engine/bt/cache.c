@@ -138,13 +138,14 @@ void bt_cache_free(struct bt *b)
     host_code_unmap(&b->code);
 }
 
-void bt_cache_flush(struct bt *b)
+void bt_cache_flush(struct bt *b, uint64_t *cause)
 {
     memset(b->hash, 0, sizeof(b->hash));
     memset(b->pages, 0, sizeof(b->pages));
     bt_cache_divide(b);
     clear_contexts(b);
     b->n.cache_flushes++;
+    ++*cause;
 }
 
 bool bt_cache_room(const struct bt *b, size_t code)
@@ -466,12 +467,14 @@ static void evict(struct bt *b, const struct bt_segment *s)
 void bt_cache_make_room(struct bt *b)
 {
     if (b->nsegments == 1) {
-        bt_cache_flush(b);
+        bt_cache_flush(b, &b->n.flushes_full);
         bt_context_now(b);
         return;
     }
     unsigned next = (b->segment + 1) % b->nsegments;
+    const struct bt_segment *s = &b->segments[next];
     b->segments[b->segment].used = bt_cache_used(b, b->segment);
-    evict(b, &b->segments[next]);
+    if (s->used.units > s->from.units)
+        evict(b, s);
     begin_segment(b, next);
 }

@@ -448,8 +448,10 @@ static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
     bool elsewhere = kind == BT_STALE || kind == BT_LOOK_FAR;
     uint64_t lin_now = elsewhere ? a->exit_lin : a->page + EXIT_OFF(a->exit);
     v->s.rip = bt_rip(v, lin_now);
-    if (counting)
+    if (counting) {
         v->s.retired = b->interp.until - (uint64_t)(a->left + EXIT_REST(a->exit));
+        bt_account(b, a->context->key, v->s.retired, true);
+    }
     if (a->exit & EXIT_SHADOW) {
         v->s.shadow = SHADOW_STI;
         vcpu_refresh_mode(v);
@@ -539,6 +541,8 @@ static enum exit_cause run_loop(struct vcpu *v, struct bt *b)
             if (unlikely(v->internal_error))
                 return EXIT_INTERNAL;
         }
+        if (c->until != UINT64_MAX)
+            bt_account(b, v->mode, v->s.retired, false); /* the interpreter's */
     }
     return cause;
 }
@@ -547,7 +551,10 @@ static enum exit_cause bt_run(struct vcpu *v, uint64_t until_count)
 {
     struct bt *b = bt_of(v);
     jmp_buf *outer = v->unwind, here;
+    if (b->cfg.count && until_count == UINT64_MAX)
+        until_count = INT64_MAX; /* never reached, but counted for */
     interp_begin(v, until_count);
+    b->accounted = v->s.retired;
     v->unwind = &here;
     bt_views_enter(b);
     int why = setjmp(here);
@@ -644,7 +651,7 @@ static void bt_state_changed(struct vcpu *v)
 {
     block_cache_flush(interp_of(v));
     interp_of(v)->alone = false;
-    bt_cache_flush(bt_of(v));
+    bt_cache_flush(bt_of(v), &bt_of(v)->n.flushes_state);
 }
 
 static void bt_drop_physical(struct vcpu *v, uint64_t first_page, uint64_t count, unsigned rights)
@@ -652,7 +659,7 @@ static void bt_drop_physical(struct vcpu *v, uint64_t first_page, uint64_t count
     mmu_drop_physical(&v->mmu, first_page, count, rights);
     if (rights & (RIGHT_READ | RIGHT_EXEC)) {
         block_cache_flush(interp_of(v));
-        bt_cache_flush(bt_of(v));
+        bt_cache_flush(bt_of(v), &bt_of(v)->n.flushes_memory);
     }
 }
 

@@ -206,6 +206,10 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     next = (c->rip0 + c->block->bytes) & v->lin_mask;
     v->s.rip = c->rip0;
     v->s.retired = c->retired0 + 1;
+    if (before.key & KEY_COUNT) {
+        bt_account(b, before.key, c->retired0, true);
+        bt_account(b, before.key, v->s.retired, false);
+    }
     uint64_t walks = v->mmu.stats.walks;
     v->store_code = true; /* nothing behind it runs before code and requests were looked at */
     run_handler(v, c, c->block->ops);
