@@ -241,7 +241,7 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
             i->how = HOW_CALL_OUT;
         if (!p->code64)
             i->in.mem.disp = (int32_t)i->in.mem.disp; /* of MOV moffs, so that it compares with others */
-        note_accesses(i, b, bytes, key);
+        note_accesses(i, b, code, key);
     }
     p->count++;
     return st;
