@@ -18,7 +18,7 @@
 #include "host/view.h"
 
 #define SLICE (1ull << 21) /* time stamp counts */
-#define SLICES 4u          /* that user code runs under one stamp before it gets a view */
+#define SLICES 32u         /* that user code runs under one stamp before it gets a view */
 #define FAULT_COST 15000u  /* time stamp counts of a fault, and of what is shown then */
 #define PIECE_COST 25000u  /* time stamp counts to show a piece and to forget it */
 #define SLICE_NS 300000u
