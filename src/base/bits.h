@@ -23,6 +23,12 @@ static inline int64_t sext(uint64_t v, unsigned bits_)
     return (int64_t)(v << (64 - bits_)) >> (64 - bits_);
 }
 
+/* A slot in a table of 1 << bits_ (1..32): multiplicative hashing. */
+static inline unsigned hash_slot(uint64_t n, unsigned bits_)
+{
+    return (unsigned)(n * 0x9e3779b97f4a7c15ull >> (64 - bits_));
+}
+
 /* clang-format off */
 static inline uint16_t get_le16(const void *p) { uint16_t v; memcpy(&v, p, 2); return v; }
 static inline uint32_t get_le32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }

@@ -150,6 +150,14 @@ struct amode moffs_ea(struct translation *t, const struct insn *in)
     return amode_at(T0, 0);
 }
 
+static struct amode without_index(struct translation *t, struct amode ea)
+{
+    if (ea.index == H_NONE)
+        return ea;
+    emit_lea(&t->e, T0, ea);
+    return amode_at(T0, 0);
+}
+
 struct amode ea_emit(struct translation *t, const struct insn *in, const struct mem_operand *m, unsigned end)
 {
     struct emitter *e = &t->e;
@@ -160,19 +168,11 @@ struct amode ea_emit(struct translation *t, const struct insn *in, const struct 
             low_word(t, T0);
         a = amode_at(T0, 0);
     }
-    if (t->plan.code64 && (m->seg == SEG_FS || m->seg == SEG_GS)) {
-        if (a.index != H_NONE) {
-            emit_lea(e, T0, a);
-            a = amode_at(T0, 0);
-        }
-        add_segment(t, a, m->seg);
-        return amode_at(T0, 0);
-    }
-    if (a.index != H_NONE) {
-        emit_lea(e, T0, a);
-        a = amode_at(T0, 0);
-    }
-    return a;
+    a = without_index(t, a);
+    if (!t->plan.code64 || (m->seg != SEG_FS && m->seg != SEG_GS))
+        return a;
+    add_segment(t, a, m->seg);
+    return amode_at(T0, 0);
 }
 
 /* --- views ------------------------------------------------------------------------------------------------- */
@@ -220,14 +220,6 @@ static void area_check(struct translation *t, unsigned reg, unsigned side)
     emit_load32(&t->e, T2, amode_indexed(H_RSP, T2, 3, AREA_TABLE + (int32_t)side * SIDE_TABLE));
     view_sites(t);
     t->b->n.view_checks++;
-}
-
-static struct amode without_index(struct translation *t, struct amode ea)
-{
-    if (ea.index == H_NONE)
-        return ea;
-    emit_lea(&t->e, T0, ea);
-    return amode_at(T0, 0);
 }
 
 /* ea + T1, which is the far side's delta. */

@@ -317,6 +317,8 @@ struct bt_lesson {
     uint8_t rewritten; /* units that began here and whose bytes changed */
     uint8_t terms : 6;
     bool called : 1, alone : 1;
+    uint8_t view_blame; /* faults at views that do not suit its accesses: BLAMED of them, and it does without */
+    uint8_t view_side;  /* SIDE_*, and how sure that is */
 };
 #define SENTENCES 64u
 struct bt_sentence {
@@ -348,7 +350,7 @@ struct bt_any {
 
 #define VIEWS 4u
 #define VIEW_AREAS 8u
-#define VIEW_PATIENCE 64u /* by hash of CR3 */
+#define VIEW_PATIENCE_BITS 6 /* by hash of CR3 */
 #define VIEW_SEEN_BITS 12
 /* A set of pages, hashed: never too small. */
 struct page_set {
@@ -383,7 +385,7 @@ struct bt_views {
         uint64_t stamp;
         uint32_t slices; /* that it ran */
     } candidate[VIEW_CANDIDATES];
-    uint8_t patience[VIEW_PATIENCE];
+    uint8_t patience[1u << VIEW_PATIENCE_BITS];
 };
 
 /* Misses that go upward from page to page. */
@@ -417,8 +419,6 @@ struct bt {
     unsigned next_sentence;
     uint64_t next_release;          /* 0: nobody waits */
     bool fill_failed;               /* so the unit was left */
-    uint8_t blame[1u << HEAT_BITS]; /* by guest instruction: views do not suit its accesses */
-    uint8_t side[1u << HEAT_BITS];  /* by guest instruction: SIDE_*, and how sure that is */
     uint64_t accounted;             /* v->s.retired, as far as it is in n.user_insns and its like */
     uint32_t samples;
     uint64_t sampled; /* time stamp counter at the last sample */
@@ -462,7 +462,7 @@ static inline void bt_account(struct bt *b, uint32_t mode, uint64_t retired, boo
 
 static inline unsigned bt_lesson_slot(const uint8_t *code)
 {
-    return (unsigned)((uint64_t)(uintptr_t)code * 0x9e3779b97f4a7c15ull >> (64 - HEAT_BITS));
+    return hash_slot((uintptr_t)code, HEAT_BITS);
 }
 
 /* rip at a linear address. CS's base is 0 in 64-bit mode. */
@@ -518,6 +518,8 @@ void bt_cache_seal_page(struct bt *b, const uint8_t *host);
 void bt_cache_drop_code(struct bt *b, const uint8_t *code);
 /* Makes a direct jump go to `to`. */
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to);
+/* The jumps of this unit go to their stubs again. */
+void bt_cache_unlink_from(struct bt *b, const struct bt_unit *u);
 /* Jumps on the page to `to` or a version of it are to be linked anew. */
 void bt_cache_unlink_to(struct bt *b, const struct bt_unit *to);
 /* Which sites, in ascending order, may be about code at this offset: [*first, *end). */
@@ -593,10 +595,10 @@ void bt_views_enter(struct bt *b);
 bool bt_view_use(struct bt *b);
 /* Side of this linear address, if there is a view. */
 enum view_side bt_view_side(const struct bt *b, uint64_t lin);
-/* bt.blame: as much, and it is translated without */
+/* bt_lesson.view_blame: so many faults, and it is translated without */
 #define BLAMED 4u
 #define BLAMED_SIDES 6u /* faults on the wrong side */
-/* bt.side: */
+/* bt_lesson.view_side: */
 #define SIDE_KNOWN 2u /* it was met */
 #define SIDE_FLIPS 4u /* counted from here on: it was met on another side than was thought */
 /* Behind the interpreter, which has done the instruction whose access faulted: shows what it accessed. */

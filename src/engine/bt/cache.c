@@ -29,13 +29,12 @@
 
 static unsigned hash_of(const uint8_t *host, uint32_t key)
 {
-    return (unsigned)(((uint64_t)(uintptr_t)host ^ (uint64_t)key << 36) * 0x9e3779b97f4a7c15ull >>
-                      (64 - HASH_BITS));
+    return hash_slot((uintptr_t)host ^ (uint64_t)key << 36, HASH_BITS);
 }
 
 static unsigned page_hash(const uint8_t *host)
 {
-    return (unsigned)(((uint64_t)(uintptr_t)host >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> (64 - HASH_BITS));
+    return hash_slot((uintptr_t)host >> PAGE_SHIFT, HASH_BITS);
 }
 
 static bool same_page(const uint8_t *a, const uint8_t *b)
@@ -258,12 +257,20 @@ static void unlink_page(struct bt *b, const uint8_t *host, uint32_t from, uint32
             unlink_some(b, u, from, to);
 }
 
+void bt_cache_unlink_from(struct bt *b, const struct bt_unit *u) { unlink_some(b, u, 0, UINT32_MAX); }
+
+static bool is_version(const struct bt_unit *x, const struct bt_unit *u)
+{
+    return x->host == u->host && x->key == u->key && x->window.low == u->window.low &&
+           x->window.high == u->window.high;
+}
+
 void bt_cache_unlink_to(struct bt *b, const struct bt_unit *to)
 {
     for (struct bt_unit *u = b->pages[page_hash(to->host)]; u; u = u->page_next)
         for (uint32_t i = 0; i < u->links && !u->head; i++) {
             struct bt_link *l = &b->links[u->first_link + i];
-            if (l->linked && b->units[l->to].host == to->host && b->units[l->to].key == to->key)
+            if (l->linked && is_version(&b->units[l->to], to))
                 unlink_one(b, l);
         }
 }
@@ -332,7 +339,7 @@ void bt_cache_seal_page(struct bt *b, const uint8_t *host)
             drop(b, at);
             continue;
         }
-        unlink_some(b, u, 0, UINT32_MAX);
+        bt_cache_unlink_from(b, u);
         if (!u->sealed) {
             seal(b, u);
             b->n.units_sealed++;
@@ -390,12 +397,6 @@ struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, s
             return revived(b, u) ? u : NULL;
         }
     return NULL;
-}
-
-static bool is_version(const struct bt_unit *x, const struct bt_unit *u)
-{
-    return x->host == u->host && x->key == u->key && x->window.low == u->window.low &&
-           x->window.high == u->window.high;
 }
 
 struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const struct facts *facts, bool *room)

@@ -130,7 +130,7 @@ static void note_string(struct planned *p, uint32_t key)
 static uint8_t side_of(const struct bt *b, const struct insn *in, const uint8_t *code, bool stack)
 {
     const uint64_t *gpr = b->v->s.gpr;
-    unsigned met = b->side[bt_lesson_slot(code)];
+    unsigned met = b->lessons[bt_lesson_slot(code)].view_side;
     if (stack)
         return (uint8_t)bt_view_side(b, gpr[RSP]);
     if (met & SIDE_KNOWN)
@@ -154,7 +154,7 @@ static bool can_be_shown(const struct access *a, uint32_t key)
 
 static void note_accesses(struct planned *p, const struct bt *b, const uint8_t *code, uint32_t key)
 {
-    bool view = key & KEY_VIEW && b->blame[bt_lesson_slot(code)] < BLAMED;
+    bool view = key & KEY_VIEW && b->lessons[bt_lesson_slot(code)].view_blame < BLAMED;
     const struct insn *in = &p->in;
     bool mem = has_mem(in) && p->how != HOW_NOP && p->how != HOW_LEA && p->how != HOW_CALL_OUT;
     p->mem = (struct access){ .group = NO_GROUP };

@@ -92,7 +92,7 @@ static bool joins(const struct group *g, const struct address *a, const struct a
         return false;
     int64_t low = a->at < g->low ? a->at : g->low,
             high = a->at + x->size > g->high ? a->at + x->size : g->high;
-    return g->view == x->view && g->side == x->side && high - low <= (x->view ? VIEW_REACH : GROUP_SPAN);
+    return high - low <= GROUP_SPAN;
 }
 
 static void widen(struct group *g, const struct address *a, const struct access *x)
@@ -159,8 +159,6 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
         .high = a->at + x->size,
         .count = 1,
         .closed = alone,
-        .view = x->view,
-        .side = x->side,
     };
 }
 

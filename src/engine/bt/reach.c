@@ -103,13 +103,13 @@ void reach_access(struct unit_plan *p, struct tracker *k, struct access *x, cons
         p->wanted.bits |= FACT_FAR_DELTA;
     if (!r.base && !r.index)
         return;
-    if (!known)
-        *add(k) = r;
-    else if (!x->loose)
+    if (!known) {
+        known = add(k);
+        *known = r;
+    } else if (!x->loose) {
         known->at = r.at; /* it will have been accessed */
-    known = find(k, &r);
-    if (known)
-        known->inside = true;
+    }
+    known->inside = true;
 }
 
 /* Is the address `now`, of the reach's symbols, in reach? */

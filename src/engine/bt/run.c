@@ -354,14 +354,8 @@ bool bt_spots_reset(struct vcpu *v, uint64_t unused, uint32_t unit)
 bool bt_unlink(struct vcpu *v, uint64_t unused, uint32_t unit)
 {
     struct bt *b = bt_of(v);
-    struct bt_unit *u = &b->units[unit];
-    struct emitter e = bt_emitter(b);
     (void)unused;
-    for (uint32_t i = u->first_link; i < u->first_link + u->links; i++) {
-        struct bt_link *l = &b->links[i];
-        emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->stub));
-        l->linked = false;
-    }
+    bt_cache_unlink_from(b, &b->units[unit]);
     return true;
 }
 

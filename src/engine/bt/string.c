@@ -131,20 +131,23 @@ static void store(struct translation *t, unsigned size, unsigned reg, struct amo
     emit_mem(&t->e, width(size), sized(0x89, size), reg, m);
 }
 
-/* T2 while the other end's access takes all scratch registers. */
-static void put_by(struct translation *t) { emit_store(&t->e, AT_AREA(string_rest), T2); }
-static void take_back(struct translation *t) { emit_load(&t->e, T2, AT_AREA(string_rest)); }
+/* The other end while `via` holds this one's element: its access may take all scratch registers but T0. */
+static struct amode other_end(struct translation *t, struct planned *p, unsigned via,
+                              struct amode (*end)(struct translation *t, struct planned *p))
+{
+    if (via == T2)
+        emit_store(&t->e, AT_AREA(string_rest), T2);
+    struct amode at = end(t, p);
+    if (via == T2)
+        emit_load(&t->e, T2, AT_AREA(string_rest));
+    return at;
+}
 
 static void movs_emit(struct translation *t, struct planned *p)
 {
     unsigned size = p->in.opsize, via = direct(t, p) ? T0 : T2;
     load_element(t, size, via, source(t, p));
-    if (via == T2)
-        put_by(t);
-    struct amode to = dest(t, p);
-    if (via == T2)
-        take_back(t);
-    store(t, size, via, to);
+    store(t, size, via, other_end(t, p, via, dest));
 }
 
 /* The host reads in this order, which shows when both would fault. */
@@ -152,12 +155,7 @@ static void cmps_emit(struct translation *t, struct planned *p)
 {
     unsigned size = p->in.opsize, via = direct(t, p) ? T0 : T2;
     load_element(t, size, via, dest(t, p));
-    if (via == T2)
-        put_by(t);
-    struct amode from = source(t, p);
-    if (via == T2)
-        take_back(t);
-    emit_mem(&t->e, width(size), sized(0x39, size), via, from);
+    emit_mem(&t->e, width(size), sized(0x39, size), via, other_end(t, p, via, source));
 }
 
 static void single_emit(struct translation *t, struct planned *p)

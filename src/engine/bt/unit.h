@@ -75,8 +75,6 @@ struct group {
     bool slot;      /* kept in memory for later accesses */
     bool hoisted;   /* checked once for a strip of a loop */
     int64_t stride; /* bytes it moves each time round */
-    uint8_t side;
-    bool view;   /* of accesses by the view */
     bool closed; /* no later access may join: translations may have changed */
 };
 #define GROUP_SPAN 256

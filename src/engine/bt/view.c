@@ -21,8 +21,8 @@
 #define SLICES 32u         /* that user code runs under one stamp before it gets a view */
 #define FAULT_COST 15000u  /* time stamp counts of a fault, and of what is shown then */
 #define PIECE_COST 25000u  /* time stamp counts to show a piece and to forget it */
-#define SLICE_NS 300000u
-#define HASTY 8u
+#define SLICE_NS 300000u   /* processor time of a slice at least, else the host gave it to others */
+#define HASTY 8u           /* times that it may come into force within a slice of the last one */
 #define GRACE (4ull << 20) /* time stamp counts that a view may cost at once */
 #define PATIENCE_MAX 7
 #define PIECES_MAX 12000u /* mappings of the host's that a view takes */
@@ -116,13 +116,13 @@ static bool place(struct bt_view *w, unsigned side, unsigned area)
 
 static bool set_has(const struct page_set *set, uint64_t page)
 {
-    uint64_t hash = (page >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> (64 - VIEW_SEEN_BITS);
+    unsigned hash = hash_slot(page >> PAGE_SHIFT, VIEW_SEEN_BITS);
     return set->bits[hash / 64] & BIT(hash % 64);
 }
 
 static void set_add(struct page_set *set, uint64_t page)
 {
-    uint64_t hash = (page >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> (64 - VIEW_SEEN_BITS);
+    unsigned hash = hash_slot(page >> PAGE_SHIFT, VIEW_SEEN_BITS);
     set->bits[hash / 64] |= BIT(hash % 64);
 }
 
@@ -178,7 +178,7 @@ static bool add_area(struct bt *b, struct bt_view *w, uint64_t area)
 
 static uint8_t *patience_of(struct bt *b, uint64_t cr3)
 {
-    return &b->views.patience[cr3 * 0x9e3779b97f4a7c15ull >> 58];
+    return &b->views.patience[hash_slot(cr3, VIEW_PATIENCE_BITS)];
 }
 
 /* Slices that user code has to run under one stamp. */
@@ -251,13 +251,11 @@ static bool catch_up(struct bt *b, struct bt_view *w, uint64_t stamp)
     return true;
 }
 
-/* Translations may have gone since it was filled. */
+/* Makes it true to another stamp of its address space; false: it did not pay, and is gone. */
 static bool refresh(struct bt *b, struct bt_view *w, uint64_t stamp)
 {
-    if (catch_up(b, w, stamp)) {
-        put_in_force(b, w);
+    if (catch_up(b, w, stamp))
         return true;
-    }
     uint8_t *patience = patience_of(b, w->cr3);
     uint64_t lasted = __builtin_ia32_rdtsc() - w->since, cost = (uint64_t)w->pieces * PIECE_COST;
     if (cost > lasted / 4 && b->warm) {
@@ -270,7 +268,6 @@ static bool refresh(struct bt *b, struct bt_view *w, uint64_t stamp)
         b->n.views_dropped++;
     empty(w);
     w->stamp = stamp;
-    put_in_force(b, w);
     return true;
 }
 
@@ -322,17 +319,17 @@ bool bt_view_use(struct bt *b)
     if (w && w->stamp == stamp && w->narrow == !vcpu_long64(v))
         return true;
     w = find(b, stamp, v->s.cr3);
-    if (w) {
-        if (w->stamp != stamp)
-            return refresh(b, w, stamp);
-        if (too_hasty(b, w)) {
-            lose_patience(b, w);
+    if (!w)
+        return is_settled(b, stamp) && open_view(b, stamp);
+    if (w->stamp != stamp) {
+        if (!refresh(b, w, stamp))
             return false;
-        }
-        put_in_force(b, w);
-        return true;
+    } else if (too_hasty(b, w)) {
+        lose_patience(b, w);
+        return false;
     }
-    return is_settled(b, stamp) && open_view(b, stamp);
+    put_in_force(b, w);
+    return true;
 }
 
 /* --- filling ------------------------------------------------------------------------------------------------------- */
@@ -378,7 +375,7 @@ static bool show(struct bt *b, struct bt_view *w, uint64_t page, unsigned pages,
 }
 
 /* The pages around one, as far as the TLB knows them. */
-static bool show_group(struct bt *b, struct bt_view *w, uint64_t first)
+static void show_group(struct bt *b, struct bt_view *w, uint64_t first)
 {
     for (unsigned i = 0; i < GROUP_PAGES;) {
         uint64_t page = first + ((uint64_t)i << PAGE_SHIFT);
@@ -391,11 +388,10 @@ static bool show_group(struct bt *b, struct bt_view *w, uint64_t first)
                     break;
             }
             if (!show(b, w, page, n, s))
-                return false;
+                return;
         }
         i += n;
     }
-    return true;
 }
 
 static bool first_of_group(struct bt_view *w, uint64_t first)
@@ -416,7 +412,7 @@ static const uint8_t *culprit(struct bt *b)
 static void blame(struct bt *b)
 {
     const uint8_t *host = culprit(b);
-    if (!host || ++b->blame[bt_lesson_slot(host)] != BLAMED)
+    if (!host || ++b->lessons[bt_lesson_slot(host)].view_blame != BLAMED)
         return;
     bt_cache_drop_code(b, host);
     b->n.view_blamed++;
@@ -428,13 +424,13 @@ static void change_side(struct bt *b, enum view_side side)
     const uint8_t *host = culprit(b);
     if (!host)
         return;
-    uint8_t *s = &b->side[bt_lesson_slot(host)];
-    unsigned flips = *s / SIDE_FLIPS, before = *s & (SIDE_KNOWN | 1u);
+    struct bt_lesson *l = &b->lessons[bt_lesson_slot(host)];
+    unsigned flips = l->view_side / SIDE_FLIPS, before = l->view_side & (SIDE_KNOWN | 1u);
     if (flips == BLAMED_SIDES) {
-        b->blame[bt_lesson_slot(host)] = BLAMED;
+        l->view_blame = BLAMED;
         b->n.view_blamed++;
     } else {
-        *s = (uint8_t)((flips + 1) * SIDE_FLIPS | SIDE_KNOWN | (unsigned)side);
+        l->view_side = (uint8_t)((flips + 1) * SIDE_FLIPS | SIDE_KNOWN | (unsigned)side);
     }
     if (flips == BLAMED_SIDES || before == (SIDE_KNOWN | (unsigned)side))
         bt_cache_drop_code(b, host);
