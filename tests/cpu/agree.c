@@ -91,3 +91,13 @@ void ends_print(const struct cpu_image *in, const struct test_result *host, cons
     for (unsigned i = 0; i < 8; i++)
         print_vector("st", i, in->fp.st[i], host->out.fp.st[i], ours->out.fp.st[i], 10);
 }
+
+void memory_print(const struct test_case *c, const struct test_result *host, const struct test_result *ours)
+{
+    for (unsigned i = 0; i < WINDOW_SIZE; i++)
+        if (host->memory[i] != ours->memory[i]) {
+            fprintf(stderr, "    memory at %#llx: %02x -> host %02x ours %02x\n", DATA_BASE + c->window + i,
+                    c->memory[i], host->memory[i], ours->memory[i]);
+            return;
+        }
+}

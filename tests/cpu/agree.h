@@ -13,4 +13,7 @@ const char *ends_differ(const struct test_result *host, const struct test_result
 void ends_print(const struct cpu_image *in, const struct test_result *host, const struct test_result *ours,
                 const char *host_name, const char *our_name);
 
+/* The first byte of memory that differs, if any does. */
+void memory_print(const struct test_case *c, const struct test_result *host, const struct test_result *ours);
+
 #endif

@@ -11,6 +11,7 @@
 #include <Zydis/Zydis.h>
 
 #include "isa/insn.h"
+#include "zydis_modes.h"
 
 static uint64_t rng = 88172645463325252ull;
 
@@ -45,16 +46,6 @@ static bool zydis_only(const ZydisDecodedInstruction *z)
             return true;
     return false;
 }
-
-static const struct {
-    unsigned code_bytes;
-    ZydisMachineMode mode;
-    ZydisStackWidth stack;
-} modes[] = {
-    { 8, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
-    { 4, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 },
-    { 2, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
-};
 
 static unsigned failures;
 

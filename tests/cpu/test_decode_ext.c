@@ -12,6 +12,7 @@
 #include <Zydis/Zydis.h>
 
 #include "isa/insn.h"
+#include "zydis_modes.h"
 
 static uint64_t rng = 88172645463325252ull;
 
@@ -21,16 +22,6 @@ static uint64_t next_random(void)
     rng ^= rng >> 7;
     return rng ^= rng << 17;
 }
-
-static const struct {
-    unsigned code_bytes;
-    ZydisMachineMode mode;
-    ZydisStackWidth stack;
-} modes[] = {
-    { 8, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
-    { 4, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 },
-    { 2, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
-};
 
 static unsigned failures;
 static uint64_t compared;

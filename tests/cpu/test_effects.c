@@ -24,6 +24,7 @@
 #include "generate.h"
 #include "isa/effects.h"
 #include "native.h"
+#include "zydis_modes.h"
 
 #define STATUS 0x8d5u
 #define REPORTS_MAX 40
@@ -300,16 +301,6 @@ static bool known_difference(const struct insn *in, enum aspect a, unsigned bits
     }
     return false;
 }
-
-static const struct {
-    unsigned code_bytes;
-    ZydisMachineMode mode;
-    ZydisStackWidth stack;
-} modes[] = {
-    { 8, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
-    { 4, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 },
-    { 2, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
-};
 
 /* Some encoding of a row: prefixes, the fixed bytes, the rest random. */
 static void encode(uint8_t *b, const struct insn_row *row)

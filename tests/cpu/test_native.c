@@ -45,12 +45,7 @@ static void report(const char *what, const struct test_case *c, const struct ins
     fprintf(stderr, "  at %#llx flags %#llx fcw %#x fsw %#x mxcsr %#x\n", (unsigned long long)c->in.rip,
             (unsigned long long)c->in.rflags, c->in.fp.fcw, c->in.fp.fsw, c->in.fp.mxcsr);
     ends_print(&c->in, host, ours, "host", guest_engine(guest));
-    for (unsigned i = 0; i < WINDOW_SIZE; i++)
-        if (host->memory[i] != ours->memory[i]) {
-            fprintf(stderr, "    memory at %#llx: %02x -> host %02x ours %02x\n", DATA_BASE + c->window + i,
-                    c->memory[i], host->memory[i], ours->memory[i]);
-            break;
-        }
+    memory_print(c, host, ours);
 }
 
 static void compare(const struct test_case *c, const struct insn *in, const struct test_result *host,

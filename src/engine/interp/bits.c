@@ -114,12 +114,7 @@ bool lower_bit_test(struct op *op, const struct insn *in, uint32_t mode)
         v->s.cc = cc; \
         v->s.gpr[r] = d; \
     } \
-    HANDLER(name##n##_r) \
-    { \
-        name##n(v, op->r1, get##n(v, op->r2)); \
-        return NEXT(v, op); \
-    } \
-    LOAD_HANDLERS(name##n##_m, n, name##n(v, op->r1, x))
+    SOURCE_HANDLERS(name, n)
 /* clang-format off */
 #define SCAN(name) SCAN_VALUE(name, 16, "w", w) SCAN_VALUE(name, 32, "l", k) SCAN_VALUE(name, 64, "q", q)
 SCAN(bsf)

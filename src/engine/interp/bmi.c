@@ -14,12 +14,7 @@
         v->s.cc = cc; \
         set##n(v, r, d); \
     } \
-    HANDLER(name##n##_r) \
-    { \
-        name##n(v, op->r1, get##n(v, op->r2)); \
-        return NEXT(v, op); \
-    } \
-    LOAD_HANDLERS(name##n##_m, n, name##n(v, op->r1, x))
+    SOURCE_HANDLERS(name, n)
 /* clang-format off */
 #define COUNTS(name) COUNT(name, 16, "w") COUNT(name, 32, "l") COUNT(name, 64, "q")
 COUNTS(lzcnt)

@@ -181,6 +181,15 @@ static inline void write_operand(struct vcpu *v, const struct op *op, uint64_t v
         return NEXT(v, op); \
     }
 
+/* name##n(v, r1, value of the source), from a register or from memory. */
+#define SOURCE_HANDLERS(name, n) \
+    HANDLER(name##n##_r) \
+    { \
+        name##n(v, op->r1, get##n(v, op->r2)); \
+        return NEXT(v, op); \
+    } \
+    LOAD_HANDLERS(name##n##_m, n, name##n(v, op->r1, x))
+
 #define STORE_HANDLERS(name, n, val) \
     static cold_fn const struct op *name##_slow(struct vcpu *v, const struct op *op, uint64_t lin) \
     { \
