@@ -103,13 +103,12 @@ void reach_access(struct unit_plan *p, struct tracker *k, struct access *x, cons
         p->wanted.bits |= FACT_FAR_DELTA;
     if (!r.base && !r.index)
         return;
-    if (!known) {
+    if (known && x->loose)
+        return; /* the index may have led back: that says nothing of the base */
+    if (!known)
         known = add(k);
-        *known = r;
-    } else if (!x->loose) {
-        known->at = r.at; /* it will have been accessed */
-    }
-    known->inside = true;
+    *known = r;
+    known->inside = true; /* checked, or accessed */
 }
 
 /* Is the address `now`, of the reach's symbols, in reach? */
