@@ -22,10 +22,7 @@ bool host_view_possible(void)
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_BMI2 && gs_by_instruction();
 }
 
-__attribute__((target("fsgsbase"))) void host_set_gs_base(uint64_t base)
-{
-    __builtin_ia32_wrgsbase64(base);
-}
+__attribute__((target("fsgsbase"))) void host_set_gs_base(uint64_t base) { __builtin_ia32_wrgsbase64(base); }
 
 static void *at_address(uintptr_t at) { return (void *)at; }
 

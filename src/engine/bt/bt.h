@@ -165,8 +165,9 @@ struct bt_area {
 #define USER_AREAS (1u << (47 - AREA_SHIFT))
 /* Both sides of a view have such pages: those of the far side lie behind those of the near one. */
 #define SIDE_TABLE (8 << 20)
-_Static_assert(USER_AREAS * PAGE_SIZE <= SIDE_TABLE, "pages of the near side end before those of the far one");
-_Static_assert(VCPU_RESERVE >= SIDE_TABLE + (1ull << (64 - ENTRY_SHIFT + 3)), "any address has an entry on either side");
+_Static_assert(USER_AREAS *PAGE_SIZE <= SIDE_TABLE, "pages of the near side end before those of the far one");
+_Static_assert(VCPU_RESERVE >= SIDE_TABLE + (1ull << (64 - ENTRY_SHIFT + 3)),
+               "any address has an entry on either side");
 /* vcpu->requests rotated by POLL_ROTATE is 0 or at least the offset of a page behind those of user areas. A load from POLL_TABLE
  * plus that faults when something is requested: a poll that leaves the flags alone. */
 #define POLL_ROTATE 7 /* 2^25: behind both sides */
@@ -261,9 +262,9 @@ struct bt_link {
     uint16_t target; /* offset in the page */
     bool state_s;
     bool linked;
-    uint32_t to;    /* the unit where it goes while linked */
-    uint32_t stub;  /* where it goes while not linked */
-    uint32_t key;   /* of the unit that is wanted */
+    uint32_t to;        /* the unit where it goes while linked */
+    uint32_t stub;      /* where it goes while not linked */
+    uint32_t key;       /* of the unit that is wanted */
     struct facts facts; /* what holds when it is taken */
     uint16_t passes;    /* registers that are as at the unit's start */
     struct bt_unit *from;
@@ -317,8 +318,9 @@ struct bt_lesson {
     uint8_t rewritten; /* units that began here and whose bytes changed */
     uint8_t terms : 6;
     bool called : 1, alone : 1;
-    uint8_t view_blame; /* faults at views that do not suit its accesses: BLAMED of them, and it does without */
-    uint8_t view_side;  /* SIDE_*, and how sure that is */
+    uint8_t
+        view_blame; /* faults at views that do not suit its accesses: BLAMED of them, and it does without */
+    uint8_t view_side; /* SIDE_*, and how sure that is */
 };
 #define SENTENCES 64u
 struct bt_sentence {
@@ -362,24 +364,24 @@ struct page_set {
 struct bt_view {
     uint64_t cr3;
     uint64_t delta[VIEW_SIDES];
-    uint64_t since;     /* time stamp counter when it was last empty */
+    uint64_t since;        /* time stamp counter when it was last empty */
     uint64_t opened, cost; /* when it was, and what its faults have cost since */
-    uint64_t entered;   /* when it came into force */
-    unsigned hasty;     /* how often it came into force soon after it had */
-    uint64_t stamp;     /* mmu.stamp of what it shows; 0: free */
-    uint32_t pieces;    /* shown since then */
+    uint64_t entered;      /* when it came into force */
+    unsigned hasty;        /* how often it came into force soon after it had */
+    uint64_t stamp;        /* mmu.stamp of what it shows; 0: free */
+    uint32_t pieces;       /* shown since then */
     uint8_t nareas[VIEW_SIDES];
-    bool narrow;                               /* one area of 4 GiB: 32-bit code */
+    bool narrow;                           /* one area of 4 GiB: 32-bit code */
     uint16_t area[VIEW_SIDES][VIEW_AREAS]; /* address >> AREA_SHIFT */
-    struct page_set groups, pages, hosts;      /* shown since then: groups, linear pages, host pages */
+    struct page_set groups, pages, hosts;  /* shown since then: groups, linear pages, host pages */
 };
 
 struct bt_views {
     bool possible;
     struct bt_view view[VIEWS], *now; /* now: in force, or NULL */
     unsigned next;
-    uint64_t stamp; /* that user code runs under which has none */
-    uint64_t since; /* from when on, or when its last slice was counted */
+    uint64_t stamp;  /* that user code runs under which has none */
+    uint64_t since;  /* from when on, or when its last slice was counted */
     uint64_t cpu_ns; /* of this thread at that time; 0: its first slice is not over */
     struct {
         uint64_t stamp;
@@ -417,9 +419,9 @@ struct bt {
     struct bt_lesson lessons[1u << HEAT_BITS]; /* by guest instruction */
     struct bt_sentence sentences[SENTENCES];
     unsigned next_sentence;
-    uint64_t next_release;          /* 0: nobody waits */
-    bool fill_failed;               /* so the unit was left */
-    uint64_t accounted;             /* v->s.retired, as far as it is in n.user_insns and its like */
+    uint64_t next_release; /* 0: nobody waits */
+    bool fill_failed;      /* so the unit was left */
+    uint64_t accounted;    /* v->s.retired, as far as it is in n.user_insns and its like */
     uint32_t samples;
     uint64_t sampled; /* time stamp counter at the last sample */
     struct bt_stream streams[STREAMS];
@@ -460,10 +462,7 @@ static inline void bt_account(struct bt *b, uint32_t mode, uint64_t retired, boo
     b->accounted = retired;
 }
 
-static inline unsigned bt_lesson_slot(const uint8_t *code)
-{
-    return hash_slot((uintptr_t)code, HEAT_BITS);
-}
+static inline unsigned bt_lesson_slot(const uint8_t *code) { return hash_slot((uintptr_t)code, HEAT_BITS); }
 
 /* rip at a linear address. CS's base is 0 in 64-bit mode. */
 static inline uint64_t bt_rip(const struct vcpu *v, uint64_t lin)

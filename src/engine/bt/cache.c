@@ -32,10 +32,7 @@ static unsigned hash_of(const uint8_t *host, uint32_t key)
     return hash_slot((uintptr_t)host ^ (uint64_t)key << 36, HASH_BITS);
 }
 
-static unsigned page_hash(const uint8_t *host)
-{
-    return hash_slot((uintptr_t)host >> PAGE_SHIFT, HASH_BITS);
-}
+static unsigned page_hash(const uint8_t *host) { return hash_slot((uintptr_t)host >> PAGE_SHIFT, HASH_BITS); }
 
 static bool same_page(const uint8_t *a, const uint8_t *b)
 {

@@ -30,7 +30,7 @@ enum host_reg {
 struct amode {
     uint8_t base, index, scale;
     int32_t disp;
-    bool view; /* it may fault */
+    bool view;   /* it may fault */
     bool gs;     /* GS's base is added */
     bool narrow; /* the sum before that is cut to 32 bits */
 };

@@ -92,7 +92,8 @@ static inline void facts_add(struct facts *f, const struct facts *more)
 static inline struct facts facts_about(const struct facts *f, uint16_t mask)
 {
     uint64_t regs = mask;
-    struct facts g = { .bits = f->bits & (regs | BIT(FACT_PAGE) | (regs | BIT(FACT_PAGE)) << FACT_PLACES | regs << 34) };
+    struct facts g = { .bits = f->bits & (regs | BIT(FACT_PAGE) | (regs | BIT(FACT_PAGE)) << FACT_PLACES |
+                                          regs << 34) };
     for (unsigned i = 0; i < FACT_PAIRS && f->pair[i]; i++)
         if (mask >> PAIR_BASE(f->pair[i]) & mask >> PAIR_INDEX(f->pair[i]) & 1)
             facts_add_pair(&g, f->pair[i]);

@@ -60,8 +60,8 @@ static struct reach *find(struct tracker *k, const struct reach *like)
 {
     for (unsigned i = 0; i < k->nreaches; i++) {
         struct reach *r = &k->reaches[i];
-        if (r->base == like->base && r->index == like->index && r->scale == like->scale && r->seg == like->seg &&
-            r->side == like->side && close_to(r->at, like->at))
+        if (r->base == like->base && r->index == like->index && r->scale == like->scale &&
+            r->seg == like->seg && r->side == like->side && close_to(r->at, like->at))
             return r;
     }
     return NULL;
@@ -112,7 +112,10 @@ void reach_access(struct unit_plan *p, struct tracker *k, struct access *x, cons
 }
 
 /* Is the address `now`, of the reach's symbols, in reach? */
-static bool holds(const struct reach *r, int64_t now) { return r->inside ? close_to(now, r->at) : now == r->at; }
+static bool holds(const struct reach *r, int64_t now)
+{
+    return r->inside ? close_to(now, r->at) : now == r->at;
+}
 
 static void pairs_of(const struct tracker *k, const struct reach *r, struct facts *facts)
 {
@@ -168,8 +171,7 @@ static bool makes_small(const struct tracker *k, const struct insn *in)
     case INSN_MOVZX:
     case INSN_MOVSX: return in->op[0].size >= 4;
     case INSN_AND:
-        return in->op[0].size == 4 ||
-               (in->op[0].size == 8 && src->kind == OPND_IMM && (int64_t)in->imm >= 0);
+        return in->op[0].size == 4 || (in->op[0].size == 8 && src->kind == OPND_IMM && (int64_t)in->imm >= 0);
     case INSN_SHR: return in->op[0].size == 4 || (src->kind == OPND_IMM && (in->imm & 63) >= 32);
     case INSN_XOR:
     case INSN_OR:

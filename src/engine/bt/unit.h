@@ -75,7 +75,7 @@ struct group {
     bool slot;      /* kept in memory for later accesses */
     bool hoisted;   /* checked once for a strip of a loop */
     int64_t stride; /* bytes it moves each time round */
-    bool closed; /* no later access may join: translations may have changed */
+    bool closed;    /* no later access may join: translations may have changed */
 };
 #define GROUP_SPAN 256
 /* Symbols: 0 none, 1..16 the registers at the unit's start, then the page's address; above SYMBOLS_FIXED made on the way. */

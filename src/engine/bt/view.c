@@ -56,7 +56,7 @@ static void open_tables(struct bt *b, const struct bt_view *w, bool open)
     for (unsigned side = 0; side < VIEW_SIDES && !w->narrow; side++)
         for (unsigned i = 0; i < w->nareas[side]; i++)
             host_view_readable(table(b) + side * SIDE_TABLE + (uintptr_t)w->area[side][i] * PAGE_SIZE,
-                                 PAGE_SIZE, open);
+                               PAGE_SIZE, open);
 }
 
 /* What area i takes of the host's address space beside what those before it have taken: neighbours share their guards. */
@@ -360,7 +360,8 @@ static bool show(struct bt *b, struct bt_view *w, uint64_t page, unsigned pages,
     uint64_t off;
     if (side < 0 || !pmap_object(b->v->pmap, s.host, &fd, &off))
         return false;
-    if (!host_view_show((uintptr_t)(page + w->delta[side]), fd, off, (uint64_t)pages << PAGE_SHIFT, s.write)) {
+    if (!host_view_show((uintptr_t)(page + w->delta[side]), fd, off, (uint64_t)pages << PAGE_SHIFT,
+                        s.write)) {
         b->views.possible = false; /* the host is out of mappings */
         close_view(b, w);
         return false;
