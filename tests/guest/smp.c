@@ -423,8 +423,8 @@ static void late_sipi(void)
     delay_us(20000);
     CHECK_EQ("sipi-while-running", smp_running, before);
     /* INIT stops it where it is; SIPI starts it at the beginning */
+    stop = false; /* before the work starts: it ends as soon as it sees true, and others left it so */
     smp_run(1, wait_open);
-    stop = false;
     apic_icr(ids[1], 0x4500);
     delay_us(20000);
     stop = true;
