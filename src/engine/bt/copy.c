@@ -76,7 +76,7 @@ bool copy_possible(const struct insn *in, uint32_t key)
     return high_byte_possible(in);
 }
 
-/* Prefixes and map of the original. */
+/* Prefixes and map of the original, of the legacy encoding. */
 static unsigned encoding_of(const struct insn *in)
 {
     static const uint16_t maps[] = {
@@ -236,7 +236,7 @@ void encode_emit(struct translation *t, struct planned *p, struct amode host)
 {
     const struct insn *in = &p->in;
     struct emitter *e = &t->e;
-    unsigned enc = encoding_of(in);
+    unsigned enc = in->enc == ENCODING_LEGACY ? encoding_of(in) : 0;
     struct placed reg = { in->row->reg >= 0 ? (unsigned)in->row->reg : in->modrm >> 3 & 7u, -1 };
     struct placed rm = { in->modrm & 7u, -1 }, opc = { 0, -1 }, vvvv = { 0, -1 };
     bool is_mem = p->mem.used, plus = false;
@@ -271,7 +271,7 @@ void encode_emit(struct translation *t, struct planned *p, struct amode host)
         }
     }
     uint32_t at = (uint32_t)(e->at - t->b->code.write);
-    if (in->enc)
+    if (in->enc != ENCODING_LEGACY)
         vex_emit(e, in, vvvv.host, reg.host, rm.host, is_mem ? &host : NULL);
     else if (plus && in->row->flags & IF_NO64) /* 40..4F mean REX in 64-bit code */
         emit_reg(e, enc, 0xff, in->id == INSN_DEC, opc.host);
