@@ -408,6 +408,7 @@ struct bt {
     unsigned nsegments, segment; /* that is being filled */
     uint32_t used;               /* code memory up to here, in that segment; as all the n* below */
     uint32_t gates_end;          /* flushing keeps what is below */
+    uint32_t wrote;              /* bytes of pages that the writable view may hold: bt_cache_wrote() */
     uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
         gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_tsc, gate_smap;
     struct bt_unit *units; /* an array, emptied with the cache */
@@ -509,6 +510,8 @@ struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const str
 /* The one of an instruction that goes on at host2, both pages in reach as a whole. */
 struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key);
 void bt_cache_add(struct bt *b, struct bt_unit *u);
+/* So many bytes of the cache were written: now and then the writable view's pages are given back. */
+void bt_cache_wrote(struct bt *b, uint32_t bytes);
 /* Is it still what memory holds? */
 bool bt_unit_fresh(const struct bt_unit *u);
 /* The page of these bytes was written: nothing enters its units until they are found again, when their bytes are compared. */

@@ -25,6 +25,7 @@
 #define BYTES_PER_SITE 64u
 #define BYTES_PER_CALL 512u
 #define BYTES_PER_HELD 6u /* of guest code */
+#define SETTLE (512u << 10) /* of the writable view's pages stay */
 #define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
 
 static unsigned hash_of(const uint8_t *host, uint32_t key)
@@ -210,6 +211,21 @@ static struct bt_unit *take_out(struct bt *b, struct bt_unit **at)
     return u;
 }
 
+/* --- the writable view ------------------------------------------------------------------------------------------ */
+
+/* What was written is mostly never written again, and its pages in this view are a second count of the same memory. */
+void bt_cache_wrote(struct bt *b, uint32_t bytes)
+{
+    b->wrote += bytes;
+    if (b->wrote < SETTLE)
+        return;
+    host_code_settle(&b->code, 0, b->code.size);
+    b->wrote = 0;
+}
+
+/* A few bytes that may lie anywhere. */
+static void wrote_one(struct bt *b) { bt_cache_wrote(b, PAGE_SIZE); }
+
 /* --- code that others may jump to ------------------------------------------------------------------------------- */
 
 /* Its JUMP entry becomes `emit`. */
@@ -227,6 +243,7 @@ static void seal(struct bt *b, struct bt_unit *u)
     emit_mov_imm32(&e, T1, EXIT_INFO(BT_STALE, 0, 0));
     emit_jmp(&e, bt_exec_addr(b, b->gate_exit_s));
     u->sealed = true;
+    wrote_one(b);
 }
 
 static void unlink_one(struct bt *b, struct bt_link *l)
@@ -234,6 +251,7 @@ static void unlink_one(struct bt *b, struct bt_link *l)
     struct emitter e = bt_emitter(b);
     emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->stub));
     l->linked = false;
+    wrote_one(b);
 }
 
 /* Links of unit u to units [from, to). */
@@ -281,6 +299,7 @@ void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
     }
     emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->state_s ? to->entry_s : to->entry_e));
     l->linked = true;
+    wrote_one(b);
     l->to = (uint32_t)(to - b->units);
     b->n.links_made++;
 }
@@ -354,6 +373,7 @@ static bool unseal(struct bt *b, struct bt_unit *u)
     struct emitter e = entry_at(b, u);
     bt_entry_emit(&e);
     u->sealed = false;
+    wrote_one(b);
     b->n.units_unsealed++;
     return true;
 }

@@ -57,11 +57,27 @@ static bool lasts(const struct bt *b, const struct bt_context *x)
     return x->used && mode_cpl(x->key) != 3 && x->epoch == b->v->mmu.epochs[GEN_SHARED];
 }
 
-static struct bt_context *recycle(struct bt *b, const struct bt_context *wanted)
+/* A kernel's that will not be found again: its epoch is over. */
+static bool is_over(const struct bt *b, const struct bt_context *x)
 {
+    return x->used && mode_cpl(x->key) != 3 && !lasts(b, x);
+}
+
+/* The one to be given away. One that is over is the best: its large table is in memory already, and nobody misses it. */
+static struct bt_context *choose(struct bt *b)
+{
+    for (struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS; x++)
+        if (is_over(b, x))
+            return x;
     struct bt_context *x = &b->contexts[b->next_context++ % CONTEXTS];
     for (unsigned i = 0; i < CONTEXTS && lasts(b, x); i++)
         x = &b->contexts[b->next_context++ % CONTEXTS];
+    return x;
+}
+
+static struct bt_context *recycle(struct bt *b, const struct bt_context *wanted)
+{
+    struct bt_context *x = choose(b);
     struct bt_jump *jumps = x->jumps;
     for (unsigned i = 0; i < 1u << jump_bits(wanted->key); i++)
         jumps[i] = (struct bt_jump){ .lin = jump_none(i) };

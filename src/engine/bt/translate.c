@@ -14,7 +14,6 @@
 #include "host/time.h"
 
 #define CODE_MAX (32u << 10) /* of one unit */
-#define SETTLE (256u << 10)  /* so much at a time leaves the writable view */
 
 enum first_event { FIRST_DEFINED, FIRST_NEEDED, FIRST_LOST };
 
@@ -346,10 +345,8 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     }
     if (!u->crossing && !second)
         hold_bytes(b, u, &t->plan);
-    uint32_t filled = b->used / SETTLE * SETTLE;
     b->used = (here(t) + 15) & ~15u;
-    if (b->used / SETTLE * SETTLE != filled) /* written once; a link patched later brings its page back */
-        host_code_settle(&b->code, filled, SETTLE);
+    bt_cache_wrote(b, u->code_bytes);
     b->nunits++;
     bt_cache_add(b, u);
     count_unit(b, u, &t->plan);
