@@ -82,7 +82,7 @@ struct mmu_stats {
 
 /* Page numbers, two bits each by hash: who was noted is found, and hardly any other one. */
 struct mmu_noted {
-    uint64_t bits[256];
+    uint64_t bits[1024];
 };
 
 /* One vcpu's MMU. All functions run on the vcpu's thread, or with it parked. */

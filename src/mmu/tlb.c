@@ -44,9 +44,13 @@ static unsigned pcid_of(const struct mmu_space *s) { return s->mode & PG_CR4_PCI
 
 /* --- address spaces ------------------------------------------------------------------------------------- */
 
-/* Fetch translations may have changed. */
+/* Fetch translations may have changed. Who fetches in the new epoch asks again, so that only its pages are noted. */
 static void move_epochs(struct mmu *m)
 {
+    struct tlb_entry *e = m->tlbs[0], *end = e + MMU_INDEX_COUNT * TLB_ENTRIES;
+    for (; e < end; e++)
+        e->tag_x = 0;
+    memset(&m->fetched, 0, sizeof(m->fetched));
     m->epochs[GEN_SPACE] += EPOCH_STEP;
     m->epochs[GEN_SHARED] += EPOCH_STEP;
     m->flush_epoch = m->epochs[gen_kind(m->index)];
@@ -253,9 +257,9 @@ static bool both_bits(struct mmu_noted *set, uint64_t number, uint64_t **word, u
 {
     uint64_t hash = number * 0x9e3779b97f4a7c15ull;
     bool all = true;
-    for (unsigned i = 0; i < 2; i++, hash <<= 14) {
-        word[i] = &set->bits[hash >> 56];
-        bit[i] = BIT(hash >> 50 & 63);
+    for (unsigned i = 0; i < 2; i++, hash <<= 16) {
+        word[i] = &set->bits[hash >> 54];
+        bit[i] = BIT(hash >> 48 & 63);
         all = all && *word[i] & bit[i];
     }
     return all;
