@@ -16,6 +16,8 @@
 #include "host/time.h"
 
 #define STRIKES 8u   /* failed checks for the first sentence; twice as many for each further one */
+#define SPLIT_STRIKES 4u   /* shared checks that lay across two pages until there is a unit without any */
+#define ALONE_STRIKES 512u /* and until it shares none wherever it is entered */
 #define TERMS_MAX 5u /* doublings */
 #define INNOCENT 16u /* plain accesses in a row that end a call */
 #define FIRST_TERM_NS 500000000ull
@@ -78,20 +80,27 @@ void bt_adapt_release(struct bt *b)
 void bt_adapt_failed(struct bt *b, const uint8_t *code, bool plain)
 {
     struct bt_lesson *l = lesson_of(b, code);
-    if (!on(b) || ++l->strikes < STRIKES << l->terms)
+    if (!on(b) || plain || ++l->strikes < STRIKES << l->terms)
         return;
     l->strikes = 0;
-    if (!plain) {
-        l->called = true;
-        b->n.made_calls++;
-    } else if (!l->alone) {
-        l->alone = true;
-        sentence(b, code);
-        b->n.made_alone++;
-    } else {
-        return;
-    }
+    l->called = true;
+    b->n.made_calls++;
     bt_cache_drop_code(b, code);
+}
+
+bool bt_adapt_crossed(struct bt *b, const uint8_t *code)
+{
+    struct bt_lesson *l = lesson_of(b, code);
+    if (!on(b) || l->alone)
+        return false;
+    if (++l->strikes < ALONE_STRIKES << l->terms)
+        return l->strikes >= SPLIT_STRIKES;
+    l->strikes = 0;
+    l->alone = true;
+    sentence(b, code);
+    b->n.made_alone++;
+    bt_cache_drop_code(b, code);
+    return true;
 }
 
 bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain)

@@ -221,7 +221,7 @@ static void link_to(struct translation *t, uint8_t *from, int64_t to, unsigned r
     const struct planned *p = &t->plan.insns[t->index];
     s->target = (uint16_t)to;
     s->rest = (uint16_t)rest;
-    s->fill = t->key & ~(uint32_t)KEY_CROSSING;
+    s->fill = t->key & ~(uint32_t)(KEY_CROSSING | KEY_SPLIT);
     s->facts = p->facts;
     s->passes = p->passes;
     if (t->delta_group == FAR_SIDE && !counting(t))
@@ -332,7 +332,7 @@ void switch_to(struct translation *t, unsigned to, uint32_t key)
 {
     link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, 0);
     struct stub *s = &t->stubs[t->nstubs - 1];
-    s->fill = key;
+    s->fill = key & ~(uint32_t)KEY_SPLIT;
     s->facts = (struct facts){ 0 };
     s->passes = 0;
 }

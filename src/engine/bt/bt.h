@@ -41,7 +41,7 @@ struct bt_jump {
     uint64_t lin;
     const void *code;
 };
-#define USER_JUMPS_BITS 11
+#define USER_JUMPS_BITS 14
 #define KERNEL_JUMPS_BITS 14 /* few contexts that last, with much code */
 #define CODE16_JUMPS_BITS 10 /* a context for each code segment, with little */
 #define JUMPS_MAX (1u << KERNEL_JUMPS_BITS)
@@ -75,6 +75,7 @@ static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 #define KEY_AVX512 BIT(23)   /* EVEX and opmask instructions may run */
 #define KEY_VIEW BIT(28)     /* user memory is reached by views: view.c */
 #define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
+#define KEY_SPLIT BIT(29)    /* of a unit: its accesses share no checks; entered where a shared one lay across two pages */
 
 /*
  * The part of a page that CS reaches: offsets [low, high). Units end there, and jump directly only to what is inside.
@@ -293,7 +294,7 @@ struct bt_site {
     X(fills_failed) X(spot_fills) X(spot_resets) X(spots_guilty) X(checks) X(spot_checks) \
     X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) \
     X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) \
-    X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(let_off) \
+    X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(splits) X(let_off) \
     X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified) X(versions) \
     X(views_opened) X(views_dropped) X(views_closed) X(view_pages_dropped) X(view_faults) X(view_pages) X(view_areas) \
     X(view_accesses) X(view_checks) X(view_blamed) \
@@ -307,13 +308,13 @@ struct bt_counters {
 #undef X
 };
 
-#define HASH_BITS 15
+#define HASH_BITS 17
 #define HEAT_BITS 14
 
 /* What was learnt about an instruction. */
 struct bt_lesson {
     uint8_t guilt;     /* samples in which its accesses hopped from page to page */
-    uint8_t strikes;   /* checks that failed for good */
+    uint16_t strikes;  /* checks that failed for good */
     uint8_t innocent;  /* accesses of plain memory in a row, while it is called */
     uint8_t rewritten; /* units that began here and whose bytes changed */
     uint8_t terms : 6;
@@ -422,6 +423,7 @@ struct bt {
     unsigned next_sentence;
     uint64_t next_release; /* 0: nobody waits */
     bool fill_failed;      /* so the unit was left */
+    bool fill_crossed;     /* since what was to be checked lies across two pages */
     uint64_t accounted;    /* v->s.retired, as far as it is in n.user_insns and its like */
     uint32_t samples;
     uint64_t sampled; /* time stamp counter at the last sample */
@@ -548,6 +550,8 @@ static inline bool bt_adapt_is_alone(const struct bt *b, const uint8_t *code)
 bool bt_adapt_is_guilty(const struct bt *b, const uint8_t *code);
 /* Its check failed for good, and the interpreter did it; `plain`: without a miss of the TLB. */
 void bt_adapt_failed(struct bt *b, const uint8_t *code, bool plain);
+/* A check that it shares lay across two pages. True: worth a unit from here on that shares none. */
+bool bt_adapt_crossed(struct bt *b, const uint8_t *code);
 /* It was called. True: it will be checked again, in a new unit. */
 bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain);
 /* A sample of the misses of spots: an access that is met here again and again while they are dense is guilty. */

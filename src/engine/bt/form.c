@@ -110,7 +110,7 @@ static void take_lesson(struct planned *p, const struct bt *b, const uint8_t *co
 {
     p->lesson = p->how != HOW_BAIL && p->how != HOW_CALL_OUT && bt_adapt_is_called(b, code) &&
                 call_out_possible(b, &p->in, key);
-    p->alone = bt_adapt_is_alone(b, code);
+    p->alone = key & KEY_SPLIT || bt_adapt_is_alone(b, code);
     if (p->lesson)
         p->how = HOW_CALL_OUT;
 }

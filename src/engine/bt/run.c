@@ -295,6 +295,7 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     }
     b->n.fills_failed++;
     b->fill_failed = true;
+    b->fill_crossed = !(info & FILL_PROBE) && size < PAGE_SIZE && ((lin + size - 1) ^ lin) >= PAGE_SIZE;
     return false;
 }
 
@@ -493,25 +494,51 @@ static void bail(struct bt *b)
         bt_adapt_failed(b, code, v->mmu.stats.walks == walks);
 }
 
-static void run_unit(struct bt *b, uint64_t lin)
+/* A check that several accesses share lay across two pages, as the frame of a function may for as long as it runs: the unit that goes
+ * on from there with checks of their own. NULL: the interpreter's turn. */
+static struct bt_unit *find_split(struct bt *b, uint64_t lin)
+{
+    const struct bt_context *x = bt_area(b->v)->context;
+    uint64_t stamp = b->v->mmu.stamp;
+    uint32_t key = x->key | (uint32_t)KEY_SPLIT;
+    const uint8_t *host = interp_fetch_host(b->v, lin);
+    if (!host || !bt_adapt_crossed(b, host))
+        return NULL;
+    struct bt_unit *u = bt_cache_find(b, host, key, bt_window_of(x, lin));
+    if (!u) {
+        struct bt_code at = fetch(b, lin);
+        u = at.host ? translate(b, &at, NULL, key) : NULL;
+    }
+    return u && !u->crossing && u->insns && b->v->mmu.stamp == stamp ? u : NULL;
+}
+
+/* Of them in a row: the frame goes on to lie there. */
+#define SPLITS_MAX 64u
+
+/* Goes on where such checks failed, as long as nothing else happens. */
+static enum bt_exit_kind run_split(struct bt *b)
+{
+    enum bt_exit_kind kind = BT_BAIL;
+    uint64_t before = 1; /* where the last one began: what fails there again crosses by itself */
+    for (unsigned i = 0; i < SPLITS_MAX && kind == BT_BAIL && b->fill_crossed; i++) {
+        uint64_t lin = fetch_linear(b->v);
+        struct bt_unit *u = lin != before || i == 0 ? find_split(b, lin) : NULL;
+        if (!u)
+            break;
+        before = lin;
+        b->fill_failed = b->fill_crossed = false;
+        b->n.splits++;
+        kind = run_code(b, bt_exec(b, u->entry_jump), lin);
+    }
+    b->fill_crossed = false;
+    return kind;
+}
+
+/* What the exit of a unit asks for. */
+static void go_on(struct bt *b, enum bt_exit_kind kind)
 {
     struct vcpu *v = b->v;
-    struct bt_jump *j = &bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)];
-    if (j->lin != lin) {
-        uint32_t stamp = v->mmu.stamp;
-        struct bt_unit *u = find_unit(b, lin);
-        if (!u) {
-            b->n.cold_blocks++;
-            interp_run_block(v);
-            return;
-        }
-        j = &bt_area(b->v)->context->jumps[jump_slot(
-            lin, bt_area(b->v)->context->key)]; /* the cache may have been flushed meanwhile */
-        *j = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
-        if (v->mmu.stamp != stamp) /* code was claimed: the view may show more than may be written */
-            return;
-    }
-    switch (run_code(b, j->code, lin)) {
+    switch (kind) {
     case BT_BAIL:
         bt_bails_note(b, bt_area(v)->exit);
         bail(b);
@@ -534,6 +561,28 @@ static void run_unit(struct bt *b, uint64_t lin)
         break;
     default: break;
     }
+}
+
+static void run_unit(struct bt *b, uint64_t lin)
+{
+    struct vcpu *v = b->v;
+    struct bt_jump *j = &bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)];
+    if (j->lin != lin) {
+        uint32_t stamp = v->mmu.stamp;
+        struct bt_unit *u = find_unit(b, lin);
+        if (!u) {
+            b->n.cold_blocks++;
+            interp_run_block(v);
+            return;
+        }
+        j = &bt_area(b->v)->context->jumps[jump_slot(
+            lin, bt_area(b->v)->context->key)]; /* the cache may have been flushed meanwhile */
+        *j = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
+        if (v->mmu.stamp != stamp) /* code was claimed: the view may show more than may be written */
+            return;
+    }
+    enum bt_exit_kind kind = run_code(b, j->code, lin);
+    go_on(b, b->fill_crossed ? run_split(b) : kind);
 }
 
 static enum exit_cause run_loop(struct vcpu *v, struct bt *b)

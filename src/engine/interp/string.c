@@ -560,7 +560,7 @@ HANDLER(string_rep)
     uint64_t room = c->until - c->retired0 - (uint64_t)(op - c->block->ops);
     if (s.op->r1 >= STRING_INS)
         exact(v, op);
-    if (v->mode & MODE_STEP)
+    if (v->s.rflags & FL_TF)
         room = 1; /* each iteration is a step */
     bool complete = repeat(&s, at_most(count, room));
     if (s.op->r1 >= STRING_INS)
