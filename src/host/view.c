@@ -38,6 +38,12 @@ bool host_view_reserve(uintptr_t at, uint64_t len)
     return false;
 }
 
+uint8_t *host_view_room(uint64_t len)
+{
+    void *p = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
 void host_view_release(uintptr_t at, uint64_t len) { munmap(at_address(at), len); }
 
 bool host_view_show(uintptr_t at, int fd, uint64_t off, uint64_t len, bool write)

@@ -13,6 +13,8 @@ void host_set_gs_base(uint64_t base);
 /* Address space without memory at [at, at+len), whole pages: false when something else is there, or there is none. Any access
  * faults. */
 bool host_view_reserve(uintptr_t at, uint64_t len);
+/* The same anywhere: where, or NULL. */
+uint8_t *host_view_room(uint64_t len);
 void host_view_release(uintptr_t at, uint64_t len);
 /* Shows `len` bytes of a memfd from `off` on at `at`, in a reserved range. False: the host has no room for more. */
 bool host_view_show(uintptr_t at, int fd, uint64_t off, uint64_t len, bool write);

@@ -337,6 +337,112 @@ static void many_pages(void)
 #endif
 }
 
+/* ---- the same run again and again, where an engine may map it in its own way ---- */
+
+/* So often that it pays. TCG maps nothing, and is slow. */
+#define AGAIN (is_tcg() ? 3u : 600u)
+#define OTHER (HOLE + 0x1000000) /* the target's pages once more, another way round */
+
+static struct trap copy_again(u32 times)
+{
+    struct trap t = { 0 };
+    for (u32 i = 0; i < times; i++)
+        t = TRY_USER("rep movsb", .cx = RUN * PAGE, .si = RUN_FROM, .di = RUN_TO);
+    return t;
+}
+
+static void again_pages(void)
+{
+    run_pages(PTE_A | PTE_D);
+    copy_again(AGAIN);
+}
+
+/* What the processor has to notice in the middle of it. */
+static void again_changed(void)
+{
+    const ulong bytes = RUN * PAGE;
+    again_pages();
+    fill((void *)scattered(RUN_FROM_AT, 20), 0x66, PAGE); /* by another address */
+    struct trap t = copy_again(1);
+    CHECK("again-copied", t.regs.cx == 0 && t.regs.di == RUN_TO + bytes && !run_wrong(0, bytes, 0));
+    map(&space, RUN_FROM + 30 * PAGE, scattered(RUN_FROM_AT, 3), PTE_RWU | PTE_A, 1);
+    invlpg((void *)(RUN_FROM + 30 * PAGE));
+    copy_again(1);
+    CHECK("again-invlpg", equal((void *)scattered(RUN_TO_AT, 30), (void *)scattered(RUN_FROM_AT, 3), PAGE));
+    CHECK_EQ("again-invlpg-rest", run_wrong(0, 30 * PAGE, 0) + run_wrong(31 * PAGE, bytes, 0), 0);
+    again_pages();
+    map(&space, RUN_TO + 17 * PAGE, scattered(RUN_TO_AT, 17), PTE_P | PTE_U | PTE_A | PTE_D, 1);
+    flush_tlb();
+    fill((void *)scattered(RUN_FROM_AT, 18), 0x77, PAGE);
+    t = PAGE_FAULT("again-read-only", copy_again(1), 7, RUN_TO + 17 * PAGE);
+    CHECK("again-read-only-registers", t.regs.cx == (RUN - 17) * PAGE && t.regs.si == RUN_FROM + 17 * PAGE &&
+                                           run_wrong(18 * PAGE, 19 * PAGE, 0));
+    again_pages();
+    write_cr3(read_cr3());
+    map(&space, RUN_FROM, 0, 0, 1);
+    invlpg((void *)RUN_FROM);
+    PAGE_FAULT("again-hole", copy_again(1), 4, RUN_FROM);
+}
+
+/* Dirty bits taken away have to be set anew. */
+static void again_clean(void)
+{
+    again_pages();
+    for (u32 i = 0; i < RUN; i++)
+        map(&space, RUN_TO + i * PAGE, scattered(RUN_TO_AT, i), PTE_RWU | PTE_A, 1);
+    flush_tlb();
+    TRY_USER("rep movsb", .cx = 30 * PAGE, .si = RUN_FROM, .di = RUN_TO);
+    CHECK("again-dirty", marked(RUN_TO, 0, 30, PTE_D) == 30 && !marked(RUN_TO, 30, RUN - 30, PTE_D));
+}
+
+/* A run over its own bytes, by the same addresses and by others. */
+static void again_overlapping(void)
+{
+    const ulong bytes = RUN * PAGE;
+    u32 wrong = 0;
+    again_pages();
+    for (u32 i = 0; i < RUN; i++)
+        map(&space, OTHER + i * PAGE, scattered(RUN_TO_AT, i), PTE_RWU | PTE_A | PTE_D, 1);
+    for (u32 i = 0; i < AGAIN; i++)
+        TRY_USER("rep stosb", .cx = bytes, .di = OTHER, .ax = i);
+    *(u8 *)RUN_TO = 0x42;
+    TRY_USER("rep movsb", .cx = bytes - 1, .si = RUN_TO, .di = RUN_TO + 1);
+    for (ulong at = 0; at < bytes; at++)
+        wrong += *(u8 *)(RUN_TO + at) != 0x42;
+    CHECK_EQ("again-overlap", wrong, 0);
+    *(u8 *)RUN_TO = 0x43;
+    TRY_USER("rep movsb", .cx = bytes - 1, .si = RUN_TO, .di = OTHER + 1);
+    for (ulong at = 0; at < bytes; at++)
+        wrong += *(u8 *)(RUN_TO + at) != 0x43;
+    CHECK_EQ("again-overlap-by-another-address", wrong, 0);
+}
+
+/* Code on a page that was written to again and again, and is now. */
+static void again_over_code(void)
+{
+    static const u8 gives_1[] = { 0xb8, 1, 0, 0, 0, 0xc3 }, gives_2[] = { 0xb8, 2, 0, 0, 0, 0xc3 };
+    u8 *at = (u8 *)(scattered(RUN_TO_AT, 9) + 100), *image = (u8 *)(scattered(RUN_FROM_AT, 9) + 100);
+    u32 wrong = 0;
+    again_pages();
+    for (u32 round = 0; round < 20; round++) {
+        copy(at, gives_1, sizeof(gives_1));
+        for (u32 i = 0; i < 20; i++)
+            wrong += ((u32(*)(void))(ulong)at)() != 1;
+        copy(image, gives_2, sizeof(gives_2));
+        copy_again(round == 10 ? AGAIN : 1);
+        wrong += ((u32(*)(void))(ulong)at)() != 2;
+    }
+    CHECK_EQ("again-over-code", wrong, 0);
+}
+
+static void again(void)
+{
+    again_changed();
+    again_clean();
+    again_overlapping();
+    again_over_code();
+}
+
 /* Code in the middle of what is overwritten. */
 static void over_code(void)
 {
@@ -478,6 +584,7 @@ void guest_main(void)
     at_faults();
     restarts();
     many_pages();
+    again();
     over_code();
     large_pages();
     streams();

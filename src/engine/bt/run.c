@@ -672,6 +672,7 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
     b->v = v;
     if (cfg)
         b->cfg = *cfg;
+    b->interp.no_lanes = !pass_on(b, ENGINE_PASS_VIEW);
     b->warm = (uint8_t)(b->cfg.warm ? b->cfg.warm - 1 : DEFAULT_WARM);
     int err = block_cache_init(&b->interp, COLD_ARENA, e);
     if (!err)

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "cpu/model.h"
+#include "engine/interp/lane.h"
 #include "engine/interp/operand.h"
 #include "engine/interp/run.h"
 #include "engine/interp/wide.h"
@@ -51,9 +52,11 @@ void block_cache_free(struct interp *c)
     if (c->hash)
         host_pages_free(c->hash, HASH_BUCKETS * sizeof(*c->hash));
     wide_stubs_free(c->stubs);
+    lanes_free(c->lanes);
     c->arena = NULL;
     c->hash = NULL;
     c->stubs = NULL;
+    c->lanes = NULL;
 }
 
 void block_cache_flush(struct interp *c)

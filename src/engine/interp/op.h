@@ -93,6 +93,8 @@ struct interp {
     struct wide_stubs *stubs; /* wide_stub.c's; NULL until the first is needed */
     uint32_t
         stub_resets; /* how often they were forgotten: an op kept elsewhere must not use its stub any more */
+    struct lanes *lanes; /* lane.c's; NULL until the first long run */
+    bool no_lanes;
     struct lookup_entry lookup[LOOKUP_ENTRIES];
 };
 

@@ -6,8 +6,9 @@
  * interrupt between two finds exact state. A repeated one runs in chunks: as many iterations as the count,
  * the wanted retired count and the patience of whoever has a request allow; then the run loop looks and comes
  * back. What lies in plain RAM is done by the host's own repeated instruction, as far as the host's addresses
- * follow each other.
+ * follow each other; what is gone over often is shown so that they do (lane.h).
  */
+#include "engine/interp/lane.h"
 #include "engine/interp/operand.h"
 #include "engine/interp/stream.h"
 
@@ -366,6 +367,56 @@ static uint64_t repeated(uint64_t val, unsigned size)
 
 /* --- STOS, MOVS ---------------------------------------------------------------------------------------------- */
 
+/* By lanes, side by side as for a program of the host's: so much without a look at requests. */
+#define LANE_SPAN (4u << 20)
+
+static bool lanes_wanted(const struct string_op *s, uint64_t n)
+{
+    return n >= LANE_MIN / s->size && !interp_of(s->v)->no_lanes;
+}
+
+static uint64_t linear_now(const struct string_op *s, enum seg seg, enum reg r)
+{
+    return (s->v->sf[seg].base + (s->v->s.gpr[r] & s->mask)) & s->v->lin_mask;
+}
+
+/* Elements in `len` bytes, of n. */
+static uint64_t lane_part(const struct string_op *s, uint64_t n, uint64_t len)
+{
+    return at_most(n, at_most(len, LANE_SPAN) / s->size);
+}
+
+/* Elements that were stored by a lane; 0: there is none. */
+static uint64_t stos_lane(const struct string_op *s, uint64_t n)
+{
+    unsigned lane;
+    uint64_t len;
+    uint8_t *to = lane_find(interp_of(s->v)->lanes, s->v, linear_now(s, SEG_ES, RDI), ACCESS_WRITE, &len,
+                            &lane);
+    if (!to)
+        return 0;
+    n = lane_part(s, at_most(n, to_wrap(s, RDI)), len);
+    host_stos(s, to, n);
+    return n;
+}
+
+/* In two lanes that have pages in common nothing tells whether what is stored will be loaded. */
+static uint64_t movs_lane(const struct string_op *s, uint64_t n)
+{
+    struct lanes *lanes = interp_of(s->v)->lanes;
+    unsigned a, b;
+    uint64_t len_to, len_from, stamp = s->v->mmu.stamp;
+    uint8_t *to = lane_find(lanes, s->v, linear_now(s, SEG_ES, RDI), ACCESS_WRITE, &len_to, &a);
+    if (!to)
+        return 0;
+    uint8_t *from = lane_find(lanes, s->v, linear_now(s, s->op->seg, RSI), ACCESS_READ, &len_from, &b);
+    if (!from || !lanes_apart(lanes, a, b) || s->v->mmu.stamp != stamp)
+        return 0;
+    n = lane_part(s, at_most(n, at_most(to_wrap(s, RSI), to_wrap(s, RDI))), at_most(len_to, len_from));
+    copy_up(s, to, from, n * s->size);
+    return n;
+}
+
 /* Whole elements in the next `want` bytes of an end; 0 also where one lies on two pages that the host has apart. */
 static inline uint64_t whole(const struct string_op *s, struct end *e, uint64_t want)
 {
@@ -410,12 +461,33 @@ static uint64_t movs_up(const struct string_op *s, uint64_t n)
     return done / s->size;
 }
 
+/* By lanes where there are any, else page by page, and what that takes is noted. */
+static inline uint64_t by_lane(const struct string_op *s, uint64_t n,
+                               uint64_t (*lane)(const struct string_op *s, uint64_t n),
+                               uint64_t (*pages)(const struct string_op *s, uint64_t n))
+{
+    if (!lanes_wanted(s, n))
+        return pages(s, n);
+    uint64_t done = lane(s, n);
+    if (done)
+        return done;
+    struct lanes **lanes = &interp_of(s->v)->lanes;
+    uint64_t began = __builtin_ia32_rdtsc();
+    done = pages(s, n);
+    uint64_t ticks = __builtin_ia32_rdtsc() - began;
+    bool movs = s->op->r1 == STRING_MOVS;
+    if (movs)
+        lane_paid(lanes, s->v, linear_now(s, s->op->seg, RSI), n * s->size, ACCESS_READ, ticks / 2);
+    lane_paid(lanes, s->v, linear_now(s, SEG_ES, RDI), n * s->size, ACCESS_WRITE, movs ? ticks / 2 : ticks);
+    return done;
+}
+
 static uint64_t stos_bulk(const struct string_op *s, uint64_t n)
 {
     if (!unchecked(s, SEG_ES, ACCESS_WRITE))
         return 0;
     if (s->step > 0) {
-        n = stos_up(s, n);
+        n = by_lane(s, n, stos_lane, stos_up);
     } else {
         struct run to = run_at(s, SEG_ES, RDI, n, ACCESS_WRITE);
         host_stos(s, to.host, n = to.n);
@@ -429,7 +501,7 @@ static uint64_t movs_bulk(const struct string_op *s, uint64_t n)
     if (!unchecked(s, SEG_ES, ACCESS_WRITE) || !unchecked(s, s->op->seg, ACCESS_READ))
         return 0;
     if (s->step > 0) {
-        n = movs_up(s, n);
+        n = by_lane(s, n, movs_lane, movs_up);
     } else {
         struct run from = run_at(s, s->op->seg, RSI, n, ACCESS_READ);
         struct run to = run_at(s, SEG_ES, RDI, from.n, ACCESS_WRITE);
