@@ -41,6 +41,14 @@ void cpu_into(struct vcpu *v); /* caller has checked OF */
 void cpu_int1(struct vcpu *v); /* ICEBP */
 void cpu_syscall(struct vcpu *v);
 void cpu_sysret(struct vcpu *v, unsigned size); /* 4 or 8 */
+/* CS and SS behind SYSCALL in 64-bit code or outside long mode, and behind SYSRET of an operand size. */
+struct code_and_stack {
+    struct segment cs, ss;
+};
+struct code_and_stack cpu_syscall_segments(uint64_t star, bool long_mode);
+struct code_and_stack cpu_sysret_segments(uint64_t star, unsigned size);
+/* Flags that SYSRET takes from R11 in long mode (SDM 2B, SYSRET: 3C7FD7H). */
+#define SYSRET_FLAGS 0x3c7fd7ull
 void cpu_sysenter(struct vcpu *v);
 void cpu_sysexit(struct vcpu *v, unsigned size);
 

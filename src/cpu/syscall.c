@@ -6,13 +6,35 @@
 #include "cpu/flags.h"
 #include "cpu/ops.h"
 
-/* Flags that SYSRET takes from R11 (SDM 2B, SYSRET: 3C7FD7H). */
-#define SYSRET_FLAGS 0x3c7fd7ull
+static struct code_and_stack flat_pair(uint16_t cs, uint16_t ss, uint32_t code_size, unsigned cpl)
+{
+    return (struct code_and_stack){ seg_flat(cs, ATTR_CODE | code_size, cpl),
+                                    seg_flat(ss, ATTR_DATA | SA_DB, cpl) };
+}
+
+static void set_pair(struct vcpu *v, struct code_and_stack pair)
+{
+    v->s.seg[SEG_CS] = pair.cs;
+    v->s.seg[SEG_SS] = pair.ss;
+}
 
 static void set_code_and_stack(struct vcpu *v, uint16_t cs, uint16_t ss, uint32_t code_size, unsigned cpl)
 {
-    v->s.seg[SEG_CS] = seg_flat(cs, ATTR_CODE | code_size, cpl);
-    v->s.seg[SEG_SS] = seg_flat(ss, ATTR_DATA | SA_DB, cpl);
+    set_pair(v, flat_pair(cs, ss, code_size, cpl));
+}
+
+struct code_and_stack cpu_syscall_segments(uint64_t star, bool long_mode)
+{
+    uint16_t cs = (uint16_t)(star >> 32) & 0xfffc;
+    return flat_pair(cs, (uint16_t)(cs + 8), long_mode ? SA_L : SA_DB, 0);
+}
+
+/* AMD processors leave SS's hidden part as it is; a flat one is what software that runs on both can rely on. */
+struct code_and_stack cpu_sysret_segments(uint64_t star, unsigned size)
+{
+    uint16_t base = (uint16_t)(star >> 48);
+    uint16_t cs = (uint16_t)((size == 8 ? base + 16 : base) | SEL_RPL);
+    return flat_pair(cs, (uint16_t)((base + 8) | SEL_RPL), size == 8 ? SA_L : SA_DB, 3);
 }
 
 static void require_sce(struct vcpu *v)
@@ -27,20 +49,18 @@ void cpu_syscall(struct vcpu *v)
 {
     require_sce(v);
     bool tf_before = (v->s.rflags & FL_TF) != 0;
-    uint16_t cs = (uint16_t)(v->s.msr.star >> 32) & 0xfffc;
     uint64_t flags = state_rflags(&v->s) & ~(uint64_t)FL_RF;
     if (vcpu_lma(v)) {
         v->s.gpr[RCX] = v->s.rip;
         v->s.gpr[R11] = flags;
         v->s.rip = vcpu_long64(v) ? v->s.msr.lstar : v->s.msr.cstar;
         flags_write(v, flags & ~v->s.msr.sfmask, ~0ull & ~(uint64_t)FL_VM);
-        set_code_and_stack(v, cs, (uint16_t)(cs + 8), SA_L, 0);
     } else {
         v->s.gpr[RCX] = v->s.rip & 0xffffffff;
         v->s.rip = v->s.msr.star & 0xffffffff;
         v->s.rflags &= ~(uint64_t)(FL_IF | FL_VM | FL_RF);
-        set_code_and_stack(v, cs, (uint16_t)(cs + 8), SA_DB, 0);
     }
+    set_pair(v, cpu_syscall_segments(v->s.msr.star, vcpu_lma(v)));
     debug_cancel_step(v, tf_before);
     vcpu_refresh_privilege(v);
 }
@@ -54,9 +74,6 @@ void cpu_sysret(struct vcpu *v, unsigned size)
     /* Intel faults here, in the kernel; AMD lets user code fault at the address. */
     if (!vcpu_is_amd(v) && !is_canonical(rip))
         cpu_raise_gp0(v);
-    uint16_t base = (uint16_t)(v->s.msr.star >> 48);
-    uint16_t cs = (uint16_t)((size == 8 ? base + 16 : base) | SEL_RPL);
-    uint16_t ss = (uint16_t)((base + 8) | SEL_RPL);
     if (vcpu_lma(v)) {
         flags_write(v, v->s.gpr[R11] & SYSRET_FLAGS, SYSRET_FLAGS | FL_RF);
         /* A trap before the first user instruction, as if SYSCALL had just completed. */
@@ -66,9 +83,7 @@ void cpu_sysret(struct vcpu *v, unsigned size)
         v->s.rflags |= FL_IF;
     }
     v->s.rip = rip;
-    /* AMD processors leave SS's hidden part as it is; a flat one is what software that runs on both can
-     * rely on. */
-    set_code_and_stack(v, cs, ss, size == 8 ? SA_L : SA_DB, 3);
+    set_pair(v, cpu_sysret_segments(v->s.msr.star, size));
     vcpu_refresh_privilege(v);
     cpu_open_events(v);
 }

@@ -101,6 +101,31 @@ struct bt_context {
     struct bt_context *sibling; /* the one with the other supervisor's TLB, NULL: there is none */
 };
 
+/* Are the guest's XMM registers always in the host's there? */
+static inline bool bt_context_always_live(const struct bt_context *x)
+{
+    return (x->key & (KEY_VIEW | KEY_SSE)) == (KEY_VIEW | KEY_SSE);
+}
+/* What of a key follows from privilege. */
+#define KEY_BY_PRIVILEGE (MODE_KEY_MASK | 3u << KEY_INDEX_SHIFT | KEY_VIEW)
+
+/*
+ * A change of privilege between two contexts of 64-bit code, as SYSCALL or SYSRET makes it: what it was worked out from, and what it
+ * writes. Gates copy it while all of that holds (turn.c).
+ */
+struct bt_turn {
+    struct bt_context *from, *to; /* from: NULL: none */
+    uint64_t star, efer;
+    uint64_t epoch; /* mmu.epochs of the privilege that is turned to */
+    uint64_t stamp; /* mmu.stamp; of SYSRET */
+    struct bt_jump *jumps;
+    struct tlb_entry *tlb;
+    struct segment cs, ss;
+    uint32_t mode, index;
+    uint32_t simd_always;
+    int32_t credit; /* of SYSRET: so many until C has a look */
+};
+
 /* --- what generated code reaches by its stack pointer: directly behind struct vcpu ------------------------- */
 
 /*
@@ -129,7 +154,8 @@ struct bt_area {
     uint64_t ip_page;           /* the same as an offset in CS; only without KEY_FLAT_CS */
     struct bt_jump *jumps;      /* of the present context */
     struct bt_context *context; /* the present one */
-    int64_t left;               /* counting: instructions until until_count */
+    struct bt_context *context_before;
+    int64_t left; /* counting: instructions until until_count */
     uint64_t exit_lin;
     uint64_t call_slot; /* host address of the return address that an indirect call will write */
     uint32_t exit, exit_arg;
@@ -148,6 +174,7 @@ struct bt_area {
     uint64_t fault_addr; /* BT_VIEW: what the host's fault told */
     uint32_t fault_write;
     uint32_t simd_always; /* XMM registers are the guest's whenever a unit is entered */
+    struct bt_turn syscall, sysret;
     struct bt_spot spots[SPOTS];
 };
 
@@ -411,7 +438,8 @@ struct bt {
     uint32_t gates_end;          /* flushing keeps what is below */
     uint32_t wrote;              /* bytes of pages that the writable view may hold: bt_cache_wrote() */
     uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
-        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_tsc, gate_smap;
+        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_tsc, gate_smap, gate_syscall,
+        gate_sysret, gate_account;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
@@ -443,7 +471,6 @@ struct bt {
     uint16_t heat[1u << HEAT_BITS];
     uint8_t warm; /* a block is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
-    struct bt_context *context_before;
     unsigned next_context;
     struct bt_jump *jump_memory;
     struct translation *scratch; /* the unit being made */
@@ -615,6 +642,28 @@ void bt_view_fill(struct bt *b);
 bool bt_tsc(struct vcpu *v, uint64_t unused, uint32_t and_aux);
 /* STAC or CLAC, and the context that goes with it. Called by generated code; false: nothing was done. */
 bool bt_smap(struct vcpu *v, uint64_t unused, uint32_t on);
+
+/* --- turn.c ------------------------------------------------------------------------------------------------- */
+/* Jumped to with T1 = exit information, by SYSCALL with T0 = address behind it, in state S: do them, or leave. The exits are
+ * still to be made: bt_turn_gates_end() with their place. */
+struct bt_turn_gates {
+    uint8_t *exits[40]; /* fields of jumps */
+    unsigned n;
+};
+void bt_turn_gate_syscall(struct bt_turn_gates *g, struct emitter *e);
+void bt_turn_gate_sysret(const struct bt *b, struct bt_turn_gates *g, struct emitter *e);
+/* The context has changed, or what turns are made from: makes those from it and back. */
+void bt_turns_follow(struct bt *b);
+/* A context is given to another one. */
+void bt_turns_forget(struct bt *b, const struct bt_context *x);
+/* Are they from other address spaces than the present one? */
+static inline bool bt_turns_old(const struct bt *b)
+{
+    const struct bt_turn *t = &bt_area(b->v)->sysret;
+    return t->epoch != b->v->mmu.epochs[GEN_SPACE] || t->stamp != b->v->mmu.stamp;
+}
+/* Counted instructions up to here were done by units. Called by generated code; true. */
+bool bt_account_gate(struct vcpu *v, uint64_t unused, uint32_t unused2);
 
 /* --- trace.c: --trace-blocks and --perf-map -------------------------------------------------------------------- */
 void bt_trace_open(struct bt *b);

@@ -44,7 +44,8 @@ static void clear_contexts(struct bt *b)
 {
     for (unsigned i = 0; i < CONTEXTS; i++)
         b->contexts[i].used = false, b->contexts[i].sibling = NULL;
-    bt_area(b->v)->context = b->context_before = NULL;
+    bt_area(b->v)->context = bt_area(b->v)->context_before = NULL;
+    bt_turns_forget(b, NULL);
 }
 
 struct bt_level bt_cache_used(const struct bt *b, unsigned i)

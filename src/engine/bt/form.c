@@ -66,8 +66,8 @@ static bool branch_possible(const struct insn *in, uint32_t key)
 
 static bool ends_unit(enum how how)
 {
-    return how == HOW_SWITCH || how == HOW_JMP || how == HOW_CALL || how == HOW_RET || how == HOW_JMP_IND ||
-           how == HOW_CALL_IND;
+    return how == HOW_SWITCH || how == HOW_TURN || how == HOW_JMP || how == HOW_CALL || how == HOW_RET ||
+           how == HOW_JMP_IND || how == HOW_CALL_IND;
 }
 
 static enum how classify_copied(const struct bt *b, const struct insn *in, uint32_t key)

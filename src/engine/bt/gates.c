@@ -7,6 +7,7 @@
  *   fill, unlink, lookup: call C and return, 5 bytes further when C said false
  *   call:                C does an instruction on the guest's registers in v->s; returns, jumps to another unit, or leaves
  *   simd:                loads the guest's XMM registers
+ *   syscall, sysret:     change the context and jump to the other side, or exit: turn.c
  *
  * Each switches to C's stack: the stack pointer of generated code is the vcpu.
  */
@@ -177,9 +178,16 @@ void bt_gates_emit(struct bt *b)
 #define HERE ((uint32_t)(e.at - b->code.write))
     b->gate_enter = HERE;
     emit_enter(b, &e);
+    struct bt_turn_gates turns = { .n = 0 };
+    b->gate_syscall = HERE;
+    bt_turn_gate_syscall(&turns, &e);
+    b->gate_sysret = HERE;
+    bt_turn_gate_sysret(b, &turns, &e);
     b->gate_exit_e = HERE;
     emit_exit_e(&e); /* goes on in exit_s */
     b->gate_exit_s = HERE;
+    for (unsigned i = 0; i < turns.n; i++)
+        emit_patch(&e, turns.exits[i], emit_exec(&e));
     emit_exit_s(b, &e);
     b->gate_fill = HERE;
     emit_call_out(b, &e, bt_fill);
@@ -195,6 +203,8 @@ void bt_gates_emit(struct bt *b)
     emit_call_out(b, &e, bt_tsc);
     b->gate_smap = HERE;
     emit_call_out(b, &e, bt_smap);
+    b->gate_account = HERE;
+    emit_call_out(b, &e, bt_account_gate);
     b->gate_call = HERE;
     emit_call_insn(b, &e);
     b->gate_simd_level = HERE;

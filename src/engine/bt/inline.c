@@ -76,6 +76,8 @@ enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key)
     case INSN_RDTSC:
     case INSN_RDTSCP:
         return key & KEY_COUNT || clock_get_mode(b->v->clock) == CLOCK_DETERMINISTIC ? HOW_BAIL : HOW_INLINE;
+    case INSN_SYSCALL:
+    case INSN_SYSRET: return turn_how(in, key);
     case INSN_PUSHF: return key & MODE_VM86 ? HOW_BAIL : HOW_PUSHF;
     case INSN_MOV_TO_SEG:
     case INSN_POP_SEG: return by_paragraph(in, key) ? HOW_LOAD_SEG : HOW_BAIL;

@@ -79,6 +79,7 @@ static struct bt_context *recycle(struct bt *b, const struct bt_context *wanted)
 {
     struct bt_context *x = choose(b);
     struct bt_jump *jumps = x->jumps;
+    bt_turns_forget(b, x);
     for (unsigned i = 0; i < 1u << jump_bits(wanted->key); i++)
         jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
     if (x->sibling)
@@ -105,12 +106,6 @@ static struct bt_context *find_context(struct bt *b, const struct bt_context *wa
     return recycle(b, wanted);
 }
 
-/* Are the guest's XMM registers always in the host's there? */
-static bool always_live(const struct bt_context *x)
-{
-    return (x->key & (KEY_VIEW | KEY_SSE)) == (KEY_VIEW | KEY_SSE);
-}
-
 struct bt_context *bt_context_now(struct bt *b)
 {
     struct vcpu *v = b->v;
@@ -123,26 +118,28 @@ struct bt_context *bt_context_now(struct bt *b)
         wanted.cs_base = (uint32_t)v->s.seg[SEG_CS].base;
         wanted.cs_limit = v->s.seg[SEG_CS].limit;
     }
-    if (is_context(x, &wanted))
+    if (is_context(x, &wanted)) {
+        if (unlikely(bt_turns_old(b)))
+            bt_turns_follow(b);
         return x;
+    }
     struct bt_context *before = x;
-    x = b->context_before; /* kernel and user take turns */
+    x = bt_area(v)->context_before; /* kernel and user take turns */
     if (!is_context(x, &wanted))
         x = find_context(b, &wanted);
-    b->context_before = before;
+    bt_area(v)->context_before = before;
     bt_area(b->v)->context = x;
     bt_area(v)->jumps = x->jumps;
-    bt_area(v)->simd_always = always_live(x);
+    bt_area(v)->simd_always = bt_context_always_live(x);
+    bt_turns_follow(b);
     return x;
 }
-
-#define KEY_BY_PRIVILEGE (MODE_KEY_MASK | 3u << KEY_INDEX_SHIFT | KEY_VIEW)
 
 struct bt_context *bt_context_turned(struct bt *b)
 {
     const struct vcpu *v = b->v;
     struct bt_area *a = bt_area(b->v);
-    struct bt_context *x = a->context, *y = b->context_before;
+    struct bt_context *x = a->context, *y = a->context_before;
     uint32_t key = (x->key & ~(uint32_t)KEY_BY_PRIVILEGE) | v->mode |
                    (uint32_t)v->mmu.index << KEY_INDEX_SHIFT;
     bool in64 = (x->key & MODE_CODE_MASK) == MODE_CODE64 && (v->mode & MODE_CODE_MASK) == MODE_CODE64;
@@ -150,10 +147,11 @@ struct bt_context *bt_context_turned(struct bt *b)
         key |= (uint32_t)KEY_VIEW;
     if (!in64 || !y || !y->used || y->key != key || y->epoch != v->mmu.flush_epoch)
         return bt_context_now(b);
-    b->context_before = x;
+    a->context_before = x;
     a->context = y;
     a->jumps = y->jumps;
-    a->simd_always = always_live(y);
+    a->simd_always = bt_context_always_live(y);
+    bt_turns_follow(b);
     return y;
 }
 

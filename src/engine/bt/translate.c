@@ -38,6 +38,7 @@ static bool loses_flags(const struct translation *t, const struct planned *x)
     case HOW_STRING:
     case HOW_LOAD_SEG:
     case HOW_SWITCH:
+    case HOW_TURN:
     case HOW_INLINE: return true;
     default: return false;
     }
@@ -197,6 +198,7 @@ static void insn_emit(struct translation *t, struct planned *p)
     case HOW_STRING: string_emit(t, p); break;
     case HOW_INLINE: inline_emit(t, p); break;
     case HOW_SWITCH: switch_emit(t, p); break;
+    case HOW_TURN: turn_emit(t, p); break;
     case HOW_BITS: bits_emit(t, p); break;
     default: branch_emit(t, p); break;
     }
@@ -207,6 +209,7 @@ static bool goes_on(const struct planned *last)
     switch (last->how) {
     case HOW_BAIL:
     case HOW_SWITCH:
+    case HOW_TURN:
     case HOW_JMP:
     case HOW_CALL:
     case HOW_RET:

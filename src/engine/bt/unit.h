@@ -28,6 +28,7 @@ enum how {
     HOW_STRING,
     HOW_INLINE, /* CLI, STI, SWAPGS and others, without a call */
     HOW_SWITCH, /* STAC, CLAC: ends the unit */
+    HOW_TURN,   /* SYSCALL, SYSRET of 64-bit code: ends the unit */
     HOW_BITS,   /* a bit test in memory, the number in a register */
     HOW_PUSHF,
     HOW_PUSH_SEG,
@@ -434,6 +435,11 @@ bool call_out_possible(const struct bt *b, const struct insn *in, uint32_t key);
 /* Does one that is always go somewhere else? */
 bool call_out_ends(const struct insn *in);
 void call_out_emit(struct translation *t, const struct planned *p);
+
+/* --- turn.c --------------------------------------------------------------------------------------------------------- */
+/* HOW_TURN, or HOW_BAIL. */
+enum how turn_how(const struct insn *in, uint32_t key);
+void turn_emit(struct translation *t, const struct planned *p);
 
 /* --- inline.c ----------------------------------------------------------------------------------------------------- */
 /* Those that are emitted without a call where the key allows it; HOW_BAIL: it is none. */

@@ -112,7 +112,7 @@ static void map_branch(struct verifier *w, unsigned i)
     const struct verify_insn *in = &w->insns[i];
     const struct verify_gate *g = in->relative ? gate_at(w, in->target) : NULL;
     if (in->op == OP_CALL) {
-        if (!g || g->kind == VERIFY_EXIT || g->kind == VERIFY_EXIT_E)
+        if (!g || verify_gate_is_left(g->kind))
             breaks(w, i, "a call of something that is no gate");
         else if (can_fail(g->kind))
             meet(w, i, in->off + in->len + 5);

@@ -14,10 +14,13 @@
 
 /* Places outside of a unit that it may go to, and what they do with the state. */
 enum verify_gate_kind {
-    VERIFY_EXIT,   /* jumped to: T1 = exit information, T2 = argument */
-    VERIFY_EXIT_E, /* the same; the guest's flags are in EFLAGS */
-    VERIFY_FILL,   /* called: T2 = address, T1 = FILL_*; returns behind the call, or 5 bytes further */
-    VERIFY_SPOT,   /* called: the same, T1 names the spot too */
+    VERIFY_EXIT,    /* jumped to: T1 = exit information, T2 = argument */
+    VERIFY_EXIT_E,  /* the same; the guest's flags are in EFLAGS */
+    VERIFY_SYSCALL, /* jumped to: T1 = exit information, T0 = where the guest goes on afterwards */
+    VERIFY_SYSRET,  /* the same without T0 */
+    VERIFY_ACCOUNT, /* called: changes nothing */
+    VERIFY_FILL,    /* called: T2 = address, T1 = FILL_*; returns behind the call, or 5 bytes further */
+    VERIFY_SPOT,    /* called: the same, T1 names the spot too */
     VERIFY_SPOTS, /* called: T1 = unit whose spots are filled; behind the call they are of the present stamp */
     VERIFY_UNLINK, /* called: T1 = unit */
     VERIFY_TSC,    /* called: RAX, RDX, and with T1 = 1 RCX are numbers */
@@ -33,7 +36,9 @@ struct verify_gate {
     enum verify_gate_kind kind;
 };
 
-#define VERIFY_GATES 13u
+static inline bool verify_gate_is_left(enum verify_gate_kind kind) { return kind <= VERIFY_SYSRET; }
+
+#define VERIFY_GATES 16u
 
 #define VERIFY_CALLS (4 * 64u) /* records of called instructions that a unit can have */
 

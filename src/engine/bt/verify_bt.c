@@ -65,6 +65,9 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES
         { b->gate_simd_level, VERIFY_SIMD_LEVEL },
         { b->gate_tsc, VERIFY_TSC },
         { b->gate_smap, VERIFY_SMAP },
+        { b->gate_syscall, VERIFY_SYSCALL },
+        { b->gate_sysret, VERIFY_SYSRET },
+        { b->gate_account, VERIFY_ACCOUNT },
     };
     unsigned n = 0;
     for (unsigned i = 0; i < VERIFY_GATES; i++)
@@ -77,11 +80,12 @@ static bool gates_are_good(struct bt *b)
 {
     struct verify_gate gates[VERIFY_GATES];
     const uint64_t functions[] = {
-        (uint64_t)(uintptr_t)bt_fill,        (uint64_t)(uintptr_t)bt_spot_fill,
-        (uint64_t)(uintptr_t)bt_spots_reset, (uint64_t)(uintptr_t)bt_unlink,
-        (uint64_t)(uintptr_t)bt_call_out,    (uint64_t)(uintptr_t)bt_lookup,
-        (uint64_t)(uintptr_t)bt_x87_ready,   (uint64_t)(uintptr_t)bt_simd_level,
-        (uint64_t)(uintptr_t)bt_tsc,         (uint64_t)(uintptr_t)bt_smap,
+        (uint64_t)(uintptr_t)bt_fill,         (uint64_t)(uintptr_t)bt_spot_fill,
+        (uint64_t)(uintptr_t)bt_spots_reset,  (uint64_t)(uintptr_t)bt_unlink,
+        (uint64_t)(uintptr_t)bt_call_out,     (uint64_t)(uintptr_t)bt_lookup,
+        (uint64_t)(uintptr_t)bt_x87_ready,    (uint64_t)(uintptr_t)bt_simd_level,
+        (uint64_t)(uintptr_t)bt_tsc,          (uint64_t)(uintptr_t)bt_smap,
+        (uint64_t)(uintptr_t)bt_account_gate,
     };
     struct verify_gates g = {
         .code = b->code.write,

@@ -19,7 +19,11 @@ struct sp {
     int32_t off; /* from C's stack pointer at the way in, from the vcpu */
 };
 
+/* What T1 is on its way to the slot of a jump table: a number, below the most that a table has, times 16, in the table. */
+enum slot_step { STEP_NONE, STEP_NUMBER, STEP_INDEX, STEP_OFFSET, STEP_SLOT };
+
 struct gate_state {
+    enum slot_step slot;
     struct sp sp, kept; /* kept: in T2 */
     uint64_t rax;       /* constant, or 0 */
 };
@@ -53,6 +57,26 @@ static const struct {
     { AREA_OFF(exit_arg), sizeof(((struct bt_area *)0)->exit_arg) },
     { AREA_OFF(simd_live), sizeof(((struct bt_area *)0)->simd_live) },
     { AREA_OFF(simd_always), sizeof(((struct bt_area *)0)->simd_always) },
+    /* SYSCALL and SYSRET: what they change, and what it is copied from */
+    { AREA_OFF(context), sizeof(((struct bt_area *)0)->context) },
+    { AREA_OFF(context_before), sizeof(((struct bt_area *)0)->context_before) },
+    { AREA_OFF(jumps), sizeof(((struct bt_area *)0)->jumps) },
+    { AREA_OFF(x87_used), sizeof(((struct bt_area *)0)->x87_used) },
+    { AREA_OFF(syscall), 2 * sizeof(struct bt_turn) },
+    { VCPU_OFF(s.rflags), sizeof(((struct vcpu_state *)0)->rflags) },
+    { VCPU_OFF(s.seg[SEG_CS]), sizeof(struct segment) },
+    { VCPU_OFF(s.seg[SEG_SS]), sizeof(struct segment) },
+    { VCPU_OFF(s.efer), sizeof(((struct vcpu_state *)0)->efer) },
+    { VCPU_OFF(s.msr), offsetof(struct msr_state, kernel_gs_base) },
+    { VCPU_OFF(mode), sizeof(((struct vcpu *)0)->mode) },
+    { VCPU_OFF(interrupt_held), sizeof(((struct vcpu *)0)->interrupt_held) },
+    { VCPU_OFF(mmu.index), sizeof(((struct mmu *)0)->index) },
+    { VCPU_OFF(mmu.tlb), sizeof(((struct mmu *)0)->tlb) },
+    { VCPU_OFF(mmu.gen), sizeof(((struct mmu *)0)->gen) },
+    { VCPU_OFF(mmu.gens), sizeof(((struct mmu *)0)->gens) },
+    { VCPU_OFF(mmu.stamp), sizeof(((struct mmu *)0)->stamp) },
+    { VCPU_OFF(mmu.flush_epoch), sizeof(((struct mmu *)0)->flush_epoch) },
+    { VCPU_OFF(mmu.epochs), sizeof(((struct mmu *)0)->epochs) },
 };
 /* clang-format on */
 
@@ -79,6 +103,9 @@ static const char *memory(const struct walk *w, const struct verify_insn *in, co
     if (o->base == H_RDI && o->index == NO_REG && o->val == AREA_OFF(host_sp) && in->op == OP_MOV &&
         is_reg(&in->o[1], H_RSP))
         return w->st.sp.kind == SP_C ? NULL : "C's stack pointer put away when it is not there";
+    bool in_slot = o->base == T1 && o->index == NO_REG && w->st.slot == STEP_SLOT && !o->write;
+    if (in_slot && o->size == 8 && (o->val == 0 || o->val == offsetof(struct bt_jump, code)))
+        return NULL;
     if (o->base != H_RSP || o->index != NO_REG || w->st.sp.kind != SP_VCPU)
         return "a gate's memory operand that is not in struct vcpu";
     bool returns_further = in->op == OP_ADD && in->o[1].kind == OPR_IMM && in->o[1].val == 5 && o->val == 0 &&
@@ -173,9 +200,26 @@ static const char *ret(const struct walk *w)
     return ok ? NULL : "a return from where nobody came";
 }
 
+/* T1 is written. */
+static enum slot_step next_step(const struct walk *w, const struct verify_insn *in)
+{
+    const struct verify_operand *src = &in->o[1];
+    bool by_number = src->kind == OPR_IMM && in->o[0].kind == OPR_GPR && in->o[0].size == 4;
+    if (in->op == OP_IMUL)
+        return in->o[0].kind == OPR_GPR && in->o[0].size == 4 ? STEP_NUMBER : STEP_NONE;
+    if (in->op == OP_SHR && by_number && w->st.slot == STEP_NUMBER)
+        return src->val < 32 && 1u << (32 - src->val) <= JUMPS_MAX ? STEP_INDEX : STEP_NONE;
+    if (in->op == OP_SHL && by_number && w->st.slot == STEP_INDEX)
+        return 1u << src->val == sizeof(struct bt_jump) ? STEP_OFFSET : STEP_NONE;
+    bool table = src->kind == OPR_MEM && src->base == H_RSP && src->index == NO_REG && src->size == 8 &&
+                 src->val + w->st.sp.off == AREA_OFF(jumps);
+    return in->op == OP_ADD && table && w->st.slot == STEP_OFFSET ? STEP_SLOT : STEP_NONE;
+}
+
 static const char *operands(struct walk *w, const struct verify_insn *in)
 {
     bool writes_sp = false;
+    enum slot_step slot = w->st.slot;
     for (unsigned n = 0; n < in->noperands; n++) {
         const struct verify_operand *o = &in->o[n];
         const char *broken = o->kind == OPR_MEM ? memory(w, in, o) : NULL;
@@ -188,7 +232,10 @@ static const char *operands(struct walk *w, const struct verify_insn *in)
             w->st.kept = (struct sp){ SP_UNKNOWN, 0 };
         if (o->reg == H_RAX)
             w->st.rax = 0;
+        if (o->reg == T1)
+            slot = next_step(w, in);
     }
+    w->st.slot = slot;
     if (writes_sp)
         return move_sp(w, in);
     if (in->op == OP_MOV && is_reg(&in->o[0], T2) && is_reg(&in->o[1], H_RSP))
@@ -254,7 +301,7 @@ bool verify_gates(struct verifier *w, const struct verify_gates *g, struct verif
     if (!k.broken)
         walk_all(&k, g->enter, (struct sp){ SP_C, 0 });
     for (unsigned i = 0; i < g->ngates && !k.broken; i++) {
-        bool jumped = g->gates[i].kind == VERIFY_EXIT || g->gates[i].kind == VERIFY_EXIT_E;
+        bool jumped = verify_gate_is_left(g->gates[i].kind);
         walk_all(&k, (uint32_t)(g->gates[i].address - g->exec), (struct sp){ SP_VCPU, jumped ? 0 : -8 });
     }
     if (!k.broken)

@@ -881,6 +881,7 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
         called(st, r->u->call_changes[arg], i);
         break;
     case VERIFY_X87: st->x87 = true; break;
+    case VERIFY_ACCOUNT: break;
     case VERIFY_TSC:
         st->var[H_RAX] = value_made(i, H_RAX);
         if (arg)
@@ -909,8 +910,10 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
 const char *rules_exit(const struct rules *r, const struct verify_state *st, enum verify_gate_kind kind)
 {
     int64_t info, arg;
-    if (kind != VERIFY_EXIT && kind != VERIFY_EXIT_E)
+    if (!verify_gate_is_left(kind))
         return "a jump to what is called";
+    if (kind == VERIFY_SYSRET && !r->u->kernel)
+        return "a mode of the kernel's in user code";
     if (kind == VERIFY_EXIT_E && !flags_shown(&st->flags))
         return "flags of the translator's own that the guest could see";
     if (!constant(st, T1, &info))
@@ -921,7 +924,10 @@ const char *rules_exit(const struct rules *r, const struct verify_state *st, enu
         return "an exit that does not exist";
     if (why == BT_LINK && (!has_arg || (uint64_t)(arg - r->u->first_link) >= r->u->nlinks))
         return "a link of another unit";
-    if ((why == BT_LOOK_FAR || why == BT_STALE) && !value_harmless(&st->var[T0]))
+    bool turns = kind == VERIFY_SYSCALL || kind == VERIFY_SYSRET;
+    if (turns && why != BT_BAIL)
+        return "an instruction that the interpreter does not do when the gate cannot";
+    if ((why == BT_LOOK_FAR || why == BT_STALE || kind == VERIFY_SYSCALL) && !value_harmless(&st->var[T0]))
         return "a secret in the guest's instruction pointer";
     return NULL;
 }
