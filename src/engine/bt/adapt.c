@@ -5,8 +5,9 @@
  *
  *   its check fails, the interpreter does it ──often──► called: its handler is called, without a check
  *                                                          └── plain memory many times in a row ──► checked again
- *   its check fails, but it is a plain access itself ──► alone: shares its check with no other ──┐
- *   its accesses hop between pages, spots miss ────────► guilty: checked by the TLB ─────────────┴── some time ──► as before
+ *   a check that it shares lies across two pages ──often──► there is a unit from it on that shares none, for such times
+ *                          ──very often──► alone: shares its check with no other ─────────────┐
+ *   its accesses hop between pages, spots miss ────────► guilty: checked by the TLB ────────┴── some time ──► as before
  *
  * Each time it comes back it has to be met more often, or stays longer: so the work of translating anew is bounded by what
  * made it necessary.
@@ -121,16 +122,13 @@ bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain)
 
 /* --- what is worth translating ------------------------------------------------------------------------------------- */
 
-#define REWRITTEN_MAX 6u      /* doublings of what makes code warm */
+#define REWRITTEN_MAX 4u      /* doublings of what makes code warm */
 #define FORGET_REWRITES 1024u /* each so many of them count half */
 
-bool bt_adapt_is_warm(struct bt *b, const uint8_t *code)
+unsigned bt_adapt_warm(const struct bt *b, const uint8_t *code)
 {
-    unsigned slot = bt_lesson_slot(code);
-    if (b->heat[slot] >= (unsigned)b->warm << b->lessons[slot].rewritten)
-        return true;
-    b->heat[slot]++;
-    return false;
+    unsigned runs = (unsigned)b->warm << b->lessons[bt_lesson_slot(code)].rewritten;
+    return runs < UINT8_MAX ? runs : UINT8_MAX;
 }
 
 /* Code that is written anew all the time costs as much as the interpreter takes for it, and no translation. */
@@ -140,7 +138,6 @@ void bt_adapt_rewritten(struct bt *b, const uint8_t *code)
     if (++b->n.units_rewritten % FORGET_REWRITES == 0)
         for (unsigned i = 0; i < array_size(b->lessons); i++)
             b->lessons[i].rewritten /= 2;
-    b->heat[slot] = 0;
     if (on(b) && b->lessons[slot].rewritten < REWRITTEN_MAX)
         b->lessons[slot].rewritten++;
 }

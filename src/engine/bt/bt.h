@@ -324,7 +324,7 @@ struct bt_site {
     X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(splits) X(let_off) \
     X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified) X(versions) \
     X(views_opened) X(views_dropped) X(views_closed) X(view_pages_dropped) X(view_faults) X(view_pages) X(view_areas) \
-    X(view_accesses) X(view_checks) X(view_blamed) \
+    X(view_accesses) X(view_checks) X(view_blamed) X(view_hot_pages) \
     X(flushes_state) X(flushes_memory) X(flushes_full) X(user_insns) X(user_copied) X(kernel_insns) \
     X(kernel_copied)
 /* clang-format on */
@@ -336,7 +336,7 @@ struct bt_counters {
 };
 
 #define HASH_BITS 17
-#define HEAT_BITS 14
+#define LESSON_BITS 14
 
 /* What was learnt about an instruction. */
 struct bt_lesson {
@@ -387,6 +387,8 @@ struct page_set {
     uint64_t bits[1u << (VIEW_SEEN_BITS - 6)];
 };
 #define VIEW_CANDIDATES 8u
+#define VIEW_HEAT_BITS 12
+#define VIEW_HOT 4u /* samples of a page of code that make it hot */
 
 /* User memory of one address space, shown at guest address + delta. */
 struct bt_view {
@@ -416,6 +418,8 @@ struct bt_views {
         uint32_t slices; /* that it ran */
     } candidate[VIEW_CANDIDATES];
     uint8_t patience[1u << VIEW_PATIENCE_BITS];
+    uint8_t heat[1u << VIEW_HEAT_BITS]; /* slices that ended in a page of code, by hash of its host address */
+    unsigned samples;
 };
 
 /* Misses that go upward from page to page. */
@@ -446,7 +450,7 @@ struct bt {
     uint32_t nlinks, max_links;
     uint32_t nspots;
     const void *spot_code[SPOTS];              /* guest instruction of each, on the host */
-    struct bt_lesson lessons[1u << HEAT_BITS]; /* by guest instruction */
+    struct bt_lesson lessons[1u << LESSON_BITS]; /* by guest instruction */
     struct bt_sentence sentences[SENTENCES];
     unsigned next_sentence;
     uint64_t next_release; /* 0: nobody waits */
@@ -468,7 +472,6 @@ struct bt {
     uint32_t nheld, max_held;
     struct bt_unit *hash[1u << HASH_BITS];
     struct bt_unit *pages[1u << HASH_BITS]; /* by host page */
-    uint16_t heat[1u << HEAT_BITS];
     uint8_t warm; /* a block is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
     unsigned next_context;
@@ -492,7 +495,7 @@ static inline void bt_account(struct bt *b, uint32_t mode, uint64_t retired, boo
     b->accounted = retired;
 }
 
-static inline unsigned bt_lesson_slot(const uint8_t *code) { return hash_slot((uintptr_t)code, HEAT_BITS); }
+static inline unsigned bt_lesson_slot(const uint8_t *code) { return hash_slot((uintptr_t)code, LESSON_BITS); }
 
 /* rip at a linear address. CS's base is 0 in 64-bit mode. */
 static inline uint64_t bt_rip(const struct vcpu *v, uint64_t lin)
@@ -585,8 +588,8 @@ bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain);
 void bt_adapt_judge(struct bt *b, const uint8_t *code);
 /* The bytes of a unit that began here changed: what comes instead is cold again. */
 void bt_adapt_rewritten(struct bt *b, const uint8_t *code);
-/* Was the code run often enough to be translated? */
-bool bt_adapt_is_warm(struct bt *b, const uint8_t *code);
+/* How often code is interpreted before it is translated, 0 to 255. */
+unsigned bt_adapt_warm(const struct bt *b, const uint8_t *code);
 /* Whose time is up is let off. Cheap. */
 void bt_adapt_release(struct bt *b);
 
@@ -626,6 +629,18 @@ void bt_views_free(struct bt *b);
 void bt_views_enter(struct bt *b);
 /* User code is about to run: is there a view for what it sees? Then it is in force now. */
 bool bt_view_use(struct bt *b);
+/* Only pages of code where user code was met again and again are translated for views: each translation is one more, and
+ * each page that is shown costs a fault. */
+static inline uint8_t *bt_view_heat(struct bt *b, const uint8_t *code)
+{
+    return &b->views.heat[hash_slot((uintptr_t)code >> PAGE_SHIFT, VIEW_HEAT_BITS)];
+}
+/* The key of the unit for guest code at `code` on the host, in the present context. */
+static inline uint32_t bt_unit_key(struct bt *b, const uint8_t *code)
+{
+    uint32_t key = bt_area(b->v)->context->key;
+    return key & KEY_VIEW && b->warm && *bt_view_heat(b, code) < VIEW_HOT ? key & ~(uint32_t)KEY_VIEW : key;
+}
 /* Side of this linear address, if there is a view. */
 enum view_side bt_view_side(const struct bt *b, uint64_t lin);
 /* bt_lesson.view_blame: so many faults, and it is translated without */

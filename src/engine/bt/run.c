@@ -214,8 +214,8 @@ static struct bt_unit *find_crossing(struct bt *b, const uint8_t *host, uint64_t
     return at.host && second.host ? translate(b, &at, &second, key) : NULL;
 }
 
-/* The unit at CS:rip, or NULL: the interpreter's turn. Raises what the fetch raises. */
-static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
+/* The unit at CS:rip, or NULL: the interpreter's turn, unless it ran cold blocks. Raises what the fetch raises. */
+static struct bt_unit *find_unit(struct bt *b, uint64_t lin, unsigned *cold_blocks)
 {
     struct vcpu *v = b->v;
     b->n.lookups++;
@@ -225,11 +225,13 @@ static struct bt_unit *find_unit(struct bt *b, uint64_t lin)
     const uint8_t *host = interp_fetch_host(v, lin);
     if (!host)
         return NULL;
-    uint32_t key = bt_area(b->v)->context->key;
+    uint32_t key = bt_unit_key(b, host);
     struct bt_unit *u = bt_cache_find(b, host, key, window);
     if (!u) {
         b->n.lookup_misses++;
-        if (!bt_adapt_is_warm(b, host))
+        unsigned times = bt_adapt_warm(b, host);
+        *cold_blocks = times ? interp_run_cold(b->v, times) : 0;
+        if (*cold_blocks)
             return NULL;
         struct bt_code at = fetch(b, lin);
         u = at.host ? translate(b, &at, NULL, key) : NULL;
@@ -424,6 +426,8 @@ static void link_exit(struct bt *b, struct bt_area *a)
     if (!pass_on(b, ENGINE_PASS_CHAIN) || atomic_load_explicit(&b->v->requests, memory_order_relaxed))
         return;
     const struct bt_unit *from = l->from;
+    if ((bt_unit_key(b, from->host) ^ l->key) & KEY_VIEW)
+        return; /* the page is hot by now */
     struct bt_unit *to = bt_cache_find(b, from->host - ((uintptr_t)from->host & PAGE_OFFSET_MASK) + l->target,
                                        l->key, from->window);
     if (!to || atomic_load_explicit(from->live, memory_order_relaxed) != from->version)
@@ -498,10 +502,10 @@ static struct bt_unit *find_split(struct bt *b, uint64_t lin)
 {
     const struct bt_context *x = bt_area(b->v)->context;
     uint64_t stamp = b->v->mmu.stamp;
-    uint32_t key = x->key | (uint32_t)KEY_SPLIT;
     const uint8_t *host = interp_fetch_host(b->v, lin);
     if (!host || !bt_adapt_crossed(b, host))
         return NULL;
+    uint32_t key = bt_unit_key(b, host) | (uint32_t)KEY_SPLIT;
     struct bt_unit *u = bt_cache_find(b, host, key, bt_window_of(x, lin));
     if (!u) {
         struct bt_code at = fetch(b, lin);
@@ -567,10 +571,12 @@ static void run_unit(struct bt *b, uint64_t lin)
     struct bt_jump *j = &bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)];
     if (j->lin != lin) {
         uint32_t stamp = v->mmu.stamp;
-        struct bt_unit *u = find_unit(b, lin);
+        unsigned cold_blocks = 0;
+        struct bt_unit *u = find_unit(b, lin, &cold_blocks);
+        b->n.cold_blocks += cold_blocks;
         if (!u) {
-            b->n.cold_blocks++;
-            interp_run_block(v);
+            if (!cold_blocks)
+                interp_run_one(v);
             return;
         }
         j = &bt_area(b->v)->context->jumps[jump_slot(

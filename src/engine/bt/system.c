@@ -250,7 +250,7 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
     bool reached = vcpu_long64(v) ? is_canonical48(lin) : window_has(window, lin);
     const uint8_t *host = reached ? code_at(&v->mmu, lin) : NULL;
-    struct bt_unit *u = host ? bt_cache_peek(b, host, bt_area(b->v)->context->key, window) : NULL;
+    struct bt_unit *u = host ? bt_cache_peek(b, host, bt_unit_key(b, host), window) : NULL;
     if (!u || u->crossing) /* one of several, by the page that follows */
         return false;
     bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)] =

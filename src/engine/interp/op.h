@@ -52,7 +52,8 @@ struct op {
 struct block {
     const _Atomic uint32_t *live; /* the page's code version now */
     uint32_t version;
-    uint16_t count; /* instructions */
+    uint8_t count; /* instructions */
+    uint8_t runs;  /* how often interp_run_cold() ran it, as far as it counts */
     uint16_t bytes;
     struct block *to[2]; /* successors on the same page: fall-through, taken; NULL: not looked up yet */
     struct block *hash_next;

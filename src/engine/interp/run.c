@@ -56,13 +56,23 @@ static void run_blocks(struct vcpu *v, struct interp *c)
     c->link_from = NULL;
 }
 
-void interp_run_block(struct vcpu *v)
+unsigned interp_run_cold(struct vcpu *v, unsigned times)
 {
     struct interp *c = interp_of(v);
-    struct block *b = next_block(v, c);
-    c->limit = v->s.retired + b->count; /* none behind it is entered */
-    run_ops(v, vcpu_long64(v) ? block_enter(v, b) : block_enter_limited(v, b));
+    uint32_t mode = v->mode;
+    unsigned n = 0;
+    do {
+        struct block *b = next_block(v, c);
+        if (b->runs >= times || (n && !b->runs))
+            break;
+        b->runs++;
+        n++;
+        c->limit = v->s.retired + b->count; /* none behind it is entered */
+        run_ops(v, vcpu_long64(v) ? block_enter(v, b) : block_enter_limited(v, b));
+    } while (v->mode == mode && v->s.retired + BLOCK_OPS_MAX <= c->until && !c->alone &&
+             !atomic_load_explicit(&v->requests, memory_order_relaxed));
     c->link_from = NULL;
+    return n;
 }
 
 /* --- one instruction ------------------------------------------------------------------------------------ */

@@ -12,8 +12,10 @@ void interp_begin(struct vcpu *v, uint64_t until_count);
 bool interp_ready(struct vcpu *v, enum exit_cause *cause);
 /* One instruction (of a repeated string instruction: a chunk), with single step, shadows and breakpoints. */
 void interp_run_one(struct vcpu *v);
-/* One block, which has no need of interp_run_one() (MODE_STEP clear) and fits the count. */
-void interp_run_block(struct vcpu *v);
+/* The block at CS:rip, which was run here less than `times` times (0 to 255), and those behind it that were run here before, but not
+ * so often, as long as the mode stays. The first has no need of interp_run_one() (MODE_STEP clear) and fits the count. Returns how
+ * many: 0, there is none. */
+unsigned interp_run_cold(struct vcpu *v, unsigned times);
 /* After setjmp() on v->unwind returned `why`: the state is made exact, an exception is delivered. */
 void interp_unwound(struct vcpu *v, int why);
 /* Host address of the byte at CS:rip's linear address for fetching, with its page; NULL: no memory there. Raises what the
