@@ -22,6 +22,7 @@ struct verifier {
     unsigned count;
     uint16_t at[CODE_BYTES_MAX];  /* offset to number of the instruction, NONE: in the middle of one */
     uint16_t state_of[INSNS_MAX]; /* where ways meet: its state, NONE: no jump comes here */
+    uint16_t link_of[INSNS_MAX];  /* the jump of which link, NONE */
     uint16_t site_of[INSNS_MAX];  /* where the host goes on after a fault: number, NONE */
     bool visited[INSNS_MAX];
     struct verify_state states[STATES_MAX];
@@ -65,7 +66,7 @@ static void decode_all(struct verifier *w)
         const char *rule = verify_decode(in, u->code + off, u->size - off, u->exec + off, false);
         in->off = off;
         w->at[off] = (uint16_t)w->count;
-        w->state_of[w->count] = w->site_of[w->count] = NONE;
+        w->state_of[w->count] = w->site_of[w->count] = w->link_of[w->count] = NONE;
         w->visited[w->count] = w->waits[w->count] = false;
         w->count++;
         if (breaks(w, w->count - 1, rule))
@@ -153,6 +154,9 @@ static void map_links(struct verifier *w)
         }
         if (w->insns[i].target - u->exec != (uint64_t)l->stub - u->at)
             breaks(w, i, "a link that does not begin at its stub");
+        if (w->link_of[i] != NONE)
+            breaks(w, i, "two links at one jump");
+        w->link_of[i] = (uint16_t)n;
     }
 }
 
@@ -232,16 +236,53 @@ static void arrive_at(struct verifier *w, uint64_t off, const struct verify_stat
     arrive(w, w->at[off], st);
 }
 
+/* Does the way for this fault end at an exit of that kind? It is straight, behind what saves the flags. */
+static bool site_ends(const struct verifier *w, unsigned site, enum bt_exit_kind kind)
+{
+    int64_t info = -1;
+    for (unsigned i = w->at[w->u->sites[site].exit - w->u->at]; i < w->count; i++) {
+        const struct verify_insn *in = &w->insns[i];
+        const struct verify_operand *o = in->o;
+        if (in->op == OP_JMP || in->op == OP_JCC || in->op == OP_CALL)
+            return in->op == OP_JMP && info >= 0 && EXIT_KIND((uint32_t)info) == kind;
+        if (in->op == OP_MOV && o[0].kind == OPR_GPR && o[0].reg == T1)
+            info = o[1].kind == OPR_IMM ? o[1].val : -1;
+    }
+    return false;
+}
+
+/* An access by a view may fault: then the interpreter has to see it, or the request that was polled for. */
+static const char *view_site(const struct verifier *w, unsigned i)
+{
+    const struct view_access *x = &w->rules.view;
+    if (!x->operand)
+        return NULL;
+    if (w->site_of[i] == NONE)
+        return "an access by a view that may fault, and nobody waits for it";
+    return site_ends(w, w->site_of[i], x->table && !x->inside ? BT_LOOK : BT_VIEW)
+               ? NULL
+               : "an access by a view whose fault leads elsewhere";
+}
+
+/* Linked, the jump tells its target these facts. */
+static bool links(struct verifier *w, unsigned i, const struct verify_state *st)
+{
+    unsigned n = w->link_of[i];
+    return n == NONE || !breaks(w, i, view_facts(&w->rules, st, &w->u->links[n].facts));
+}
+
 /* A jump or call. True: the way goes on behind it with *st. */
 static bool take_branch(struct verifier *w, unsigned i, struct verify_state *st)
 {
     const struct verify_insn *in = &w->insns[i];
     if (!in->relative) {
-        breaks(w, i, in->op == OP_JMP ? rules_indirect_jump(st, in) : "a call that is not direct");
+        breaks(w, i, in->op == OP_JMP ? rules_indirect_jump(&w->rules, st, in) : "a call that is not direct");
         return false;
     }
     const struct verify_gate *g = gate_at(w, in->target);
     if (in->op == OP_JMP) {
+        if (!links(w, i, st))
+            return false;
         if (g)
             breaks(w, i, rules_exit(&w->rules, st, g->kind));
         else
@@ -252,6 +293,8 @@ static bool take_branch(struct verifier *w, unsigned i, struct verify_state *st)
     if (in->op == OP_JCC) {
         rules_branch(&other, in->cond, true);
         rules_branch(st, in->cond, false);
+        if (!links(w, i, &other))
+            return false;
         arrive_at(w, in->target - w->u->exec, &other);
         return true;
     }
@@ -276,7 +319,9 @@ static bool step(struct verifier *w, unsigned i, struct verify_state *st)
         arrive_at(w, w->u->sites[w->site_of[i]].exit - w->u->at, st);
     if (in->op == OP_JCC || in->op == OP_JMP || in->op == OP_CALL)
         return take_branch(w, i, st);
-    return !breaks(w, i, rules_apply(&w->rules, st, in, i));
+    if (breaks(w, i, rules_apply(&w->rules, st, in, i)))
+        return false;
+    return !breaks(w, i, view_site(w, i));
 }
 
 static void follow(struct verifier *w, unsigned i)
@@ -304,6 +349,7 @@ static void enter(struct verifier *w, uint32_t entry, bool guest_flags, bool lin
 {
     struct verify_state st;
     rules_entry(&st, guest_flags, linear);
+    view_entry(&w->rules, &st);
     arrive_at(w, entry - w->u->at, &st);
 }
 

@@ -62,6 +62,9 @@ struct verify_unit {
     unsigned tlb_index; /* enum mmu_index of the mode it runs in */
     unsigned jump_bits; /* its jump table has 1 << jump_bits slots */
     bool kernel;        /* privilege 0 */
+    bool view;          /* user memory is reached by a view */
+    uint8_t simd;       /* enum simd_level: vector registers that are always there */
+    struct facts facts; /* that it relies on */
     bool code64;        /* 64-bit code: FS and GS have no limits */
 };
 

@@ -195,6 +195,9 @@ void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struc
         .unit = (uint32_t)(u - b->units),
         .tlb_index = u->key >> KEY_INDEX_SHIFT & 3,
         .jump_bits = jump_bits(u->key),
+        .view = u->key & KEY_VIEW,
+        .simd = (u->key & (KEY_VIEW | KEY_SSE)) == (KEY_VIEW | KEY_SSE) ? SIMD_SSE : SIMD_NONE,
+        .facts = u->facts,
         .kernel = mode_cpl(u->key) == 0 && u->key & MODE_PE,
         .code64 = (u->key & MODE_CODE_MASK) == MODE_CODE64,
     };

@@ -100,6 +100,8 @@ static bool is_host_sp(const struct walk *w, const struct verify_operand *o)
 
 static const char *memory(const struct walk *w, const struct verify_insn *in, const struct verify_operand *o)
 {
+    if (o->gs)
+        return "the host's GS in a gate";
     if (o->base == H_RDI && o->index == NO_REG && o->val == AREA_OFF(host_sp) && in->op == OP_MOV &&
         is_reg(&in->o[1], H_RSP))
         return w->st.sp.kind == SP_C ? NULL : "C's stack pointer put away when it is not there";

@@ -119,12 +119,14 @@ static const char *memory_operand(struct verify_operand *o, const ZydisDecodedOp
     const ZydisDecodedOperandMem *m = &z->mem;
     if (m->type != ZYDIS_MEMOP_TYPE_MEM && m->type != ZYDIS_MEMOP_TYPE_AGEN)
         return "a kind of memory operand that is not allowed";
-    if (m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS)
+    bool gs = m->segment == ZYDIS_REGISTER_GS && m->type == ZYDIS_MEMOP_TYPE_MEM;
+    if (m->segment == ZYDIS_REGISTER_FS || (m->segment == ZYDIS_REGISTER_GS && !gs))
         return "the host's FS or GS";
     if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
         return "memory relative to the code";
     if (z->size / 8 > 64)
         return "a memory operand larger than any allowed";
+    o->gs = gs;
     o->kind = m->type == ZYDIS_MEMOP_TYPE_AGEN ? OPR_ADDRESS : OPR_MEM;
     o->base = gpr_number(m->base);
     o->index = gpr_number(m->index);
@@ -225,6 +227,11 @@ static const char *operands(struct verify_insn *i, const ZydisDecodedInstruction
             return broken;
         if (o->kind == OPR_MEM && from[n].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
             return "memory that the instruction does not name";
+        o->narrow = o->kind == OPR_MEM && z->address_width != 64;
+        if (o->kind == OPR_MEM && o->gs)
+            i->may_fault = true;
+        else if (z->address_width != 64 && (o->kind == OPR_MEM || o->kind == OPR_ADDRESS))
+            return "an address of less than 64 bits";
         if (o->kind == OPR_FLAGS && o->maybe)
             i->flags_maybe = true;
         if (o->kind == OPR_MEM && aligned_access(z, o->size))
@@ -301,7 +308,7 @@ const char *verify_decode(struct verify_insn *i, const uint8_t *bytes, size_t av
         i->op = (uint8_t)gate_op(z.mnemonic);
     if (i->op == OP_FORBIDDEN)
         return "an instruction that is not on the allow-list";
-    if (z.address_width != 64)
+    if (z.address_width != 64 && in_gate)
         return "an address of less than 64 bits";
     if (i->op == OP_JMP || i->op == OP_JCC || i->op == OP_CALL)
         return branch(i, &z, o, address);
@@ -312,6 +319,8 @@ const char *verify_decode(struct verify_insn *i, const uint8_t *bytes, size_t av
         return operand(&i->o[0], &o[0]);
     }
     i->may_fault = i->op == OP_DIVIDE;
+    i->extends = z.mnemonic == ZYDIS_MNEMONIC_MOVSX || z.mnemonic == ZYDIS_MNEMONIC_MOVZX ||
+                 z.mnemonic == ZYDIS_MNEMONIC_MOVSXD;
     i->simd = simd_level(&z, o);
     note_flags(i, &z, o);
     return operands(i, &z, o);

@@ -33,6 +33,8 @@ enum verify_op {
     OP_NEG,
     OP_X87, /* PLAIN, on the x87's registers */
     OP_FCW, /* FLDCW, FNSTCW */
+    OP_SHRX,
+    OP_RORX,
     OP_REP, /* a string instruction with REP */
     OP_JCC,
     OP_JMP,
@@ -63,6 +65,7 @@ struct verify_operand {
     uint8_t size;               /* bytes touched */
     uint8_t base, index, scale; /* scale: factor */
     bool read, write, maybe;    /* maybe: written or not */
+    bool gs, narrow;            /* memory: behind a GS prefix; its address has 32 bits */
     int64_t val;                /* immediate or displacement */
 };
 #define VERIFY_OPERANDS 8u
@@ -72,6 +75,7 @@ struct verify_insn {
     uint8_t len, op, noperands;
     uint8_t cond;         /* of OP_JCC: the low four bits of its opcode */
     uint8_t simd;         /* enum simd_level that it needs */
+    bool extends;         /* MOVSX and its kin: from at most 32 bits */
     bool relative;        /* OP_JCC, OP_JMP, OP_CALL: to `target` */
     bool may_fault;       /* on the host, with operands that the guest chooses */
     uint8_t element;      /* OP_REP: bytes; `compares`: of [rdi] only; else o[0] tells what is stored */

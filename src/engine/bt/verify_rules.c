@@ -36,7 +36,8 @@ enum slot_kind {
     SLOT_SIMD,
     SLOT_X87,
     SLOT_FCW,
-    SLOT_JUMPS
+    SLOT_JUMPS,
+    SLOT_FAR
 };
 enum { MAY_READ = 1, MAY_WRITE = 2, MAY_BOTH = 3, KERNEL_MAY_WRITE = 4 };
 
@@ -106,6 +107,7 @@ static const struct slot slots[] = {
     { VCPU_OFF(s.fpu.fip), 8, MAY_WRITE, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.fpu.fdp), 8, MAY_WRITE, SLOT_NUMBER, 0 },
     { AREA_OFF(jumps), 8, MAY_READ, SLOT_JUMPS, 0 },
+    { AREA_OFF(far_delta), 8, MAY_READ, SLOT_FAR, 0 },
 };
 /* clang-format on */
 
@@ -118,7 +120,7 @@ static const struct slot *slot_at(int64_t at, unsigned size)
 }
 
 /* What a memory operand is. */
-enum place_kind { PLACE_SLOT, PLACE_GROUP, PLACE_TLB, PLACE_SPOT, PLACE_JUMP, PLACE_GUEST };
+enum place_kind { PLACE_SLOT, PLACE_GROUP, PLACE_TLB, PLACE_SPOT, PLACE_JUMP, PLACE_GUEST, PLACE_VIEW_TABLE };
 struct place {
     enum place_kind kind;
     const struct slot *slot;
@@ -211,6 +213,12 @@ static const char *place_in_guest(const struct rules *r, struct place *p, const 
 static const char *place_of(const struct rules *r, struct place *p, const struct verify_state *st,
                             const struct verify_operand *o)
 {
+    if (o == r->view.operand) {
+        *p = (struct place){ .kind = r->view.table ? PLACE_VIEW_TABLE : PLACE_GUEST };
+        return r->view.broken;
+    }
+    if (o->gs || o->narrow)
+        return "the host's GS, or an address of less than 64 bits";
     if (o->base == H_RSP)
         return o->index == NO_REG ? place_in_vcpu(r, p, o) : place_in_tlb(r, p, st, o);
     if (o->index == NO_REG && o->base < 16 && st->var[o->base].kind == V_JUMP) {
@@ -276,6 +284,8 @@ static struct value slot_value(const struct verify_state *st, const struct place
         return (struct value){ .kind = V_END, .aux = p->slot->var };
     if (p->kind == PLACE_SLOT && p->slot->kind == SLOT_STAMP)
         return (struct value){ .kind = V_STAMP };
+    if (p->kind == PLACE_SLOT && p->slot->kind == SLOT_FAR)
+        return (struct value){ .kind = V_FAR };
     if (p->kind == PLACE_GUEST ||
         (p->kind == PLACE_SLOT &&
          (p->slot->kind == SLOT_NUMBER || p->slot->kind == SLOT_FLAGS || p->slot->kind == SLOT_FCW)))
@@ -714,7 +724,7 @@ static bool follow_segment(struct rules *r, struct verify_state *st, const struc
 }
 
 /* The same where a step fails: scratch registers may be compared as one likes, as long as the guest does not see it. */
-const char *rules_apply(struct rules *r, struct verify_state *st, const struct verify_insn *in, unsigned i)
+static const char *apply(struct rules *r, struct verify_state *st, const struct verify_insn *in, unsigned i)
 {
     bool done = false;
     const char *broken = NULL;
@@ -753,6 +763,8 @@ const char *rules_apply(struct rules *r, struct verify_state *st, const struct v
     case OP_SHL:
     case OP_SHR: done = follow_step(r, st, in) || strip_step(st, in) || string_step(st, in, i); break;
     case OP_IMUL: done = follow_imul(st, in); break;
+    case OP_SHRX:
+    case OP_RORX: done = view_step(r, st, in); break;
     case OP_CMP: done = follow_cmp(r, st, in) || strip_step(st, in) || string_step(st, in, i); break;
     default: break;
     }
@@ -760,6 +772,16 @@ const char *rules_apply(struct rules *r, struct verify_state *st, const struct v
         broken = apply_any(r, st, in, i);
     if (!broken && r->symbols.full)
         return "more sums than the verifier keeps";
+    return broken;
+}
+
+const char *rules_apply(struct rules *r, struct verify_state *st, const struct verify_insn *in, unsigned i)
+{
+    view_look(r, st, in);
+    uint32_t small = in->op == OP_REP ? 0 : view_small(st, in);
+    const char *broken = apply(r, st, in, i);
+    st->small = small;
+    view_done(r, st);
     return broken;
 }
 
@@ -807,9 +829,12 @@ void rules_branch(struct verify_state *st, unsigned cond, bool taken)
         st->fact = proved ? f : (struct flags_value){ .kind = F_SCRATCH };
 }
 
-const char *rules_indirect_jump(const struct verify_state *st, const struct verify_insn *in)
+const char *rules_indirect_jump(const struct rules *r, const struct verify_state *st,
+                                const struct verify_insn *in)
 {
     const struct verify_operand *o = &in->o[0];
+    if (o->gs || st->simd < r->u->simd)
+        return "an indirect jump by the host's GS, or without the vector registers that are always there";
     if (o->kind != OPR_MEM || o->size != 8 || o->index != NO_REG || o->base >= 16 ||
         o->val != offsetof(struct bt_jump, code))
         return "an indirect jump that is not through a jump table";
@@ -829,7 +854,7 @@ static bool constant(const struct verify_state *st, unsigned reg, int64_t *val)
 }
 
 /* A called instruction: it changes these registers, or all the guest has. */
-static void called(struct verify_state *st, unsigned changes, unsigned i)
+static void called(struct verify_state *st, unsigned changes, uint8_t always, unsigned i)
 {
     for (unsigned n = 0; n < VARS; n++) {
         bool kept = changes && value_clean(&st->var[n]) && !(n < 16 && changes >> n & 1);
@@ -842,8 +867,9 @@ static void called(struct verify_state *st, unsigned changes, unsigned i)
     st->pending.valid = false;
     st->most.kind = F_SCRATCH;
     st->fresh = st->x87 = false;
-    st->simd = SIMD_NONE;
+    st->simd = always;
     st->limit.kind = F_SCRATCH;
+    view_forget(st);
 }
 
 static const char *spot_filled(const struct rules *r, int64_t info)
@@ -878,7 +904,7 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
         arg -= r->u->first_call;
         if ((uint64_t)arg >= r->u->ncalls || arg >= VERIFY_CALLS)
             return "a called instruction of another unit";
-        called(st, r->u->call_changes[arg], i);
+        called(st, r->u->call_changes[arg], r->u->simd, i);
         break;
     case VERIFY_X87: st->x87 = true; break;
     case VERIFY_ACCOUNT: break;
@@ -903,6 +929,7 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
     default: return "a call of what is not called";
     }
     st->var[T1] = st->var[T2] = value_secret();
+    st->small &= ~(1u << T1 | 1u << T2);
     st->flags = st->fact = (struct flags_value){ .kind = F_SCRATCH };
     return broken;
 }

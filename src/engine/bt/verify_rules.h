@@ -7,8 +7,19 @@
 #include "engine/bt/verify_insn.h"
 #include "engine/bt/verify_value.h"
 
+/* What an instruction reaches by a view; no operand: nothing. */
+struct view_access {
+    const struct verify_operand *operand;
+    const char *broken;
+    bool table;  /* of areas or requests; else guest memory */
+    bool inside; /* without a fault, `at` was in an area */
+    uint8_t side;
+    struct value at;
+};
+
 struct rules {
     const struct verify_unit *u;
+    struct view_access view; /* of the present instruction */
     struct symbols symbols;
     bool spot_writes[SPOTS]; /* filled with translations that may be written only */
 };
@@ -18,7 +29,8 @@ const char *rules_apply(struct rules *r, struct verify_state *st, const struct v
 /* The state on one side of a conditional jump. */
 void rules_branch(struct verify_state *st, unsigned cond, bool taken);
 /* May the code jump through this operand? */
-const char *rules_indirect_jump(const struct verify_state *st, const struct verify_insn *in);
+const char *rules_indirect_jump(const struct rules *r, const struct verify_state *st,
+                                const struct verify_insn *in);
 /* Behind a call of a gate; `failed`: where it returns when C said so, 5 bytes further. */
 const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gate_kind kind, bool failed,
                        unsigned i);
@@ -45,6 +57,20 @@ bool segment_with_base(struct symbols *s, struct verify_state *st, const struct 
                        unsigned var);
 bool segment_to_host(struct verify_state *st, const struct verify_insn *in);
 bool segment_to_offset(struct symbols *s, struct verify_state *st, const struct verify_insn *in);
+
+/* --- verify_view.c: accesses by views ------------------------------------------------------------------------------- */
+/* What the unit relies on when it is entered. */
+void view_entry(struct rules *r, struct verify_state *st);
+/* Do these facts hold? NULL, or the rule that is broken. */
+const char *view_facts(struct rules *r, const struct verify_state *st, const struct facts *f);
+/* Registers and view may have changed. */
+void view_forget(struct verify_state *st);
+/* Fills r->view, before anything of the instruction is done; what is small behind it; what is in reach behind it. */
+void view_look(struct rules *r, const struct verify_state *st, const struct verify_insn *in);
+uint32_t view_small(const struct verify_state *st, const struct verify_insn *in);
+void view_done(const struct rules *r, struct verify_state *st);
+/* A step to a check; false: none. */
+bool view_step(struct rules *r, struct verify_state *st, const struct verify_insn *in);
 
 /* --- verify_x87.c: its control word ------------------------------------------------------------------------------ */
 /* A step to one that masks all exceptions; false: none. */

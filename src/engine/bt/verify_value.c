@@ -118,6 +118,20 @@ bool value_without(const struct symbols *s, struct value v, struct value part, s
     return true;
 }
 
+struct value value_whole(struct symbols *s, struct value v) { return plain(s, v); }
+
+bool value_parts(const struct symbols *s, const struct value *v, struct value *a, struct value *b,
+                 unsigned *scale)
+{
+    const struct composite *c = composite_of(s, v->sym);
+    if (v->kind != V_NUMBER || v->narrow || !c || c->op != SUM)
+        return false;
+    *a = value_number(c->a, 0);
+    *b = value_number(c->b, 0);
+    *scale = c->scale;
+    return true;
+}
+
 struct value value_page(struct symbols *s, struct value v)
 {
     struct composite c = { .op = PAGE_OF, .narrow = v.narrow, .a = v.sym, .c = v.c, .d = v.d };
@@ -234,8 +248,30 @@ static void forget_run(struct run *r, const struct symbols *s, unsigned i)
         r->valid = false;
 }
 
+/* Keeps those that are not about such a symbol, and are among `like` if there is one. */
+static bool keep_reaches(struct verify_state *st, const struct verify_state *like, const struct symbols *s,
+                         uint32_t kind, unsigned i)
+{
+    unsigned kept = 0, before = st->nreaches;
+    bool less = false;
+    for (unsigned n = 0; n < before; n++) {
+        struct verify_reach x = st->reach[n];
+        bool keep = !rests_on(s, x.at.sym, kind, i), found = !like;
+        for (unsigned k = 0; like && k < like->nreaches && !found; k++) {
+            found = like->reach[k].side == x.side && value_equal(&like->reach[k].at, &x.at);
+            less |= found && x.inside && !like->reach[k].inside;
+            x.inside &= !found || like->reach[k].inside;
+        }
+        if (keep && found)
+            st->reach[kept++] = x;
+    }
+    st->nreaches = kept;
+    return kept != before || less;
+}
+
 void state_forget(struct verify_state *st, const struct symbols *s, unsigned i)
 {
+    keep_reaches(st, NULL, s, SYM_MADE, i);
     for (unsigned n = 0; n < VARS; n++) {
         struct value *v = &st->var[n];
         if (!rests_on(s, v->sym, SYM_MADE, i))
@@ -612,6 +648,8 @@ bool state_join(struct verify_state *at, const struct verify_state *from, struct
     changed |= set_flags(&at->most, join_flags(at->most, from->most, s, i));
     changed |= set_flags(&at->limit, join_flags(at->limit, from->limit, s, i));
     changed |= (at->fresh && !from->fresh) || at->simd > from->simd || (at->x87 && !from->x87);
+    changed |= keep_reaches(at, from, s, SYM_MET, i) || (at->small & ~from->small);
+    at->small &= from->small;
     at->fresh &= from->fresh;
     at->simd = at->simd < from->simd ? at->simd : from->simd;
     at->x87 &= from->x87;

@@ -62,6 +62,10 @@ enum value_kind {
     V_POINTER,     /* host address of the number; `write`: may be written */
     V_DELTA_MINUS, /* -V_DELTA */
     V_ADDRESS,     /* host address of `aux` bytes; `write`: they may be written */
+    /* accesses by views: verify_view.c */
+    V_ENTRY, /* number of the number's entry in the table of areas */
+    V_POLL,  /* offset from POLL_TABLE of a page that faults when something is requested */
+    V_FAR,   /* the far side's delta */
 };
 
 struct value {
@@ -115,8 +119,19 @@ struct run {
 };
 #define RUNS 2u
 
+/* An address in an area of a view, or (not `inside`) at most VIEW_REACH away from one. */
+struct verify_reach {
+    struct value at;
+    uint8_t side;
+    bool inside;
+};
+#define VERIFY_REACHES 32u
+
 struct verify_state {
     struct value var[VARS];
+    struct verify_reach reach[VERIFY_REACHES];
+    unsigned nreaches;
+    uint32_t small; /* variables below VAR_GROUP that hold a number of 32 bits, sign- or zero-extended */
     struct flags_value flags;
     struct flags_value fact; /* what a comparison proved; F_SCRATCH: nothing */
     bool fresh;              /* the unit's spots are of the present stamp */
@@ -184,6 +199,11 @@ bool value_without(const struct symbols *s, struct value v, struct value part, s
 struct value value_page(struct symbols *s, struct value v);
 bool value_page_of(const struct symbols *s, struct value v, struct value *of);
 
+/* A number that is a sum of two with a scale; false: it is none. Of both parts the symbols alone. */
+bool value_parts(const struct symbols *s, const struct value *v, struct value *a, struct value *b,
+                 unsigned *scale);
+/* A number as symbol + c in 64 bits. */
+struct value value_whole(struct symbols *s, struct value v);
 /* Is a symbol made of that one? */
 bool symbol_in(const struct symbols *s, uint32_t sym, uint32_t part);
 /* Do `size` bytes at the number lie within those that the delta is for? */
