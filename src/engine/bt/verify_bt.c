@@ -166,8 +166,8 @@ static void note_calls(struct verify_unit *x, const struct bt *b)
     }
 }
 
-/* Rules for views are not written yet, and those for the limits of segments lose sight of some loops that are right. */
-static bool is_known_mode(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64 && !(key & KEY_VIEW); }
+/* The rules for the limits of segments lose sight of some loops that are right. */
+static bool is_known_mode(uint32_t key) { return (key & MODE_CODE_MASK) == MODE_CODE64; }
 
 void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struct verify_before *before,
                         const struct verify_before *behind, struct verify_gate gates[VERIFY_GATES],
