@@ -365,7 +365,8 @@ bool verify_unit(struct verifier *w, const struct verify_unit *u, struct verify_
     if (!w->broken) {
         enter(w, u->entry_s, false, false);
         enter(w, u->entry_e, true, false);
-        enter(w, u->entry_jump, false, true);
+        if (!facts_any(&u->facts)) /* else no jump table has it: links alone know what holds */
+            enter(w, u->entry_jump, false, true);
     }
     while (w->ntodo && !w->broken) {
         unsigned i = w->todo[--w->ntodo];
