@@ -108,7 +108,8 @@ void low_word(struct translation *t, unsigned reg) { emit_reg(&t->e, ENC_0F, 0xb
 /* Base, index and displacement as a host operand, without a segment's base. */
 static struct amode plain_ea(struct translation *t, const struct mem_operand *m, unsigned end)
 {
-    struct amode a = amode_indexed(H_NONE, H_NONE, m->scale, (int32_t)m->disp);
+    /* Without an index there may be a scale: whoever puts a distance there must not get it. */
+    struct amode a = amode_indexed(H_NONE, H_NONE, m->index < 16 ? m->scale : 0, (int32_t)m->disp);
     if (m->base == MEM_RIP) {
         emit_load(&t->e, T0, AT_AREA(page));
         a.base = T0;
