@@ -8,6 +8,7 @@
 #include "engine/bt/unit.h"
 
 #define NEVER_GROUPED 0xffffu
+#define PAGE_CHECKED_MAX (1ll << 30) /* less than any that disp_is_far() in access.c means */
 
 static struct symbol fresh(struct tracker *k) { return (struct symbol){ k->next++, 0 }; }
 
@@ -116,13 +117,16 @@ static void end_before(struct unit_plan *p, unsigned i)
     p->count = i + 1;
 }
 
-/* An access by the view. `base`: the symbol of its base register. */
+/* An access by the view. `base`: the symbol of its base register. From the page what is checked is the page itself, unless the
+ * displacement is so large that access.c reckons the address first: that says nothing of the page. */
 static void place_view(struct unit_plan *p, struct tracker *k, struct access *x, const struct address *a,
                        const struct mem_operand *m, const struct symbol *base)
 {
+    bool alone = a->base == NEVER_GROUPED ||
+                 (a->base == SYMBOL_RIP && (a->at > PAGE_CHECKED_MAX || a->at < -PAGE_CHECKED_MAX));
     const struct reach at = {
-        .base = a->base == NEVER_GROUPED ? 0 : a->base,
-        .index = a->base == NEVER_GROUPED ? 0 : a->index,
+        .base = alone ? 0 : a->base,
+        .index = alone ? 0 : a->index,
         .scale = a->scale,
         .seg = a->seg == SEG_PLAIN ? 0 : a->seg,
         .at = a->at,
@@ -184,6 +188,12 @@ static bool may_lead_nowhere(const struct unit_plan *p, const struct planned *x)
            (x->how == HOW_CALL_IND || (x->how == HOW_CALL && !jump_stays(p, x)));
 }
 
+/* Is the address in a register before it is checked, index and all? Others leave that to mem_emit(). */
+static bool reckons_whole(const struct planned *x)
+{
+    return x->how == HOW_X87 || x->how == HOW_LOAD_SEG || x->how == HOW_INLINE;
+}
+
 void unit_plan(struct unit_plan *p, const struct bt *b)
 {
     struct tracker k = { .next = SYMBOLS_FIXED, .bytes = p->code_bytes, .sp_bytes = p->sp_bytes };
@@ -218,6 +228,7 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
         if (x->mem.used) {
             struct address a = address_of(&k, x);
             const struct mem_operand *m = &x->in.mem;
+            x->mem.whole = reckons_whole(x);
             if (x->mem.view)
                 place_view(p, &k, &x->mem, &a, m, m->base < 16 ? &k.reg[m->base] : NULL);
             else

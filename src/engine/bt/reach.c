@@ -89,7 +89,7 @@ void reach_access(struct unit_plan *p, struct tracker *k, struct access *x, cons
                   const struct reach *at, int64_t base_at)
 {
     struct reach r = *at;
-    x->loose = r.index && r.base && !r.seg && k->small[m->index];
+    x->loose = r.index && r.base && !r.seg && !x->whole && k->small[m->index];
     if (x->loose) {
         r.index = r.scale = 0;
         r.at = base_at;
@@ -137,7 +137,8 @@ struct facts reach_facts(const struct tracker *k)
             pairs_of(k, r, &facts);
             continue;
         }
-        if (r->base == SYMBOL_RIP)
+        if (r->base ==
+            SYMBOL_RIP) /* whatever was accessed from the page, the page itself was checked before */
             facts.bits |= FACT_IN_REACH(r->side, FACT_PAGE);
         for (unsigned reg = 0; reg < 16; reg++)
             if (k->reg[reg].id == r->base && holds(r, k->reg[reg].add))

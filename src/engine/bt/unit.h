@@ -56,6 +56,7 @@ struct access {
     bool doubtful; /* once it is checked the instruction may still fault */
     bool narrow;   /* its offset has 16 bits */
     uint8_t size;
+    bool whole;   /* the address is reckoned first, index and all */
     bool loose;   /* its index is small: `first` checks the base alone */
     uint8_t side; /* enum view_side */
     bool view;    /* by the view: `first` checks the area only; no spot, no slot */
