@@ -34,8 +34,8 @@ APPEND = "console=ttyS0 panic=-1"
 LOAD = HERE.parent / "machine" / "guest"
 # What the guests of tests/guest may take; those that never end are as good a test up to here.
 GUEST_LIMIT = "60M"
-# To have every unit verified, too: ["--verify", "1"]. The verifier still refuses a few loops that are right.
-VERIFIED = []
+# Every unit is verified, too.
+VERIFIED = ["--verify", "1"]
 # Nanoseconds a thousand instructions: time flies for them, since they wait for timers.
 GUEST_PACE = "10000"
 # Lines of a failed machine that are shown.

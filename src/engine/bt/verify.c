@@ -349,7 +349,7 @@ static void enter(struct verifier *w, uint32_t entry, bool guest_flags, bool lin
 {
     struct verify_state st;
     rules_entry(&st, guest_flags, linear);
-    view_entry(&w->rules, &st);
+    view_entry(&w->rules, &st, linear);
     arrive_at(w, entry - w->u->at, &st);
 }
 
@@ -365,8 +365,7 @@ bool verify_unit(struct verifier *w, const struct verify_unit *u, struct verify_
     if (!w->broken) {
         enter(w, u->entry_s, false, false);
         enter(w, u->entry_e, true, false);
-        if (!facts_any(&u->facts)) /* else no jump table has it: links alone know what holds */
-            enter(w, u->entry_jump, false, true);
+        enter(w, u->entry_jump, false, true);
     }
     while (w->ntodo && !w->broken) {
         unsigned i = w->todo[--w->ntodo];

@@ -778,7 +778,7 @@ static const char *apply(struct rules *r, struct verify_state *st, const struct 
 const char *rules_apply(struct rules *r, struct verify_state *st, const struct verify_insn *in, unsigned i)
 {
     view_look(r, st, in);
-    uint32_t small = in->op == OP_REP ? 0 : view_small(st, in);
+    uint32_t small = view_small(st, in);
     const char *broken = apply(r, st, in, i);
     st->small = small;
     view_done(r, st);
@@ -869,7 +869,7 @@ static void called(struct verify_state *st, unsigned changes, uint8_t always, un
     st->fresh = st->x87 = false;
     st->simd = always;
     st->limit.kind = F_SCRATCH;
-    view_forget(st);
+    view_called(st, changes);
 }
 
 static const char *spot_filled(const struct rules *r, int64_t info)

@@ -59,12 +59,13 @@ bool segment_to_host(struct verify_state *st, const struct verify_insn *in);
 bool segment_to_offset(struct symbols *s, struct verify_state *st, const struct verify_insn *in);
 
 /* --- verify_view.c: accesses by views ------------------------------------------------------------------------------- */
-/* What the unit relies on when it is entered. */
-void view_entry(struct rules *r, struct verify_state *st);
+/* What the unit relies on when it is entered; `linear`: T0 is its address, and the page will be that one's. No jump table has units
+ * that rely on anything, so that entry is followed for the sake of its bytes. */
+void view_entry(struct rules *r, struct verify_state *st, bool linear);
 /* Do these facts hold? NULL, or the rule that is broken. */
 const char *view_facts(struct rules *r, const struct verify_state *st, const struct facts *f);
-/* Registers and view may have changed. */
-void view_forget(struct verify_state *st);
+/* Behind a called instruction that changes these general registers, or (0) anything. */
+void view_called(struct verify_state *st, unsigned changes);
 /* Fills r->view, before anything of the instruction is done; what is small behind it; what is in reach behind it. */
 void view_look(struct rules *r, const struct verify_state *st, const struct verify_insn *in);
 uint32_t view_small(const struct verify_state *st, const struct verify_insn *in);

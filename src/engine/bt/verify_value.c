@@ -9,6 +9,8 @@ enum { SYM_ENTRY = 1u << 30, SYM_MADE = 2u << 30, SYM_MET = 3u << 30, SYM_KIND =
 #define LOST \
     128u /* added to the variable: what it holds is older than the symbols that the instruction makes now */
 
+#define REACH_APART (1ll << 32) /* addresses in reach that are compared */
+
 enum composite_op { SUM, SUM_NARROW, OPAQUE, PAGE_OF };
 
 static uint32_t symbol_at(uint32_t kind, unsigned i, unsigned var) { return kind | i << 8 | var; }
@@ -248,30 +250,18 @@ static void forget_run(struct run *r, const struct symbols *s, unsigned i)
         r->valid = false;
 }
 
-/* Keeps those that are not about such a symbol, and are among `like` if there is one. */
-static bool keep_reaches(struct verify_state *st, const struct verify_state *like, const struct symbols *s,
-                         uint32_t kind, unsigned i)
+static void forget_reaches(struct verify_state *st, const struct symbols *s, unsigned i)
 {
-    unsigned kept = 0, before = st->nreaches;
-    bool less = false;
-    for (unsigned n = 0; n < before; n++) {
-        struct verify_reach x = st->reach[n];
-        bool keep = !rests_on(s, x.at.sym, kind, i), found = !like;
-        for (unsigned k = 0; like && k < like->nreaches && !found; k++) {
-            found = like->reach[k].side == x.side && value_equal(&like->reach[k].at, &x.at);
-            less |= found && x.inside && !like->reach[k].inside;
-            x.inside &= !found || like->reach[k].inside;
-        }
-        if (keep && found)
-            st->reach[kept++] = x;
-    }
+    unsigned kept = 0;
+    for (unsigned n = 0; n < st->nreaches; n++)
+        if (!rests_on(s, st->reach[n].at.sym, SYM_MADE, i))
+            st->reach[kept++] = st->reach[n];
     st->nreaches = kept;
-    return kept != before || less;
 }
 
 void state_forget(struct verify_state *st, const struct symbols *s, unsigned i)
 {
-    keep_reaches(st, NULL, s, SYM_MADE, i);
+    forget_reaches(st, s, i);
     for (unsigned n = 0; n < VARS; n++) {
         struct value *v = &st->var[n];
         if (!rests_on(s, v->sym, SYM_MADE, i))
@@ -384,6 +374,28 @@ static bool part_found(const struct meeting *m, const uint32_t part[2], bool nar
     return false;
 }
 
+/* The same for a part that is a narrow number as a whole: it is looked for in the variables that hold one. */
+static bool cut_part_found(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
+{
+    const struct composite *x = composite_of(m->s, part[0]), *y = composite_of(m->s, part[1]);
+    if (!x || !y || x->op != OPAQUE || y->op != OPAQUE)
+        return false;
+    for (unsigned pass = 0; pass < 2; pass++)
+        for (unsigned n = 0; n < VARS; n++) {
+            const struct value *a = &m->a->var[n], *b = &m->b->var[n], *now = &m->now[n];
+            if (!lasts(n) || !value_clean(a) || !value_clean(b) || !value_clean(now) || !a->narrow ||
+                !b->narrow || a->sym != x->a || a->c != x->c || b->sym != y->a || b->c != y->c ||
+                older(m, now->sym) != (pass == 0))
+                continue;
+            struct value whole = plain(m->s, *now);
+            *sym = whole.sym;
+            shift[0] = whole.c - a->d;
+            shift[1] = whole.c - b->d;
+            return true;
+        }
+    return false;
+}
+
 /* Or it is nowhere, but the same on both ways. */
 static bool part_stays(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
 {
@@ -396,7 +408,7 @@ static bool part_moves(const struct meeting *m, const uint32_t part[2], bool nar
                        int64_t shift[2])
 {
     bool found = (part[0] || part[1]) && part_found(m, part, narrow, sym, shift);
-    return found || part_stays(m, part, sym, shift);
+    return found || (!narrow && cut_part_found(m, part, sym, shift)) || part_stays(m, part, sym, shift);
 }
 
 static bool both_sums(const struct meeting *m, const struct value *a, const struct value *b)
@@ -558,6 +570,53 @@ static struct run join_runs(const struct meeting *m, struct run a, struct run b)
     return r;
 }
 
+static int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* What is in reach on both ways, in terms of what is the same here. */
+static bool join_reach(const struct meeting *m, const struct verify_reach *a, const struct verify_reach *b,
+                       struct verify_reach *out)
+{
+    struct value x = a->at, y = b->at;
+    int64_t by;
+    if (a->side != b->side || x.narrow != y.narrow)
+        return false;
+    if ((x.sym != y.sym || older(m, y.sym)) && !symbols_move(m, &x, &y))
+        return false;
+    if (x.sym != y.sym || (x.narrow && low32(x.c) != low32(y.c)) ||
+        __builtin_sub_overflow(x.narrow ? y.d : y.c, x.narrow ? x.d : x.c, &by) || by > REACH_APART ||
+        by < -REACH_APART)
+        return false;
+    if (x.narrow)
+        x.c = low32(x.c);
+    /* Said in terms of this place before, it must be the same again: else it would change for ever. */
+    if (older(m, a->at.sym) && !value_equal(&x, &a->at))
+        return false;
+    *out = (struct verify_reach){ .at = x,
+                                  .side = a->side,
+                                  .below = lesser(a->below, b->below - by),
+                                  .above = lesser(a->above, b->above + by) };
+    return out->below + out->above >= 0;
+}
+
+static bool join_reaches(const struct meeting *m, struct verify_state *at)
+{
+    struct verify_reach now[VERIFY_REACHES];
+    unsigned kept = 0;
+    for (unsigned n = 0; n < m->a->nreaches; n++)
+        for (unsigned k = 0; k < m->b->nreaches; k++)
+            if (join_reach(m, &m->a->reach[n], &m->b->reach[k], &now[kept])) {
+                kept++;
+                break;
+            }
+    bool changed = kept != at->nreaches;
+    for (unsigned n = 0; n < kept && !changed; n++)
+        changed = now[n].below != at->reach[n].below || now[n].above != at->reach[n].above ||
+                  !value_equal(&now[n].at, &at->reach[n].at);
+    memcpy(at->reach, now, kept * sizeof(now[0]));
+    at->nreaches = kept;
+    return changed;
+}
+
 static bool set_run(struct run *at, struct run now)
 {
     bool changed = at->valid &&
@@ -640,6 +699,7 @@ bool state_join(struct verify_state *at, const struct verify_state *from, struct
     for (unsigned n = 0; n < RUNS; n++)
         changed |= set_run(&at->runs[n], join_runs(&m, at->runs[n], from->runs[n]));
     changed |= set_run(&at->pending, join_runs(&m, at->pending, from->pending));
+    changed |= join_reaches(&m, at);
     for (unsigned n = 0; n < VARS; n++)
         changed |= !value_equal(&m.now[n], &at->var[n]);
     memcpy(at->var, m.now, sizeof(at->var));
@@ -648,7 +708,7 @@ bool state_join(struct verify_state *at, const struct verify_state *from, struct
     changed |= set_flags(&at->most, join_flags(at->most, from->most, s, i));
     changed |= set_flags(&at->limit, join_flags(at->limit, from->limit, s, i));
     changed |= (at->fresh && !from->fresh) || at->simd > from->simd || (at->x87 && !from->x87);
-    changed |= keep_reaches(at, from, s, SYM_MET, i) || (at->small & ~from->small);
+    changed |= (at->small & ~from->small) != 0;
     at->small &= from->small;
     at->fresh &= from->fresh;
     at->simd = at->simd < from->simd ? at->simd : from->simd;

@@ -119,11 +119,11 @@ struct run {
 };
 #define RUNS 2u
 
-/* An address in an area of a view, or (not `inside`) at most VIEW_REACH away from one. */
+/* Every address from `below` under `at` to `above` over it is at most VIEW_REACH away from one in an area of a view. */
 struct verify_reach {
     struct value at;
     uint8_t side;
-    bool inside;
+    int64_t below, above;
 };
 #define VERIFY_REACHES 32u
 

@@ -10,12 +10,14 @@
 #include "engine/bt/verify_rules.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #define INDEX_MAX (8ll << 32) /* a number of 32 bits, scaled */
 #define ACCESS_MAX 64         /* bytes */
 /* A fact is VIEW_REACH away, or less. */
 #define SPAN ((int64_t)VIEW_GUARD - VIEW_REACH - ACCESS_MAX)
 #define SPAN_INDEXED (SPAN - INDEX_MAX)
+#define BY_MAX (1ll << 60)
 #define GUEST_SLOTS 12u /* guest registers from here on are in memory */
 
 /* --- numbers --------------------------------------------------------------------------------------------------- */
@@ -52,29 +54,41 @@ static unsigned var_of(unsigned guest)
 
 /* --- what is in reach --------------------------------------------------------------------------------------------- */
 
-static void add(struct verify_state *st, struct value at, unsigned side, bool inside)
+/* Whatever is at most `around` away from `at` is at most VIEW_REACH away from an address in an area. */
+static void add(struct verify_state *st, struct value at, unsigned side, int64_t around)
 {
-    unsigned n = 0;
+    struct verify_reach x = { .at = at, .side = (uint8_t)side, .below = around, .above = around };
+    unsigned kept = 0;
     int64_t by;
-    while (n < st->nreaches &&
-           !(st->reach[n].side == side && distance(&at, &st->reach[n].at, &by) && within(by, VIEW_REACH)))
-        n++;
-    if (n == VERIFY_REACHES) { /* the oldest goes */
-        for (n = 0; n + 1 < VERIFY_REACHES; n++)
-            st->reach[n] = st->reach[n + 1];
-    } else if (n == st->nreaches) {
-        st->nreaches++;
+    for (unsigned n = 0; n < st->nreaches; n++) {
+        const struct verify_reach *y = &st->reach[n];
+        bool joins = y->side == side && distance(&y->at, &at, &by) && by - y->below <= x.above &&
+                     -(by + y->above) <= x.below;
+        if (!joins) {
+            st->reach[kept++] = *y;
+            continue;
+        }
+        if (y->below - by > x.below)
+            x.below = y->below - by;
+        if (y->above + by > x.above)
+            x.above = y->above + by;
     }
-    st->reach[n] = (struct verify_reach){ .at = at, .side = (uint8_t)side, .inside = inside };
+    if (kept == VERIFY_REACHES) /* the oldest goes */
+        memmove(st->reach, st->reach + 1, --kept * sizeof(st->reach[0]));
+    st->reach[kept++] = x;
+    st->nreaches = kept;
 }
 
 /* Is the number that far away from one in reach, or less? */
 static bool near(const struct verify_state *st, const struct value *v, unsigned side, int64_t span)
 {
     int64_t by;
-    for (unsigned n = 0; n < st->nreaches; n++)
-        if (st->reach[n].side == side && distance(v, &st->reach[n].at, &by) && within(by, span))
+    for (unsigned n = 0; n < st->nreaches; n++) {
+        const struct verify_reach *x = &st->reach[n];
+        if (x->side == side && distance(v, &x->at, &by) && within(by, BY_MAX) && by >= -x->below - span &&
+            by <= x->above + span)
             return true;
+    }
     return false;
 }
 
@@ -102,21 +116,22 @@ static bool near_without_index(struct rules *r, const struct verify_state *st, c
 
 /* --- facts --------------------------------------------------------------------------------------------------------- */
 
-void view_entry(struct rules *r, struct verify_state *st)
+void view_entry(struct rules *r, struct verify_state *st, bool linear)
 {
     const struct facts *f = &r->u->facts;
+    struct value page = linear ? value_page(&r->symbols, st->var[T0]) : st->var[VAR_PAGE];
     st->simd = r->u->simd;
     st->nreaches = 0;
     st->small = 0;
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         for (unsigned place = 0; place < FACT_PLACES; place++)
             if (f->bits & FACT_IN_REACH(side, place))
-                add(st, st->var[place == FACT_PAGE ? VAR_PAGE : var_of(place)], side, false);
+                add(st, place == FACT_PAGE ? page : st->var[var_of(place)], side, 0);
     for (unsigned i = 0; i < FACT_PAIRS && f->pair[i]; i++)
         add(st,
             value_sum(&r->symbols, st->var[var_of(PAIR_BASE(f->pair[i]))],
                       st->var[var_of(PAIR_INDEX(f->pair[i]))], 1u << PAIR_SCALE(f->pair[i]), 0),
-            PAIR_SIDE(f->pair[i]), false);
+            PAIR_SIDE(f->pair[i]), 0);
     for (unsigned reg = 0; reg < 16; reg++)
         if (f->bits & FACT_SMALL(reg))
             st->small |= 1u << var_of(reg);
@@ -128,18 +143,6 @@ void view_entry(struct rules *r, struct verify_state *st)
         st->simd = SIMD_AVX512;
 }
 
-/* Is it a fact: near what was inside, or a fact before? */
-static bool in_reach(const struct verify_state *st, const struct value *v, unsigned side)
-{
-    int64_t by;
-    for (unsigned n = 0; n < st->nreaches; n++) {
-        const struct verify_reach *x = &st->reach[n];
-        if (x->side == side && distance(v, &x->at, &by) && within(by, x->inside ? VIEW_REACH : 0))
-            return true;
-    }
-    return false;
-}
-
 const char *view_facts(struct rules *r, const struct verify_state *st, const struct facts *f)
 {
     static const char wrong[] = "a link that tells what was not proved";
@@ -149,7 +152,7 @@ const char *view_facts(struct rules *r, const struct verify_state *st, const str
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         for (unsigned place = 0; place < FACT_PLACES; place++)
             if (f->bits & FACT_IN_REACH(side, place) &&
-                !in_reach(st, &st->var[place == FACT_PAGE ? VAR_PAGE : var_of(place)], side))
+                !near(st, &st->var[place == FACT_PAGE ? VAR_PAGE : var_of(place)], side, 0))
                 return wrong;
     for (unsigned reg = 0; reg < 16; reg++)
         if (f->bits & FACT_SMALL(reg) && !is_small(st, var_of(reg)))
@@ -162,16 +165,18 @@ const char *view_facts(struct rules *r, const struct verify_state *st, const str
         if (!value_clean(base) || !value_clean(index))
             return wrong;
         struct value sum = value_sum(&r->symbols, *base, *index, 1u << PAIR_SCALE(f->pair[i]), 0);
-        if (!in_reach(st, &sum, PAIR_SIDE(f->pair[i])))
+        if (!near(st, &sum, PAIR_SIDE(f->pair[i]), 0))
             return wrong;
     }
     return NULL;
 }
 
-void view_forget(struct verify_state *st)
+/* A string instruction's call only goes on where address space and privilege are what they were, and so is the view. */
+void view_called(struct verify_state *st, unsigned changes)
 {
-    st->nreaches = 0;
-    st->small = 0;
+    if (!changes)
+        st->nreaches = 0;
+    st->small = changes ? st->small & ~(changes | 1u << T0 | 1u << T1 | 1u << T2) : 0;
 }
 
 /* --- operands ------------------------------------------------------------------------------------------------------ */
@@ -304,6 +309,8 @@ static int small_var(const struct verify_operand *o)
 uint32_t view_small(const struct verify_state *st, const struct verify_insn *in)
 {
     uint32_t small = st->small;
+    if (in->op == OP_REP)
+        return small & ~(1u << H_RCX | 1u << H_RDI | (in->moves ? 1u << H_RSI : 0));
     for (unsigned n = 0; n < in->noperands; n++) {
         const struct verify_operand *o = &in->o[n];
         int var = o->write || o->maybe ? small_var(o) : -1;
@@ -322,7 +329,7 @@ uint32_t view_small(const struct verify_state *st, const struct verify_insn *in)
 void view_done(const struct rules *r, struct verify_state *st)
 {
     if (r->view.operand && r->view.inside)
-        add(st, r->view.at, r->view.side, true);
+        add(st, r->view.at, r->view.side, VIEW_REACH);
 }
 
 /* --- steps to a check of the area, or of requests -------------------------------------------------------------------- */
