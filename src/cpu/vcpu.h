@@ -196,6 +196,8 @@ void vcpu_request(struct vcpu *v, uint32_t req);
 noreturn_fn void cpu_raise(struct vcpu *v, enum vector vec); /* no error code */
 noreturn_fn void cpu_raise_error(struct vcpu *v, enum vector vec, uint32_t error);
 noreturn_fn void cpu_raise_page_fault(struct vcpu *v, uint64_t addr, uint32_t error); /* sets CR2 */
+/* The same without unwinding: v->exception is to be delivered. */
+void cpu_note_page_fault(struct vcpu *v, uint64_t addr, uint32_t error);
 static inline noreturn_fn void cpu_raise_gp0(struct vcpu *v) { cpu_raise_error(v, VEC_GP, 0); }
 /* #UD for something not implemented: counted by `what` bytes. */
 noreturn_fn void cpu_raise_unimplemented(struct vcpu *v, uint64_t opcode_bytes);

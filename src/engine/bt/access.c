@@ -383,7 +383,7 @@ static void check(struct translation *t, struct access *a, struct amode low, uns
     if (!t->polled)
         poll_emit(t);
     if (spot_wanted(t, a))
-        check_spot(t, a->spot, low, span, fill);
+        check_spot(t, a->spot, low, span, FILL_OFFSET(fill) ? fill & (BIT(FILL_SPOT_SHIFT) - 1) : fill);
     else
         check_tlb(t, low, span, fill);
     t->b->n.checks++;
@@ -431,6 +431,19 @@ static void with_base(struct translation *t, unsigned opcode, unsigned reg, unsi
     emit_mem(&t->e, 0, opcode, reg, segment_base(seg));
 }
 
+/* FILL_EXACT and the offset, if a page fault of [low, low + span) is what the instruction raises: it has this access alone, of
+ * the same kind, and nothing of it can fault before. */
+static uint32_t exact_fill(const struct translation *t, const struct access *a, unsigned off, bool write)
+{
+    const struct planned *p = &t->plan.insns[t->index];
+    bool plain = p->how == HOW_COPY || p->how == HOW_SIMD || p->how == HOW_PUSH || p->how == HOW_POP ||
+                 p->how == HOW_MOFFS;
+    bool one = p->mem.used != p->stack.used;
+    if (!plain || !one || a->write != write || a->doubtful || a->aligned || a->probe || off > 0xff)
+        return 0;
+    return FILL_EXACT | off << FILL_OFFSET_SHIFT;
+}
+
 struct amode group_slot(int group) { return amode_at(H_RSP, AREA_OFF(group) + 8 * group); }
 
 struct amode access_emit(struct translation *t, struct access *a, struct amode ea)
@@ -474,7 +487,8 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
     }
     check(t, a, low, span,
           span | (write ? FILL_WRITE : 0) | (write && read_first ? FILL_READ_FIRST : 0) |
-              (aligned ? FILL_ALIGNED : 0) | (a->probe ? FILL_PROBE : 0));
+              (aligned ? FILL_ALIGNED : 0) | (a->probe ? FILL_PROBE : 0) |
+              exact_fill(t, a, (unsigned)(ea.disp - low.disp), write));
     if (checked) {
         emit_reg(&t->e, ENC_W, 0x03, T1, T0);
         with_base(t, 0x2b, T0, a->seg); /* sub */

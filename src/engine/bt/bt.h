@@ -75,7 +75,8 @@ static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 #define KEY_AVX512 BIT(23)   /* EVEX and opmask instructions may run */
 #define KEY_VIEW BIT(28)     /* user memory is reached by views: view.c */
 #define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
-#define KEY_SPLIT BIT(29)    /* of a unit: its accesses share no checks; entered where a shared one lay across two pages */
+#define KEY_SPLIT \
+    BIT(29) /* of a unit: its accesses share no checks; entered where a shared one lay across two pages */
 
 /*
  * The part of a page that CS reaches: offsets [low, high). Units end there, and jump directly only to what is inside.
@@ -244,6 +245,11 @@ enum bt_exit_kind {
 #define FILL_ALIGNED 0x800u /* #GP unless 16-byte aligned: before anything is marked */
 #define FILL_PROBE 0x400u   /* what is not in the TLB fails: perhaps nothing is accessed */
 #define FILL_SIZE 0x3ffu
+/* A page fault of the checked range is the instruction's: it has no other access, and would raise nothing before. Its own begins
+ * FILL_OFFSET bytes behind the range's first one. */
+#define FILL_EXACT 0x20000000u                   /* above a spot's index */
+#define FILL_OFFSET(info) ((info) >> 14 & 0xffu) /* without a spot; else 0 */
+#define FILL_OFFSET_SHIFT 14
 #define FILL_SPOT_SHIFT 14 /* index of the spot to be filled, too */
 
 /* --- units ------------------------------------------------------------------------------------------------- */
@@ -449,14 +455,19 @@ struct bt {
     struct bt_link *links;
     uint32_t nlinks, max_links;
     uint32_t nspots;
-    const void *spot_code[SPOTS];              /* guest instruction of each, on the host */
+    const void *spot_code[SPOTS];                /* guest instruction of each, on the host */
     struct bt_lesson lessons[1u << LESSON_BITS]; /* by guest instruction */
     struct bt_sentence sentences[SENTENCES];
     unsigned next_sentence;
     uint64_t next_release; /* 0: nobody waits */
     bool fill_failed;      /* so the unit was left */
-    bool fill_crossed;     /* since what was to be checked lies across two pages */
-    uint64_t accounted;    /* v->s.retired, as far as it is in n.user_insns and its like */
+    struct {
+        bool due; /* the check that failed has found what the instruction would raise */
+        uint32_t error;
+        uint64_t addr;
+    } page_fault;
+    bool fill_crossed;  /* since what was to be checked lies across two pages */
+    uint64_t accounted; /* v->s.retired, as far as it is in n.user_insns and its like */
     uint32_t samples;
     uint64_t sampled; /* time stamp counter at the last sample */
     struct bt_stream streams[STREAMS];
@@ -472,7 +483,7 @@ struct bt {
     uint32_t nheld, max_held;
     struct bt_unit *hash[1u << HASH_BITS];
     struct bt_unit *pages[1u << HASH_BITS]; /* by host page */
-    uint8_t warm; /* a block is translated when it was run this often */
+    uint8_t warm;                           /* a block is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
     unsigned next_context;
     struct bt_jump *jump_memory;

@@ -270,6 +270,14 @@ static struct mmu_result translate_in_stream(struct bt *b, uint64_t lin, enum mm
     return r;
 }
 
+/* The unit is left for it: bail(). */
+static void note_page_fault(struct bt *b, uint64_t addr, uint32_t error)
+{
+    b->page_fault.due = true;
+    b->page_fault.addr = addr;
+    b->page_fault.error = error;
+}
+
 bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
 {
     struct bt *b = bt_of(v);
@@ -288,7 +296,10 @@ bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info)
                 access = ACCESS_READ;
         }
         struct mmu_result r = translate_in_stream(b, lin, access);
-        if (r.fault == MMU_FAULT_PAGE)
+        bool wanted = access == ACCESS_WRITE || !(info & FILL_WRITE);
+        if (r.fault == MMU_FAULT_PAGE && info & FILL_EXACT && wanted)
+            note_page_fault(b, lin + FILL_OFFSET(info), r.error_code);
+        else if (r.fault == MMU_FAULT_PAGE)
             m->stats.true_faults--; /* the interpreter meets it again */
         if (!r.fault && tlb_find(m, lin, size, info & FILL_WRITE ? ACCESS_WRITE : ACCESS_READ))
             return true;
@@ -305,7 +316,7 @@ bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info)
 {
     struct bt_area *a = bt_area(v);
     struct bt *b = a->bt;
-    unsigned spot = info >> FILL_SPOT_SHIFT, size = info & FILL_SIZE;
+    unsigned spot = info >> FILL_SPOT_SHIFT & (SPOTS - 1), size = info & FILL_SIZE;
     enum mmu_access access = info & FILL_WRITE ? ACCESS_WRITE : ACCESS_READ;
     b->n.spot_fills++;
     if (--a->spot_credit == 0) {
@@ -314,7 +325,7 @@ bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info)
     }
     const uint8_t *host = tlb_find(&v->mmu, lin, size, access);
     if (!host) {
-        if (!bt_fill(v, lin, info & ((1u << FILL_SPOT_SHIFT) - 1)))
+        if (!bt_fill(v, lin, info & (((1u << FILL_SPOT_SHIFT) - 1) | FILL_EXACT)))
             return false;
         host = tlb_find(&v->mmu, lin, size, access);
         if (!host)
@@ -485,10 +496,17 @@ static void creep(struct vcpu *v)
 static void bail(struct bt *b)
 {
     struct vcpu *v = b->v;
-    bool failed = b->fill_failed;
-    b->fill_failed = false;
-    if (v->s.retired >= b->interp.until)
+    bool failed = b->fill_failed, faulted = b->page_fault.due;
+    b->fill_failed = b->page_fault.due = false;
+    if (v->s.retired >= b->interp.until) {
+        v->mmu.stats.true_faults -= faulted;
         return;
+    }
+    if (faulted) {
+        b->n.faults_delivered++;
+        interp_page_fault(v, b->page_fault.addr, b->page_fault.error);
+        return;
+    }
     const uint8_t *code = failed ? interp_fetch_host(v, fetch_linear(v)) : NULL;
     uint64_t walks = v->mmu.stats.walks;
     interp_run_one(v);

@@ -182,7 +182,7 @@ static void map_spots(struct verifier *w)
         const struct verify_gate *g = in->op == OP_CALL && in->relative ? gate_at(w, in->target) : NULL;
         if (!g || g->kind != VERIFY_SPOT || before->op != OP_MOV || before->o[1].kind != OPR_IMM)
             continue;
-        uint32_t info = (uint32_t)before->o[1].val, spot = info >> FILL_SPOT_SHIFT;
+        uint32_t info = (uint32_t)before->o[1].val, spot = info >> FILL_SPOT_SHIFT & (SPOTS - 1);
         if (!(info & FILL_WRITE) && spot < SPOTS)
             w->rules.spot_writes[spot] = false;
     }

@@ -874,7 +874,7 @@ static void called(struct verify_state *st, unsigned changes, uint8_t always, un
 
 static const char *spot_filled(const struct rules *r, int64_t info)
 {
-    uint64_t spot = (uint64_t)info >> FILL_SPOT_SHIFT;
+    uint64_t spot = (uint64_t)info >> FILL_SPOT_SHIFT & (SPOTS - 1);
     if (spot - r->u->first_spot - 1 >= r->u->nspots - 1ull)
         return "a spot of another unit is filled";
     return r->spot_writes[spot] && !(info & FILL_WRITE) ? "a spot that may be written, filled for reading"

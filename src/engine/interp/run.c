@@ -141,6 +141,13 @@ static void count_fault(struct vcpu_state *s)
     s->fault_at = s->retired;
 }
 
+void interp_page_fault(struct vcpu *v, uint64_t addr, uint32_t error)
+{
+    cpu_note_page_fault(v, addr, error);
+    count_fault(&v->s);
+    cpu_deliver_exception(v);
+}
+
 void interp_unwound(struct vcpu *v, int why)
 {
     struct interp *c = interp_of(v);

@@ -18,6 +18,8 @@ void interp_run_one(struct vcpu *v);
 unsigned interp_run_cold(struct vcpu *v, unsigned times);
 /* After setjmp() on v->unwind returned `why`: the state is made exact, an exception is delivered. */
 void interp_unwound(struct vcpu *v, int why);
+/* The instruction at CS:rip raises this page fault, which is delivered: as if it had run and unwound. */
+void interp_page_fault(struct vcpu *v, uint64_t addr, uint32_t error);
 /* Host address of the byte at CS:rip's linear address for fetching, with its page; NULL: no memory there. Raises what the
  * fetch raises. */
 const uint8_t *interp_fetch(struct vcpu *v, uint64_t lin, struct page **page, gpa *addr);
