@@ -221,7 +221,7 @@ static void link_to(struct translation *t, uint8_t *from, int64_t to, unsigned r
     const struct planned *p = &t->plan.insns[t->index];
     s->target = (uint16_t)to;
     s->rest = (uint16_t)rest;
-    s->fill = t->key & ~(uint32_t)(KEY_CROSSING | KEY_SPLIT);
+    s->fill = t->key & ~(uint32_t)(KEY_CROSSING | KEY_SPLIT | KEY_ONCE);
     s->facts = p->facts;
     s->passes = p->passes;
     if (t->delta_group == FAR_SIDE && !counting(t))

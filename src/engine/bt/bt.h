@@ -77,6 +77,7 @@ static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
 #define KEY_CROSSING BIT(20) /* of a unit: one instruction that ends on the next page */
 #define KEY_SPLIT \
     BIT(29) /* of a unit: its accesses share no checks; entered where a shared one lay across two pages */
+#define KEY_ONCE BIT(30) /* of a unit: RF is set until its one instruction is done */
 
 /*
  * The part of a page that CS reaches: offsets [low, high). Units end there, and jump directly only to what is inside.
@@ -349,6 +350,7 @@ struct bt_lesson {
     uint8_t guilt;     /* samples in which its accesses hopped from page to page */
     uint16_t strikes;  /* checks that failed for good */
     uint8_t innocent;  /* accesses of plain memory in a row, while it is called */
+    uint8_t resumed;   /* times that it was executed with RF set, until it has a unit for that */
     uint8_t rewritten; /* units that began here and whose bytes changed */
     uint8_t terms : 6;
     bool called : 1, alone : 1;
@@ -698,6 +700,13 @@ void bt_trace_close(struct bt *b);
 /* --- run.c ---------------------------------------------------------------------------------------------------- */
 /* Is the processor in a mode that is translated? */
 bool bt_mode_possible(const struct vcpu *v);
+/* Is it stepped only since RF is set, behind an IRET to an instruction that had faulted? Without breakpoints RF then means
+ * nothing but that it is to be cleared. */
+static inline bool bt_is_resuming(const struct vcpu *v)
+{
+    return v->mode & MODE_STEP && (v->s.rflags & (FL_TF | FL_RF)) == FL_RF && !v->s.shadow &&
+           !(v->s.dr[7] & 0xff);
+}
 /* The context of the present address space and mode; its jump table becomes the one that generated code uses. */
 struct bt_context *bt_context_now(struct bt *b);
 /* The same when nothing but privilege, stack, flags and address changed: mostly the context that was left for this one. */
@@ -714,6 +723,8 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index);
 /* Puts the unit at linear address `lin` into the jump table of the present context. False: there is none yet. Raises
  * nothing. Called by generated code. */
 bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused);
+/* Host address of the code at `lin`, NULL where fetching it would fault. */
+const uint8_t *bt_code_at(struct mmu *m, uint64_t lin);
 enum { CALL_WENT_ON, CALL_LEAVE };
 
 /* --- translate.c --------------------------------------------------------------------------------------------- */

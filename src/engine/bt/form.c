@@ -268,6 +268,13 @@ static bool ends(const struct planned *i, const struct bt *b)
            (is_conditional(i->how) && !pass_on(b, ENGINE_PASS_SUPERBLOCK));
 }
 
+/* Is it done, or left with nothing of it done, before what follows is emitted? */
+static bool may_resume(enum how how)
+{
+    return how == HOW_COPY || how == HOW_SIMD || how == HOW_LEA || how == HOW_NOP || how == HOW_MOFFS ||
+           how == HOW_PUSH || how == HOW_POP;
+}
+
 /* Code is decoded from a copy, which is kept: others may write meanwhile. */
 static void hold(struct bt *b, unsigned start, const uint8_t *host, unsigned *held, unsigned upto)
 {
@@ -301,14 +308,19 @@ void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, u
         hold(b, p->start, host, &held, at + avail);
         if (append(p, b, b->held + b->nheld + at - p->start, host + at - p->start, avail, at, key) ==
             DECODE_MORE) {
-            if (high < PAGE_SIZE)
+            if (high < PAGE_SIZE || key & KEY_ONCE)
                 leave_to_interpreter(p, at);
             else
                 p->crossing = p->count == 0;
             return;
         }
-        const struct planned *i = &p->insns[p->count - 1];
-        if (ends(i, b))
+        struct planned *i = &p->insns[p->count - 1];
+        if (key & KEY_ONCE && !may_resume(i->how)) {
+            i->how = HOW_BAIL;
+            i->end = i->off;
+            i->mem.used = i->stack.used = false;
+        }
+        if (ends(i, b) || key & KEY_ONCE)
             return;
         at = superblock ? unroll_next(&u, p) : i->end;
     }

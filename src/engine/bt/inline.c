@@ -182,6 +182,12 @@ void pushf_value_emit(struct translation *t)
     emit_mem(e, ENC_W, 0x0b, T0, AT_VCPU(s.rflags));
 }
 
+void resumed_emit(struct translation *t)
+{
+    flags_to_s(t);
+    flag_clear(&t->e, AT_VCPU(s.rflags), FL_RF);
+}
+
 static void smap_flag(struct translation *t, const struct planned *p)
 {
     (p->in.id == INSN_STAC ? flag_set : flag_clear)(&t->e, AT_VCPU(s.rflags), FL_AC);

@@ -476,6 +476,8 @@ static enum bt_exit_kind run_code(struct bt *b, const void *code, uint64_t lin)
         v->s.retired = b->interp.until - (uint64_t)(a->left + EXIT_REST(a->exit));
         bt_account(b, a->context->key, v->s.retired, true);
     }
+    if (unlikely(v->s.rflags & FL_RF)) /* left before the one instruction was done */
+        vcpu_refresh_mode(v);
     if (a->exit & EXIT_SHADOW) {
         v->s.shadow = SHADOW_STI;
         vcpu_refresh_mode(v);
@@ -539,6 +541,10 @@ static struct bt_unit *find_split(struct bt *b, uint64_t lin)
 static enum bt_exit_kind run_split(struct bt *b)
 {
     enum bt_exit_kind kind = BT_BAIL;
+    if (b->v->s.rflags & FL_RF) {
+        b->fill_crossed = false;
+        return kind;
+    }
     uint64_t before = 1; /* where the last one began: what fails there again crosses by itself */
     for (unsigned i = 0; i < SPLITS_MAX && kind == BT_BAIL && b->fill_crossed; i++) {
         uint64_t lin = fetch_linear(b->v);
@@ -607,21 +613,73 @@ static void run_unit(struct bt *b, uint64_t lin)
     go_on(b, b->fill_crossed ? run_split(b) : kind);
 }
 
+#define RESUMED_WARM 8u
+
+/* The unit of an instruction that is executed with RF set, if that happens often. */
+static struct bt_unit *find_once(struct bt *b, uint64_t lin)
+{
+    uint64_t stamp = b->v->mmu.stamp;
+    struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
+    const uint8_t *host = window_has(window, lin) ? bt_code_at(&b->v->mmu, lin) : NULL;
+    if (!host)
+        return NULL;
+    uint32_t key = bt_unit_key(b, host) | (uint32_t)KEY_ONCE;
+    struct bt_unit *u = bt_cache_find(b, host, key, window);
+    struct bt_lesson *l = &b->lessons[bt_lesson_slot(host)];
+    if (!u && b->warm && l->resumed < RESUMED_WARM) {
+        l->resumed++;
+        return NULL;
+    }
+    if (!u) {
+        struct bt_code at = fetch(b, lin);
+        u = at.host ? translate(b, &at, NULL, key) : NULL;
+    }
+    return u && u->insns && b->v->mmu.stamp == stamp ? u : NULL;
+}
+
+/* An instruction that faulted before, stepped only to clear RF behind it. False: the interpreter's turn. */
+static bool run_once(struct bt *b)
+{
+    struct vcpu *v = b->v;
+    uint64_t lin = fetch_linear(v);
+    v->mode &= ~MODE_STEP;
+    bt_context_now(b);
+    struct bt_unit *u = find_once(b, lin);
+    if (!u) {
+        v->mode |= MODE_STEP;
+        return false;
+    }
+    enum bt_exit_kind kind = run_code(b, bt_exec(b, u->entry_jump), lin);
+    go_on(b, b->fill_crossed ? run_split(b) : kind);
+    return true;
+}
+
+/* The interpreter does one instruction, or what needs no look at each. */
+static void step(struct bt *b)
+{
+    struct vcpu *v = b->v;
+    struct interp *c = &b->interp;
+    if (c->trace)
+        c->trace(c->trace_ctx, v);
+    else if (bt_is_resuming(v) && !c->alone && c->until - v->s.retired >= BLOCK_OPS_MAX &&
+             pass_on(b, ENGINE_PASS_SYSTEM) && run_once(b))
+        return;
+    interp_run_one(v);
+}
+
 static enum exit_cause run_loop(struct vcpu *v, struct bt *b)
 {
     struct interp *c = &b->interp;
     enum exit_cause cause;
     while (interp_ready(v, &cause)) {
         if (c->alone || c->trace || !bt_mode_possible(v) || c->until - v->s.retired < BLOCK_OPS_MAX) {
-            if (c->trace)
-                c->trace(c->trace_ctx, v);
-            interp_run_one(v);
+            step(b);
         } else {
             bt_context_now(b);
             run_unit(b, fetch_linear(v));
-            if (unlikely(v->internal_error))
-                return EXIT_INTERNAL;
         }
+        if (unlikely(v->internal_error))
+            return EXIT_INTERNAL;
         if (c->until != UINT64_MAX)
             bt_account(b, v->mode, v->s.retired, false); /* the interpreter's */
     }

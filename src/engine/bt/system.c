@@ -121,11 +121,16 @@ static void run_handler(struct vcpu *v, struct interp *c, const struct op *op)
     v->engine_op = NULL;
 }
 
-/* May guest code run on without a look by the run loop? */
-static bool undisturbed(const struct vcpu *v, const struct interp *c)
+/* May guest code run on without a look by the run loop, but for its mode? */
+static bool is_quiet(const struct vcpu *v, const struct interp *c)
 {
     return !atomic_load_explicit(&v->requests, memory_order_relaxed) && v->s.activity == ACTIVITY_RUN &&
-           !c->alone && !c->trace && !v->s.debug_pending && bt_mode_possible(v);
+           !c->alone && !c->trace && !v->s.debug_pending;
+}
+
+static bool undisturbed(const struct vcpu *v, const struct interp *c)
+{
+    return is_quiet(v, c) && bt_mode_possible(v);
 }
 
 /* The unit at rip in the present context, if it was looked up before. */
@@ -144,6 +149,28 @@ static uint64_t jump_in_context(struct bt *b, const struct bt_context *x)
     a->exit_lin = lin;
     b->n.calls_jumped++;
     return (uint64_t)(uintptr_t)j->code;
+}
+
+/* The same for an instruction that faulted before: the unit that clears RF behind it. Until then v->mode says nothing of RF. */
+static uint64_t jump_resuming(struct bt *b)
+{
+    struct vcpu *v = b->v;
+    struct bt_area *a = bt_area(v);
+    v->mode &= ~MODE_STEP;
+    const struct bt_context *x = bt_context_turned(b);
+    uint64_t lin = fetch_linear(v);
+    const uint8_t *host = bt_code_at(&v->mmu, lin);
+    uint32_t key = host ? bt_unit_key(b, host) | (uint32_t)KEY_ONCE : 0;
+    const struct bt_unit *u = host ? bt_cache_peek(b, host, key, bt_window_of(x, lin)) : NULL;
+    if (!u || !u->insns || b->interp.until - v->s.retired < BLOCK_OPS_MAX) {
+        v->mode |= MODE_STEP;
+        return CALL_LEAVE;
+    }
+    if (x->key & KEY_COUNT)
+        a->left = (int64_t)(b->interp.until - v->s.retired);
+    a->exit_lin = lin;
+    b->n.calls_jumped++;
+    return (uint64_t)(uintptr_t)bt_exec(b, u->entry_jump);
 }
 
 /* The unit is the right one still: same mode and address space, code not changed, the count fits. */
@@ -215,6 +242,8 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
     run_handler(v, c, c->block->ops);
     v->store_code = false;
     c->repeating = false;
+    if (call->away && bt_is_resuming(v))
+        return is_quiet(v, c) ? jump_resuming(b) : (uint64_t)CALL_LEAVE;
     if (call->away)
         return undisturbed(v, c) ? jump_in_context(b, bt_context_turned(b)) : (uint64_t)CALL_LEAVE;
     bool anew = call->lesson && bt_adapt_called(b, code_of(b, call), v->mmu.stats.walks == walks);
@@ -230,8 +259,7 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
 
 /* --- targets --------------------------------------------------------------------------------------------------- */
 
-/* Host address of the code at `lin`, NULL where fetching it would fault. */
-static const uint8_t *code_at(struct mmu *m, uint64_t lin)
+const uint8_t *bt_code_at(struct mmu *m, uint64_t lin)
 {
     const struct tlb_entry *e = tlb_slot(m->tlb, lin);
     if (likely(e->tag_x == ((lin & ~(uint64_t)PAGE_OFFSET_MASK) | m->gen)))
@@ -249,7 +277,7 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     b->n.lookups++;
     struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
     bool reached = vcpu_long64(v) ? is_canonical48(lin) : window_has(window, lin);
-    const uint8_t *host = reached ? code_at(&v->mmu, lin) : NULL;
+    const uint8_t *host = reached ? bt_code_at(&v->mmu, lin) : NULL;
     struct bt_unit *u = host ? bt_cache_peek(b, host, bt_unit_key(b, host), window) : NULL;
     if (!u || u->crossing) /* one of several, by the page that follows */
         return false;

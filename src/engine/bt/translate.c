@@ -232,6 +232,8 @@ void body_emit(struct translation *t, unsigned last)
         flags_follow(t, &p->insns[t->index]);
     }
     t->index = last;
+    if (t->key & KEY_ONCE && p->insns[last].how != HOW_BAIL)
+        resumed_emit(t);
     x87_flush(t, &t->x87);
     if (goes_on(&p->insns[last]))
         fall_through_emit(t, p->insns[last].end, t->unit->insns - 1u - last);

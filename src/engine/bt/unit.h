@@ -447,6 +447,8 @@ void turn_emit(struct translation *t, const struct planned *p);
 enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key);
 void inline_emit(struct translation *t, const struct planned *p);
 void switch_emit(struct translation *t, const struct planned *p);
+/* Behind the instruction of a unit with KEY_ONCE: RF is cleared. State S. */
+void resumed_emit(struct translation *t);
 void bits_emit(struct translation *t, struct planned *p);
 /* The segment whose base it changes, SEG_COUNT: none. */
 unsigned inline_moves_base(const struct planned *p);

@@ -295,7 +295,7 @@ static struct value slot_value(const struct verify_state *st, const struct place
 
 /* --- any instruction: operands from operands ----------------------------------------------------------------- */
 
-/* May this AND or OR of an immediate change nothing but DF, and in the kernel IF and AC? */
+/* May this AND or OR of an immediate change nothing but DF, clear nothing but RF, and in the kernel IF and AC? */
 static bool changes_allowed_flags(const struct rules *r, const struct verify_insn *in)
 {
     const struct verify_operand *o = &in->o[0];
@@ -303,7 +303,8 @@ static bool changes_allowed_flags(const struct rules *r, const struct verify_ins
         return false;
     uint64_t bits = (uint64_t)(in->op == OP_AND ? ~in->o[1].val : in->o[1].val) & mask_bytes(o->size);
     uint64_t changed = bits << 8 * (unsigned)(o->val - VCPU_OFF(s.rflags));
-    return !(changed & ~(uint64_t)(FL_DF | (r->u->kernel ? FL_IF | FL_AC : 0)));
+    return !(changed &
+             ~(uint64_t)(FL_DF | (in->op == OP_AND ? FL_RF : 0) | (r->u->kernel ? FL_IF | FL_AC : 0)));
 }
 
 /* Of the guest's control word in its slot: read or written by the x87 itself, read, or written with all exceptions masked. */
