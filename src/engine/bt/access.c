@@ -245,7 +245,8 @@ static struct amode view_access(struct translation *t, const struct access *a, s
     if (a->side == SIDE_FAR)
         return far_access(t, a, ea);
     bool narrow = !t->plan.code64;
-    if (a->first && a->loose) {
+    /* Of addresses of 32 bits the view has all. */
+    if (a->first && !narrow && a->loose) {
         area_check(t, ea.base, SIDE_NEAR);
     } else if (a->first && !narrow) {
         struct amode whole = without_index(t, ea);
