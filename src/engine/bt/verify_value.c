@@ -555,6 +555,32 @@ static struct flags_value join_flags(struct flags_value a, struct flags_value b,
     return (struct flags_value){ .kind = flags_shown(&a) && flags_shown(&b) ? F_GUEST : F_SCRATCH };
 }
 
+/* A limit that was looked at for a number which moved since: for that number as it is said from here on. */
+static struct flags_value join_limits(const struct meeting *m)
+{
+    struct flags_value a = m->a->limit;
+    const struct flags_value *b = &m->b->limit;
+    struct value x = a.v, y = b->v;
+    bool same = a.kind == b->kind && a.spot == b->spot && a.limit == b->limit && x.narrow == y.narrow &&
+                (a.kind != F_LIMIT || symbols_move(m, &x, &y));
+    if (x.narrow) {
+        x.c = low32(x.c);
+        y.c = low32(y.c);
+    }
+    /* Said in terms of this place before, it must be the same again: else it would change for ever. */
+    if (!same || !value_equal(&x, &y) || (older(m, a.v.sym) && !value_equal(&x, &a.v)))
+        return (struct flags_value){ .kind = F_SCRATCH };
+    a.v = x;
+    return a;
+}
+
+static bool set_limit(struct verify_state *at, struct flags_value now)
+{
+    bool changed = at->limit.kind != now.kind || !value_equal(&at->limit.v, &now.v);
+    at->limit = now;
+    return changed;
+}
+
 static bool join_parts(const struct meeting *m, const struct value *a, const struct value *b,
                        struct value *out)
 {
@@ -700,13 +726,13 @@ bool state_join(struct verify_state *at, const struct verify_state *from, struct
         changed |= set_run(&at->runs[n], join_runs(&m, at->runs[n], from->runs[n]));
     changed |= set_run(&at->pending, join_runs(&m, at->pending, from->pending));
     changed |= join_reaches(&m, at);
+    changed |= set_limit(at, join_limits(&m));
     for (unsigned n = 0; n < VARS; n++)
         changed |= !value_equal(&m.now[n], &at->var[n]);
     memcpy(at->var, m.now, sizeof(at->var));
     changed |= set_flags(&at->flags, join_flags(at->flags, from->flags, s, i));
     changed |= set_flags(&at->fact, join_flags(at->fact, from->fact, s, i));
     changed |= set_flags(&at->most, join_flags(at->most, from->most, s, i));
-    changed |= set_flags(&at->limit, join_flags(at->limit, from->limit, s, i));
     changed |= (at->fresh && !from->fresh) || at->simd > from->simd || (at->x87 && !from->x87);
     changed |= (at->small & ~from->small) != 0;
     at->small &= from->small;

@@ -123,6 +123,12 @@ void view_entry(struct rules *r, struct verify_state *st, bool linear)
     st->simd = r->u->simd;
     st->nreaches = 0;
     st->small = 0;
+    if (f->bits & FACT_AVX)
+        st->simd = SIMD_AVX;
+    if (f->bits & FACT_AVX512)
+        st->simd = SIMD_AVX512;
+    if (!r->u->code64)
+        return;
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         for (unsigned place = 0; place < FACT_PLACES; place++)
             if (f->bits & FACT_IN_REACH(side, place))
@@ -137,10 +143,6 @@ void view_entry(struct rules *r, struct verify_state *st, bool linear)
             st->small |= 1u << var_of(reg);
     if (f->bits & FACT_FAR_DELTA)
         st->var[T1] = (struct value){ .kind = V_FAR };
-    if (f->bits & FACT_AVX)
-        st->simd = SIMD_AVX;
-    if (f->bits & FACT_AVX512)
-        st->simd = SIMD_AVX512;
 }
 
 const char *view_facts(struct rules *r, const struct verify_state *st, const struct facts *f)
@@ -149,6 +151,8 @@ const char *view_facts(struct rules *r, const struct verify_state *st, const str
     unsigned simd = f->bits & FACT_AVX512 ? SIMD_AVX512 : f->bits & FACT_AVX ? SIMD_AVX : r->u->simd;
     if (st->simd < simd)
         return "a link that needs more vector registers than there are";
+    if (!r->u->code64) /* the rest is not relied on where all addresses are in the view's area */
+        return NULL;
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         for (unsigned place = 0; place < FACT_PLACES; place++)
             if (f->bits & FACT_IN_REACH(side, place) &&
