@@ -95,7 +95,7 @@ struct mmu {
      * again: no guest can count to 2^64. */
     uint64_t stamp, next_stamp;
     struct mmu_drop drops[MMU_DROPS]; /* by `from` */
-    uint32_t last_write; /* slot of the user's TLB that was last filled for writing */
+    uint32_t last_write;              /* slot of the user's TLB that was last filled for writing */
     struct tlb_entry tlbs[MMU_INDEX_COUNT][TLB_ENTRIES];
     enum mmu_index index;
     struct pmap *pmap;
@@ -161,6 +161,9 @@ struct mmu_result mmu_translate_ahead(struct mmu *m, gva addr, enum mmu_access a
  * first needs notice; a fault is not counted, since whoever asks does the access then. */
 unsigned mmu_translate_run(struct mmu *m, gva addr, enum mmu_access access, bool keep, uint8_t **host,
                            unsigned pages);
+/* The same for pages that will be written soon: they are claimed for that, though they may not have been written yet. */
+unsigned mmu_translate_coming(struct mmu *m, gva addr, enum mmu_access access, uint8_t **host,
+                              unsigned pages);
 /* As mmu_translate() without filling, without setting A/D bits and without counting: for debuggers and
  * introspection. */
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index);

@@ -495,27 +495,48 @@ struct mmu_result mmu_translate_ahead(struct mmu *m, gva addr, enum mmu_access a
     return res;
 }
 
-unsigned mmu_translate_run(struct mmu *m, gva addr, enum mmu_access access, bool keep, uint8_t **host,
-                           unsigned pages)
+/* How the pages behind the first are taken. */
+enum ahead { AHEAD_LOOK, AHEAD_KEEP, AHEAD_CLAIM };
+
+static bool take_ahead(struct mmu *m, uint64_t lin, enum mmu_access access, const struct walk_result *walk,
+                       struct page *pg, enum ahead how)
+{
+    if (how == AHEAD_KEEP)
+        return fill(m, lin, access, m->index, walk, pg, CLAIM_HELD);
+    bool logged = pg && atomic_load_explicit(&pg->state, memory_order_relaxed) & PAGE_DIRTY_LOG;
+    enum claim claim = how == AHEAD_CLAIM && !logged ? CLAIM : CLAIM_HELD;
+    return usable(m, lin & PAGE_MASK, access, pg, claim) == USABLE_ALL;
+}
+
+static unsigned translate_many(struct mmu *m, gva addr, enum mmu_access access, enum ahead how,
+                               uint8_t **host, unsigned pages)
 {
     struct walk_result walk;
-    enum mmu_index index = m->index;
-    struct mmu_result res = translate(m, addr, access, index, &walk);
+    struct mmu_result res = translate(m, addr, access, m->index, &walk);
     if (res.fault == MMU_FAULT_PAGE)
         m->stats.true_faults--;
     if (res.fault != MMU_OK || !tlb_find(m, addr.v, 1, access))
         return 0;
     host[0] = res.page->host;
     unsigned n = 1;
-    for (; n < pages && mmu_walk_next(m, access, index, &walk); n++) {
+    for (; n < pages && mmu_walk_next(m, access, m->index, &walk); n++) {
         struct page *pg = pmap_page(m->pmap, walk.addr);
-        uint64_t lin = addr.v + n * (uint64_t)PAGE_SIZE;
-        if (keep ? !fill(m, lin, access, index, &walk, pg, CLAIM_HELD)
-                 : usable(m, lin & PAGE_MASK, access, pg, CLAIM_HELD) != USABLE_ALL)
+        if (!take_ahead(m, addr.v + n * (uint64_t)PAGE_SIZE, access, &walk, pg, how))
             break;
         host[n] = pg->host;
     }
     return n;
+}
+
+unsigned mmu_translate_run(struct mmu *m, gva addr, enum mmu_access access, bool keep, uint8_t **host,
+                           unsigned pages)
+{
+    return translate_many(m, addr, access, keep ? AHEAD_KEEP : AHEAD_LOOK, host, pages);
+}
+
+unsigned mmu_translate_coming(struct mmu *m, gva addr, enum mmu_access access, uint8_t **host, unsigned pages)
+{
+    return translate_many(m, addr, access, AHEAD_CLAIM, host, pages);
 }
 
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index)

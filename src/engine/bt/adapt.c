@@ -7,7 +7,8 @@
  *                                                          └── plain memory many times in a row ──► checked again
  *   a check that it shares lies across two pages ──often──► there is a unit from it on that shares none, for such times
  *                          ──very often──► alone: shares its check with no other ─────────────┐
- *   its accesses hop between pages, spots miss ────────► guilty: checked by the TLB ────────┴── some time ──► as before
+ *   its accesses hop between pages, spots miss ────────► guilty: checked by the TLB ────────┤
+ *   its view faults for what cannot be shown ──────────► blamed: without the view ──────────┴── some time ──► as before
  *
  * Each time it comes back it has to be met more often, or stays longer: so the work of translating anew is bounded by what
  * made it necessary.
@@ -16,12 +17,13 @@
 
 #include "host/time.h"
 
-#define STRIKES 8u   /* failed checks for the first sentence; twice as many for each further one */
+#define STRIKES 8u         /* failed checks for the first sentence; twice as many for each further one */
 #define SPLIT_STRIKES 4u   /* shared checks that lay across two pages until there is a unit without any */
 #define ALONE_STRIKES 512u /* and until it shares none wherever it is entered */
-#define TERMS_MAX 5u /* doublings */
-#define INNOCENT 16u /* plain accesses in a row that end a call */
+#define TERMS_MAX 5u       /* doublings */
+#define INNOCENT 16u       /* plain accesses in a row that end a call */
 #define FIRST_TERM_NS 500000000ull
+#define FIRST_BLAME_NS 10000000ull /* without a view: to find out costs little */
 
 static bool on(const struct bt *b) { return pass_on(b, ENGINE_PASS_ADAPT); }
 
@@ -44,18 +46,19 @@ static void let_off(struct bt *b, struct bt_sentence *s)
 {
     struct bt_lesson *l = lesson_of(b, s->code);
     l->alone = false;
+    l->view_blame = 0;
     next_term(l);
     bt_cache_drop_code(b, s->code);
     b->n.let_off++;
     s->code = NULL;
 }
 
-static void sentence(struct bt *b, const uint8_t *code)
+static void sentence(struct bt *b, const uint8_t *code, uint64_t first_ns)
 {
     struct bt_sentence *s = &b->sentences[b->next_sentence++ % SENTENCES];
     if (s->code)
         let_off(b, s);
-    *s = (struct bt_sentence){ code, host_monotonic_ns() + (FIRST_TERM_NS << lesson_of(b, code)->terms) };
+    *s = (struct bt_sentence){ code, host_monotonic_ns() + (first_ns << lesson_of(b, code)->terms) };
     if (!b->next_release || s->until < b->next_release)
         b->next_release = s->until;
 }
@@ -98,10 +101,17 @@ bool bt_adapt_crossed(struct bt *b, const uint8_t *code)
         return l->strikes >= SPLIT_STRIKES;
     l->strikes = 0;
     l->alone = true;
-    sentence(b, code);
+    sentence(b, code, FIRST_TERM_NS);
     b->n.made_alone++;
     bt_cache_drop_code(b, code);
     return true;
+}
+
+void bt_adapt_blamed(struct bt *b, const uint8_t *code)
+{
+    if (on(b))
+        sentence(b, code, FIRST_BLAME_NS);
+    bt_cache_drop_code(b, code);
 }
 
 bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain)
@@ -167,7 +177,7 @@ void bt_adapt_judge(struct bt *b, const uint8_t *code)
                 b->lessons[i].guilt = 0;
     if (since > (uint64_t)SPOT_SAMPLE * DENSE_CYCLES || ++l->guilt != GUILTY)
         return;
-    sentence(b, code);
+    sentence(b, code, FIRST_TERM_NS);
     bt_cache_drop_code(b, code);
     b->n.spots_guilty++;
 }

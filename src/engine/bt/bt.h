@@ -398,9 +398,10 @@ struct page_set {
 #define VIEW_HEAT_BITS 12
 #define VIEW_HOT 4u /* samples of a page of code that make it hot */
 
-/* User memory of one address space, shown at guest address + delta. */
+/* Memory of one address space, as the user or a supervisor has it, shown at guest address + delta. */
 struct bt_view {
     uint64_t cr3;
+    enum mmu_index index;
     uint64_t delta[VIEW_SIDES];
     uint64_t since;        /* time stamp counter when it was last empty */
     uint64_t opened, cost; /* when it was, and what its faults have cost since */
@@ -408,6 +409,8 @@ struct bt_view {
     unsigned hasty;        /* how often it came into force soon after it had */
     uint64_t stamp;        /* mmu.stamp of what it shows; 0: free */
     uint32_t pieces;       /* shown since then */
+    uint64_t next;         /* page behind those that a stream of faults has shown */
+    unsigned ahead;        /* pages shown ahead of it the last time */
     uint8_t nareas[VIEW_SIDES];
     bool narrow;                           /* one area of 4 GiB: 32-bit code */
     uint16_t area[VIEW_SIDES][VIEW_AREAS]; /* address >> AREA_SHIFT */
@@ -416,6 +419,7 @@ struct bt_view {
 
 struct bt_views {
     bool possible;
+    bool user_met; /* user code has run: no views for supervisors any more */
     struct bt_view view[VIEWS], *now; /* now: in force, or NULL */
     unsigned next;
     uint64_t stamp;  /* that user code runs under which has none */
@@ -591,6 +595,8 @@ static inline bool bt_adapt_is_alone(const struct bt *b, const uint8_t *code)
 }
 /* Is its address checked by the TLB rather than by spot? */
 bool bt_adapt_is_guilty(const struct bt *b, const uint8_t *code);
+/* It has faulted at the view too often for what cannot be shown (bt_lesson.view_blame): it does without for a time. */
+void bt_adapt_blamed(struct bt *b, const uint8_t *code);
 /* Its check failed for good, and the interpreter did it; `plain`: without a miss of the TLB. */
 void bt_adapt_failed(struct bt *b, const uint8_t *code, bool plain);
 /* A check that it shares lay across two pages. True: worth a unit from here on that shares none. */

@@ -65,7 +65,7 @@ enum how inline_how(const struct bt *b, const struct insn *in, uint32_t key)
     case INSN_CLI:
     case INSN_STI: return kernel ? HOW_INLINE : HOW_BAIL;
     case INSN_CLAC:
-    case INSN_STAC: return kernel && key & KEY_FLAT_CS ? smap_how(in, key) : HOW_BAIL;
+    case INSN_STAC: return kernel && key & KEY_FLAT_CS && !(key & KEY_VIEW) ? smap_how(in, key) : HOW_BAIL;
     case INSN_MOV_FROM_CR: return kernel && cr_offset(in->op[1].reg) ? HOW_INLINE : HOW_BAIL;
     case INSN_MOV_FROM_SEG: return in->op[0].kind == OPND_REG ? HOW_INLINE : HOW_BAIL;
     case INSN_SWAPGS: return kernel && code64 ? HOW_INLINE : HOW_BAIL;

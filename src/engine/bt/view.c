@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Views: user memory of an address space shown in this process at guest address + delta, page by page as it is touched, with
+ * Views: memory of an address space, the user's mostly, shown in this process at guest address + delta, page by page as it is touched, with
  * the rights that the TLB has for it. GS's base is the delta, so the guest's own operand behind a GS prefix is the access, and
  * the host's paging the check. Only that an address lies in an area of the view is checked by code: bt.h, AREA_SHIFT.
  *
@@ -22,16 +22,18 @@
 
 #define SLICE (1ull << 21) /* time stamp counts */
 #define SLICES 96u         /* that user code runs under one stamp before it gets a view */
+#define SUPERVISOR_SLICES 8u
 #define FAULT_COST 15000u  /* time stamp counts of a fault, and of what is shown then */
 #define PIECE_COST 25000u  /* time stamp counts to show a piece and to forget it */
 #define SLICE_NS 300000u   /* processor time of a slice at least, else the host gave it to others */
 #define HASTY 8u           /* times that it may come into force within a slice of the last one */
 #define GRACE (4ull << 20) /* time stamp counts that a view may cost at once */
 #define PATIENCE_MAX 7
-#define COOLING 256u       /* samples after which those before them count half */
+#define COOLING 256u      /* samples after which those before them count half */
 #define PIECES_MAX 12000u /* mappings of the host's that a view takes */
 #define AREA_BYTES (1ull << AREA_SHIFT)
 #define NARROW_BYTES (4ull << 30)
+#define AHEAD_MAX 64u   /* pages shown ahead of a stream of faults */
 #define GROUP_PAGES 16u /* looked at around a page that is shown */
 #define HOST_END (1ull << 47)
 
@@ -185,10 +187,11 @@ static uint8_t *patience_of(struct bt *b, uint64_t cr3)
     return &b->views.patience[hash_slot(cr3, VIEW_PATIENCE_BITS)];
 }
 
-/* Slices that user code has to run under one stamp. */
+/* Slices that code has to run under one stamp. */
 static uint32_t settled(struct bt *b, uint64_t cr3)
 {
-    return b->warm == 0 ? 0 : SLICES << *patience_of(b, cr3);
+    unsigned slices = b->v->mmu.index == MMU_USER ? SLICES : SUPERVISOR_SLICES;
+    return b->warm == 0 ? 0 : slices << *patience_of(b, cr3);
 }
 
 static void lose_patience(struct bt *b, struct bt_view *w)
@@ -205,7 +208,7 @@ static struct bt_view *find(struct bt *b, uint64_t stamp, uint64_t cr3)
     struct bt_views *all = &b->views;
     struct bt_view *same = NULL;
     for (struct bt_view *w = all->view; w < all->view + VIEWS; w++) {
-        if (!w->stamp || w->narrow == vcpu_long64(b->v))
+        if (!w->stamp || w->narrow == vcpu_long64(b->v) || w->index != b->v->mmu.index)
             continue;
         if (w->stamp == stamp)
             return w;
@@ -223,6 +226,7 @@ static bool open_view(struct bt *b, uint64_t stamp)
     if (w->stamp)
         close_view(b, w);
     w->narrow = !vcpu_long64(v);
+    w->index = v->mmu.index;
     w->cr3 = v->s.cr3;
     /* A program's data is near its code; its stack may have to be on the far side, where an index costs more. */
     if (!place(w, SIDE_NEAR, w->narrow ? 0 : (unsigned)(v->s.rip >> AREA_SHIFT) % USER_AREAS))
@@ -341,15 +345,44 @@ static bool is_settled(struct bt *b, uint64_t stamp)
     return ++all->candidate[i].slices >= settled(b, b->v->s.cr3);
 }
 
+/* User code runs for the first time: from now on views are for it. To take turns with the supervisor's would cost more than
+ * they are worth. */
+static void meet_user(struct bt *b)
+{
+    struct bt_views *all = &b->views;
+    all->user_met = true;
+    for (struct bt_view *w = all->view; w < all->view + VIEWS; w++)
+        if (w->stamp)
+            close_view(b, w);
+}
+
+/* Is there anything to be shown to what runs now? Of supervisors that is code that has the processor for itself, and whose
+ * addresses are where those of users may be: loaders, kernels in the lower half. */
+static bool may_have(struct bt *b)
+{
+    struct bt_views *all = &b->views;
+    const struct vcpu *v = b->v;
+    if (!all->possible || v->mmu.bypass)
+        return false;
+    if (vcpu_cpl(v) == 3) {
+        if (unlikely(!all->user_met))
+            meet_user(b);
+        return v->mmu.index == MMU_USER;
+    }
+    return !all->user_met && vcpu_cpl(v) == 0 && v->mmu.index != MMU_USER &&
+           (vcpu_long64(v) ? v->s.rip < HOST_END
+                           : (v->mode & (MODE_CODE_MASK | MODE_FLAT)) == (MODE_CODE32 | MODE_FLAT));
+}
+
 bool bt_view_use(struct bt *b)
 {
     struct bt_views *all = &b->views;
     const struct vcpu *v = b->v;
     uint64_t stamp = v->mmu.stamp;
-    if (!all->possible || v->mmu.index != MMU_USER || v->mmu.bypass || vcpu_cpl(v) != 3)
+    if (!may_have(b))
         return false;
     struct bt_view *w = all->now;
-    if (w && w->stamp == stamp && w->narrow == !vcpu_long64(v)) {
+    if (w && w->stamp == stamp && w->narrow == !vcpu_long64(v) && w->index == v->mmu.index) {
         slice_over(b);
         return true;
     }
@@ -378,8 +411,8 @@ struct shown {
 static struct shown known(const struct bt *b, uint64_t page)
 {
     const struct mmu *m = &b->v->mmu;
-    const struct tlb_entry *e = tlb_slot((struct tlb_entry *)(uintptr_t)m->tlbs[MMU_USER], page);
-    uint64_t tag = page | mmu_gen(m, MMU_USER);
+    const struct tlb_entry *e = tlb_slot(m->tlb, page);
+    uint64_t tag = page | m->gen;
     struct shown s = { NULL, false };
     if (e->tag[ACCESS_READ] == tag || e->tag[ACCESS_WRITE] == tag) {
         s.host = (const uint8_t *)(uintptr_t)(page + e->addend);
@@ -430,6 +463,34 @@ static void show_group(struct bt *b, struct bt_view *w, uint64_t first)
     }
 }
 
+/* Pages behind `page` that the TLB knows, in its group, are shown; the one behind those. */
+static uint64_t behind_known(const struct bt *b, uint64_t page, uint64_t first)
+{
+    do
+        page += PAGE_SIZE;
+    while (page < first + GROUP_PAGES * PAGE_SIZE && known(b, page).host);
+    return page;
+}
+
+/* Faults go upward from page to page: what they will come to is shown ahead, twice as much each time. The page itself is known
+ * for such an access. */
+static void show_ahead(struct bt *b, struct bt_view *w, uint64_t page, bool write)
+{
+    uint8_t *host[AHEAD_MAX];
+    w->ahead = w->ahead ? 2 * w->ahead : 4;
+    if (w->ahead > AHEAD_MAX)
+        w->ahead = AHEAD_MAX;
+    unsigned known = mmu_translate_coming(&b->v->mmu, GVA(page), write ? ACCESS_WRITE : ACCESS_READ, host,
+                                          w->ahead);
+    for (unsigned i = 0, n; i < known && w->stamp == b->v->mmu.stamp; i += n) {
+        for (n = 1; i + n < known && host[i + n] == host[i] + ((size_t)n << PAGE_SHIFT);)
+            n++;
+        if (!show(b, w, page + ((uint64_t)i << PAGE_SHIFT), n, (struct shown){ host[i], write }))
+            return;
+    }
+    w->next = page + ((uint64_t)known << PAGE_SHIFT);
+}
+
 static bool first_of_group(struct bt_view *w, uint64_t first)
 {
     bool before = set_has(&w->groups, first);
@@ -450,7 +511,7 @@ static void blame(struct bt *b)
     const uint8_t *host = culprit(b);
     if (!host || ++b->lessons[bt_lesson_slot(host)].view_blame != BLAMED)
         return;
-    bt_cache_drop_code(b, host);
+    bt_adapt_blamed(b, host);
     b->n.view_blamed++;
 }
 
@@ -494,7 +555,8 @@ void bt_view_fill(struct bt *b)
     struct bt_area *a = bt_area(b->v);
     uint64_t addr = a->fault_addr;
     b->n.view_faults++;
-    if (!w || w->stamp != b->v->mmu.stamp || vcpu_cpl(b->v) != 3)
+    bt_adapt_release(b);
+    if (!w || w->stamp != b->v->mmu.stamp || w->index != b->v->mmu.index || b->v->mmu.bypass)
         return;
     if (too_dear(b, w)) {
         lose_patience(b, w);
@@ -524,10 +586,18 @@ void bt_view_fill(struct bt *b)
         lose_patience(b, w);
         return;
     }
-    if (first_of_group(w, first))
+    if (page == w->next) {
+        show_ahead(b, w, page, s.write);
+        return;
+    }
+    w->ahead = 0;
+    w->next = page + PAGE_SIZE;
+    if (first_of_group(w, first)) {
+        w->next = behind_known(b, page, first);
         show_group(b, w, first);
-    else
+    } else {
         show(b, w, page, 1, s);
+    }
 }
 
 enum view_side bt_view_side(const struct bt *b, uint64_t lin)
