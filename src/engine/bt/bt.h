@@ -658,7 +658,8 @@ static inline uint8_t *bt_view_heat(struct bt *b, const uint8_t *code)
 static inline uint32_t bt_unit_key(struct bt *b, const uint8_t *code)
 {
     uint32_t key = bt_area(b->v)->context->key;
-    return key & KEY_VIEW && b->warm && *bt_view_heat(b, code) < VIEW_HOT ? key & ~(uint32_t)KEY_VIEW : key;
+    bool cold = mode_cpl(key) == 3 && b->warm && *bt_view_heat(b, code) < VIEW_HOT;
+    return key & KEY_VIEW && cold ? key & ~(uint32_t)KEY_VIEW : key;
 }
 /* Side of this linear address, if there is a view. */
 enum view_side bt_view_side(const struct bt *b, uint64_t lin);

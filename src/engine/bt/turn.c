@@ -51,7 +51,7 @@ static struct bt_context *kernel_of(struct bt *b, const struct bt_context *user)
 static bool view_holds(const struct bt *b)
 {
     const struct bt_view *w = b->views.now;
-    return w && w->stamp == b->v->mmu.stamp && !w->narrow;
+    return w && w->stamp == b->v->mmu.stamp && !w->narrow && w->index == MMU_USER;
 }
 
 /* What user code would run in now. NULL also when a view would have to be put in force or brought up to date. */

@@ -356,8 +356,8 @@ static void meet_user(struct bt *b)
             close_view(b, w);
 }
 
-/* Is there anything to be shown to what runs now? Of supervisors that is code that has the processor for itself, and whose
- * addresses are where those of users may be: loaders, kernels in the lower half. */
+/* Is there anything to be shown to what runs now? Of supervisors that is 64-bit code that has the processor for itself, and
+ * whose addresses are where those of users may be: loaders, kernels in the lower half. */
 static bool may_have(struct bt *b)
 {
     struct bt_views *all = &b->views;
@@ -369,9 +369,8 @@ static bool may_have(struct bt *b)
             meet_user(b);
         return v->mmu.index == MMU_USER;
     }
-    return !all->user_met && vcpu_cpl(v) == 0 && v->mmu.index != MMU_USER &&
-           (vcpu_long64(v) ? v->s.rip < HOST_END
-                           : (v->mode & (MODE_CODE_MASK | MODE_FLAT)) == (MODE_CODE32 | MODE_FLAT));
+    return !all->user_met && vcpu_cpl(v) == 0 && v->mmu.index != MMU_USER && vcpu_long64(v) &&
+           v->s.rip < HOST_END;
 }
 
 bool bt_view_use(struct bt *b)
