@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "host/thread.h"
+#include "host/ticks.h"
 #include "host/time.h"
 
 /* Deadlines are embedded in chips and processors, so their number is fixed when the machine is built: 8
@@ -25,6 +26,7 @@ struct clock {
     _Atomic uint64_t offset;
     _Atomic uint64_t frozen;
     atomic_bool paused;
+    struct host_ticks ticks;
     _Atomic uint64_t count; /* deterministic mode: retired instructions */
     struct host_mutex lock; /* leaf: the heap, and writers of the words above */
     struct deadline *heap[MAX_DEADLINES];
@@ -48,6 +50,7 @@ struct clock *clock_create(enum clock_mode mode, uint64_t ns_per_1k_insns, struc
     clk->mode = mode;
     clk->ns_per_1k = ns_per_1k_insns;
     host_mutex_init(&clk->lock);
+    host_ticks_init(&clk->ticks);
     atomic_init(&clk->wall_base, host_wall_ns());
     atomic_init(&clk->paused, true);
     return clk;
@@ -66,7 +69,7 @@ void clock_destroy(struct clock *clk)
 static uint64_t driver_now(struct clock *clk)
 {
     if (clk->mode == CLOCK_REAL_TIME)
-        return host_monotonic_ns();
+        return host_ticks_ns(&clk->ticks);
     unsigned __int128 ns = (unsigned __int128)atomic_load(&clk->count) * clk->ns_per_1k / 1000;
     return (uint64_t)ns;
 }

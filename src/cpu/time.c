@@ -47,8 +47,10 @@ void cpu_rdtsc(struct vcpu *v)
     v->s.gpr[RDX] = tsc >> 32;
 }
 
+/* Waits for what was before it. */
 void cpu_rdtscp(struct vcpu *v)
 {
+    __builtin_ia32_lfence();
     cpu_rdtsc(v);
     v->s.gpr[RCX] = (uint32_t)v->s.msr.tsc_aux;
 }

@@ -2,6 +2,7 @@
 /* The virtual clock in both modes, and its deadlines. */
 #include "chip_kit.h"
 
+#include "host/ticks.h"
 #include "host/time.h"
 
 static void deterministic_time(void **s)
@@ -62,6 +63,26 @@ static void real_time(void **s)
     uint64_t wall = clock_wall_base_ns(c);
     assert_true(wall > 1700000000 * SEC);
     clock_destroy(c);
+}
+
+/* The clock of the time stamp counter lies between two readings of the kernel's, but for what it may be off, and never goes back. */
+static void ticks_follow_the_kernel(void **s)
+{
+    (void)s;
+    enum { OFF_NS = 2000 };
+    static struct host_ticks t;
+    uint64_t start = host_monotonic_ns(), last = 0, now = start, readings = 0, off = 0;
+    host_ticks_init(&t);
+    while (now < start + 60 * MS) {
+        uint64_t ns = host_ticks_ns(&t), behind = host_monotonic_ns();
+        assert_true(ns >= last);
+        off += ns + OFF_NS < now || ns > behind + OFF_NS;
+        last = ns;
+        now = behind;
+        readings++;
+    }
+    assert_true(readings > 100 && off * 100 <= readings);
+    assert_true(last + SEC > now && last < now + SEC);
 }
 
 struct alarm {
@@ -140,9 +161,8 @@ static void a_round_is_bounded(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(deterministic_time),
-        cmocka_unit_test(real_time),
-        cmocka_unit_test(deadlines_fire_in_order),
+        cmocka_unit_test(deterministic_time),      cmocka_unit_test(real_time),
+        cmocka_unit_test(ticks_follow_the_kernel), cmocka_unit_test(deadlines_fire_in_order),
         cmocka_unit_test(a_round_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

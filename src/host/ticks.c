@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The monotonic clock from the time stamp counter, compared with the kernel's again and again. */
+#include "host/ticks.h"
+
+#include <x86intrin.h>
+
+#include "base/bits.h"
+#include "host/host_cpu.h"
+#include "host/time.h"
+
+__extension__ typedef unsigned __int128 u128;
+
+#define TICKS_WINDOW \
+    (1ull << 24)         /* 4 to 8 ms: comparisons that far apart tell the rate to some parts in a million */
+#define PAIR_TICKS 1000u /* two clocks read within so many counts are a pair */
+#define PAIR_TRIES 4u
+
+void host_ticks_init(struct host_ticks *t)
+{
+    uint32_t r[4];
+    atomic_init(&t->sequence, 0);
+    atomic_init(&t->rate, 0);
+    atomic_flag_clear(&t->busy);
+    t->seen = t->seen_ns = 0;
+    host_cpuid(0x80000000, 0, r);
+    bool has_leaf = r[0] >= 0x80000007;
+    host_cpuid(0x80000007, 0, r); /* EDX bit 8: invariant counter (SDM 3B 17.17.1) */
+    atomic_init(&t->useless, !has_leaf || !(r[3] >> 8 & 1));
+}
+
+static uint64_t extrapolate(uint64_t counts, uint64_t rate) { return (uint64_t)((u128)counts * rate >> 32); }
+
+/* Both clocks at once; false: something came between. */
+static bool read_pair(uint64_t *counter, uint64_t *ns)
+{
+    for (unsigned i = 0; i < PAIR_TRIES; i++) {
+        uint64_t before = __rdtsc();
+        *ns = host_monotonic_ns();
+        uint64_t width = __rdtsc() - before;
+        *counter = before + width / 2;
+        if (width < PAIR_TICKS)
+            return true;
+    }
+    return false;
+}
+
+/* The rate between two comparisons; 0: not to be believed. */
+static uint64_t rate_between(uint64_t counts, uint64_t ns, uint64_t before)
+{
+    if (counts < TICKS_WINDOW / 2 || counts >> 40 || ns >> 31)
+        return before;
+    uint64_t rate = (uint64_t)(((u128)ns << 32) / counts);
+    bool jumped = before && (rate > before + before / 256 || rate < before - before / 256);
+    return jumped ? 0 : rate;
+}
+
+static void publish(struct host_ticks *t, uint64_t at, uint64_t ns, uint64_t rate)
+{
+    atomic_fetch_add_explicit(&t->sequence, 1, memory_order_acq_rel);
+    atomic_store_explicit(&t->at, at, memory_order_release);
+    atomic_store_explicit(&t->at_ns, ns, memory_order_release);
+    atomic_store_explicit(&t->rate, rate, memory_order_release);
+    atomic_fetch_add_explicit(&t->sequence, 1, memory_order_release);
+}
+
+/* The present window is over, or there is none: the kernel's clock, and not less than what was read in that window. */
+static uint64_t compare(struct host_ticks *t)
+{
+    uint64_t counter, ns, last = 0;
+    if (atomic_flag_test_and_set_explicit(&t->busy, memory_order_acquire)) {
+        /* A look at the kernel's clock while the other one works; what it publishes is not behind by more than the pair is wide. */
+        return host_monotonic_ns();
+    }
+    uint64_t rate = atomic_load_explicit(&t->rate, memory_order_relaxed);
+    if (rate)
+        last = atomic_load_explicit(&t->at_ns, memory_order_relaxed) + extrapolate(TICKS_WINDOW, rate);
+    if (!read_pair(&counter, &ns)) {
+        ns = host_monotonic_ns();
+    } else if (!t->seen || counter - t->seen >= TICKS_WINDOW / 2) {
+        uint64_t now = t->seen ? rate_between(counter - t->seen, ns - t->seen_ns, rate) : 0;
+        atomic_store_explicit(&t->useless, rate && !now, memory_order_relaxed);
+        t->seen = counter;
+        t->seen_ns = ns;
+        if (rate || now)
+            publish(t, counter, ns > last ? ns : last, now);
+    }
+    atomic_flag_clear_explicit(&t->busy, memory_order_release);
+    return ns > last ? ns : last;
+}
+
+uint64_t host_ticks_ns(struct host_ticks *t)
+{
+    if (unlikely(atomic_load_explicit(&t->useless, memory_order_relaxed)))
+        return host_monotonic_ns();
+    for (;;) {
+        uint32_t before = atomic_load_explicit(&t->sequence, memory_order_acquire);
+        uint64_t rate = atomic_load_explicit(&t->rate, memory_order_relaxed),
+                 ns = atomic_load_explicit(&t->at_ns, memory_order_relaxed),
+                 counts = __rdtsc() - atomic_load_explicit(&t->at, memory_order_relaxed);
+        atomic_thread_fence(memory_order_acquire); /* read before the sequence is looked at again */
+        if (unlikely(before & 1 || before != atomic_load_explicit(&t->sequence, memory_order_relaxed)))
+            continue;
+        if (likely(rate && counts < TICKS_WINDOW))
+            return ns + (counts * rate >> 32);
+        if (rate && -counts < TICKS_WINDOW) /* read just before the comparison that is in force */
+            return ns;
+        return compare(t);
+    }
+}
