@@ -331,7 +331,7 @@ struct bt_site {
     X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(splits) X(let_off) \
     X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified) X(versions) \
     X(views_opened) X(views_dropped) X(views_closed) X(view_pages_dropped) X(view_faults) X(view_pages) X(view_areas) \
-    X(view_accesses) X(view_checks) X(view_blamed) X(view_hot_pages) \
+    X(view_accesses) X(view_checks) X(view_blamed) X(hot_pages) \
     X(flushes_state) X(flushes_memory) X(flushes_full) X(user_insns) X(user_copied) X(kernel_insns) \
     X(kernel_copied)
 /* clang-format on */
@@ -395,8 +395,6 @@ struct page_set {
     uint64_t bits[1u << (VIEW_SEEN_BITS - 6)];
 };
 #define VIEW_CANDIDATES 8u
-#define VIEW_HEAT_BITS 12
-#define VIEW_HOT 4u /* samples of a page of code that make it hot */
 
 /* Memory of one address space, as the user or a supervisor has it, shown at guest address + delta. */
 struct bt_view {
@@ -422,16 +420,24 @@ struct bt_views {
     bool user_met; /* user code has run: no views for supervisors any more */
     struct bt_view view[VIEWS], *now; /* now: in force, or NULL */
     unsigned next;
-    uint64_t stamp;  /* that user code runs under which has none */
-    uint64_t since;  /* from when on, or when its last slice was counted */
-    uint64_t cpu_ns; /* of this thread at that time; 0: its first slice is not over */
+    uint32_t slices; /* of heat.c's that were counted */
     struct {
         uint64_t stamp;
         uint32_t slices; /* that it ran */
     } candidate[VIEW_CANDIDATES];
     uint8_t patience[1u << VIEW_PATIENCE_BITS];
-    uint8_t heat[1u << VIEW_HEAT_BITS]; /* slices that ended in a page of code, by hash of its host address */
-    unsigned samples;
+};
+
+/* --- heat ------------------------------------------------------------------------------------------------- */
+
+#define HEAT_BITS 12
+#define HEAT_FULL 3u  /* slices of time from which on a page's units are superblocks */
+#define HEAT_VIEW 10u /* and by views */
+struct bt_heat {
+    uint64_t since, cpu_ns;         /* when the present slice of time began, and this thread's time then */
+    uint32_t slices;               /* of user code */
+    uint8_t last;                  /* heat of the page where it was then */
+    uint8_t page[1u << HEAT_BITS]; /* its heat, by hash of its host address */
 };
 
 /* Misses that go upward from page to page. */
@@ -466,6 +472,7 @@ struct bt {
     struct bt_sentence sentences[SENTENCES];
     unsigned next_sentence;
     uint64_t next_release; /* 0: nobody waits */
+    uint32_t turns;        /* of the run loop */
     bool fill_failed;      /* so the unit was left */
     struct {
         bool due; /* the check that failed has found what the instruction would raise */
@@ -500,6 +507,7 @@ struct bt {
     FILE *perf_map;
     struct bt_bails *bails; /* NULL: not counted */
     struct bt_views views;
+    struct bt_heat heat;
 };
 
 /* The instructions up to `retired`, while they are counted: done by whom, and in which mode. */
@@ -564,6 +572,7 @@ void bt_cache_wrote(struct bt *b, uint32_t bytes);
 /* Is it still what memory holds? */
 bool bt_unit_fresh(const struct bt_unit *u);
 /* The page of these bytes was written: nothing enters its units until they are found again, when their bytes are compared. */
+void bt_cache_drop_page(struct bt *b, const uint8_t *host);
 void bt_cache_seal_page(struct bt *b, const uint8_t *host);
 /* Takes out the units that hold the instruction of these bytes: it is to be translated in another way. */
 void bt_cache_drop_code(struct bt *b, const uint8_t *code);
@@ -583,6 +592,26 @@ void bt_gates_emit(struct bt *b);
 /* Slow path of a check: is the translation cached now? No effect that the guest could see besides accessed and dirty
  * bits that the access itself would set. Called by generated code. */
 bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info);
+
+/* --- heat.c: which pages of user code are hot; `code` is on the host ----------------------------------------------- */
+static inline uint8_t *bt_heat_of(struct bt *b, const uint8_t *code)
+{
+    return &b->heat.page[hash_slot((uintptr_t)code >> PAGE_SHIFT, HEAT_BITS)];
+}
+/* The guest came back to C: looks at the clock, and at where it is. */
+void bt_heat_look(struct bt *b);
+/* Is it worth superblocks? The kernel's is. */
+static inline bool bt_heat_full(struct bt *b, const uint8_t *code, uint32_t key)
+{
+    return mode_cpl(key) != 3 || !b->warm || *bt_heat_of(b, code) >= HEAT_FULL;
+}
+/* The key of the unit there, in the present context. Each view has its own translations, and faults for each page that is shown. */
+static inline uint32_t bt_unit_key(struct bt *b, const uint8_t *code)
+{
+    uint32_t key = bt_area(b->v)->context->key;
+    bool cold = mode_cpl(key) == 3 && b->warm && *bt_heat_of(b, code) < HEAT_VIEW;
+    return key & KEY_VIEW && cold ? key & ~(uint32_t)KEY_VIEW : key;
+}
 
 /* --- adapt.c: what was learnt about single instructions; `code` is where one begins on the host ---------------- */
 static inline bool bt_adapt_is_called(const struct bt *b, const uint8_t *code)
@@ -648,19 +677,6 @@ void bt_views_free(struct bt *b);
 void bt_views_enter(struct bt *b);
 /* User code is about to run: is there a view for what it sees? Then it is in force now. */
 bool bt_view_use(struct bt *b);
-/* Only pages of code where user code was met again and again are translated for views: each translation is one more, and
- * each page that is shown costs a fault. */
-static inline uint8_t *bt_view_heat(struct bt *b, const uint8_t *code)
-{
-    return &b->views.heat[hash_slot((uintptr_t)code >> PAGE_SHIFT, VIEW_HEAT_BITS)];
-}
-/* The key of the unit for guest code at `code` on the host, in the present context. */
-static inline uint32_t bt_unit_key(struct bt *b, const uint8_t *code)
-{
-    uint32_t key = bt_area(b->v)->context->key;
-    bool cold = mode_cpl(key) == 3 && b->warm && *bt_view_heat(b, code) < VIEW_HOT;
-    return key & KEY_VIEW && cold ? key & ~(uint32_t)KEY_VIEW : key;
-}
 /* Side of this linear address, if there is a view. */
 enum view_side bt_view_side(const struct bt *b, uint64_t lin);
 /* bt_lesson.view_blame: so many faults, and it is translated without */

@@ -365,6 +365,22 @@ void bt_cache_seal_page(struct bt *b, const uint8_t *host)
     }
 }
 
+/* Its units are to be made in another way. */
+void bt_cache_drop_page(struct bt *b, const uint8_t *host)
+{
+    struct bt_unit **at = &b->pages[page_hash(host)];
+    while (*at) {
+        struct bt_unit *u = *at;
+        if (!same_page(u->host, host)) {
+            at = &u->page_next;
+            continue;
+        }
+        if (!u->head)
+            bt_cache_unlink_from(b, u);
+        drop(b, at);
+    }
+}
+
 /* Its bytes are what they were: it is found again. */
 static bool unseal(struct bt *b, struct bt_unit *u)
 {

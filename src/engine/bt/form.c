@@ -262,10 +262,10 @@ bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t b
     return append(p, b, bytes, bytes, INSN_MAX, p->start, key) != DECODE_MORE;
 }
 
-static bool ends(const struct planned *i, const struct bt *b)
+static bool ends(const struct planned *i, bool superblock)
 {
     return i->how == HOW_BAIL || ends_unit(i->how) || (i->how == HOW_CALL_OUT && call_out_ends(&i->in)) ||
-           (is_conditional(i->how) && !pass_on(b, ENGINE_PASS_SUPERBLOCK));
+           (is_conditional(i->how) && !superblock);
 }
 
 /* Is it done, or left with nothing of it done, before what follows is emitted? */
@@ -289,7 +289,7 @@ void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, u
     const uint8_t *host = where->host;
     gpa addr = where->addr;
     unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at, held = at, high = where->window.high;
-    bool superblock = pass_on(b, ENGINE_PASS_SUPERBLOCK);
+    bool superblock = pass_on(b, ENGINE_PASS_SUPERBLOCK) && bt_heat_full(b, host, key);
     struct unroll u = { 0 };
     begin(p, addr, where->window, key);
     for (;;) {
@@ -320,7 +320,7 @@ void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, u
             i->end = i->off;
             i->mem.used = i->stack.used = false;
         }
-        if (ends(i, b) || key & KEY_ONCE)
+        if (ends(i, superblock) || key & KEY_ONCE)
             return;
         at = superblock ? unroll_next(&u, p) : i->end;
     }

@@ -19,7 +19,7 @@
 #include "host/faults.h"
 #include "host/memory.h"
 
-#define DEFAULT_WARM 16
+#define DEFAULT_WARM 12
 #define COLD_ARENA (4u << 20) /* decoded code that is not translated yet */
 
 /* --- keys and contexts --------------------------------------------------------------------------------------- */
@@ -582,6 +582,7 @@ static void go_on(struct bt *b, enum bt_exit_kind kind)
         break;
     }
     case BT_LOOK:
+        bt_heat_look(b);
         bt_adapt_release(b);
         creep(v);
         break;
@@ -589,9 +590,13 @@ static void go_on(struct bt *b, enum bt_exit_kind kind)
     }
 }
 
+#define HEAT_TURNS 16u /* of the run loop until it looks how hot the guest's code is */
+
 static void run_unit(struct bt *b, uint64_t lin)
 {
     struct vcpu *v = b->v;
+    if (++b->turns % HEAT_TURNS == 0)
+        bt_heat_look(b);
     struct bt_jump *j = &bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)];
     if (j->lin != lin) {
         uint32_t stamp = v->mmu.stamp;

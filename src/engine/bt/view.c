@@ -11,8 +11,7 @@
  * emptied before user code runs again. An address space gets one when it has run for a while without that, and loses it when it
  * has to be emptied too soon again; each time that happens it must last longer.
  *
- * Where user code is at the end of a slice of time is a sample: pages of code that are met again and again are hot, and only their
- * units go by the view. All others go by the TLB, in the same context.
+ * Only the units of hot pages of code go by the view (heat.c). All others go by the TLB, in the same context.
  */
 #include "engine/bt/bt.h"
 
@@ -20,16 +19,14 @@
 #include "host/time.h"
 #include "host/view.h"
 
-#define SLICE (1ull << 21) /* time stamp counts */
-#define SLICES 96u         /* that user code runs under one stamp before it gets a view */
+#define SLICES 20u         /* of heat.c's, that user code runs under one stamp before it gets a view */
 #define SUPERVISOR_SLICES 8u
 #define FAULT_COST 15000u  /* time stamp counts of a fault, and of what is shown then */
 #define PIECE_COST 25000u  /* time stamp counts to show a piece and to forget it */
-#define SLICE_NS 300000u   /* processor time of a slice at least, else the host gave it to others */
-#define HASTY 8u           /* times that it may come into force within a slice of the last one */
+#define HASTE (1ull << 21) /* time stamp counts */
+#define HASTY 8u           /* times that it may come into force so soon after the last one */
 #define GRACE (4ull << 20) /* time stamp counts that a view may cost at once */
 #define PATIENCE_MAX 7
-#define COOLING 256u      /* samples after which those before them count half */
 #define PIECES_MAX 12000u /* mappings of the host's that a view takes */
 #define AREA_BYTES (1ull << AREA_SHIFT)
 #define NARROW_BYTES (4ull << 30)
@@ -283,66 +280,29 @@ static bool refresh(struct bt *b, struct bt_view *w, uint64_t stamp)
 static bool too_hasty(struct bt *b, struct bt_view *w)
 {
     uint64_t now = __builtin_ia32_rdtsc();
-    w->hasty = now - w->entered < SLICE && b->warm ? w->hasty + 1 : 0;
+    w->hasty = now - w->entered < HASTE && b->warm ? w->hasty + 1 : 0;
     w->entered = now;
     return w->hasty > HASTY;
 }
 
-/* Notes where user code is. A page that gets hot is translated anew: the units that it has are left wherever they are. */
-static void sample(struct bt *b)
-{
-    struct vcpu *v = b->v;
-    uint64_t lin = (v->sf[SEG_CS].base + v->s.rip) & v->lin_mask;
-    const struct tlb_entry *e = tlb_slot(v->mmu.tlb, lin);
-    if (e->tag_x != ((lin & ~(uint64_t)PAGE_OFFSET_MASK) | v->mmu.gen))
-        return;
-    const uint8_t *host = (const uint8_t *)(uintptr_t)(lin + e->addend);
-    uint8_t *heat = bt_view_heat(b, host), *all = b->views.heat;
-    if (++b->views.samples % COOLING == 0)
-        for (unsigned i = 0; i < array_size(b->views.heat); i++)
-            all[i] = all[i] < VIEW_HOT ? all[i] / 2 : VIEW_HOT;
-    if (*heat == VIEW_HOT || ++*heat < VIEW_HOT)
-        return;
-    bt_cache_seal_page(b, host);
-    b->n.view_hot_pages++;
-}
-
-/* A slice of user code's time is over. Slices count that follow another one without a pause: time that the host gave to others
- * does not. */
-static bool slice_over(struct bt *b)
-{
-    struct bt_views *all = &b->views;
-    uint64_t now = __builtin_ia32_rdtsc();
-    if (now - all->since < SLICE)
-        return false;
-    uint64_t cpu_ns = host_thread_cpu_ns(), before = all->cpu_ns;
-    all->since = now;
-    all->cpu_ns = cpu_ns;
-    if (!before || cpu_ns - before < SLICE_NS)
-        return false;
-    sample(b);
-    return true;
-}
-
-/* Has user code without a view run for long enough? Slices count that follow another one of the same stamp. */
+/* Has user code without a view run for long enough, and is in a page that is hot? */
 static bool is_settled(struct bt *b, uint64_t stamp)
 {
     struct bt_views *all = &b->views;
-    if (all->stamp != stamp) {
-        all->stamp = stamp;
-        all->since = __builtin_ia32_rdtsc();
-        all->cpu_ns = 0;
-    }
     if (!b->warm)
         return true;
-    if (!slice_over(b))
+    uint32_t slices = b->heat.slices - all->slices;
+    if (!slices)
         return false;
+    all->slices = b->heat.slices;
     unsigned i = stamp % VIEW_CANDIDATES;
     if (all->candidate[i].stamp != stamp) {
         all->candidate[i].stamp = stamp;
         all->candidate[i].slices = 0;
     }
-    return ++all->candidate[i].slices >= settled(b, b->v->s.cr3);
+    all->candidate[i].slices += slices;
+    return all->candidate[i].slices >= settled(b, b->v->s.cr3) &&
+           (vcpu_cpl(b->v) != 3 || b->heat.last >= HEAT_VIEW);
 }
 
 /* User code runs for the first time: from now on views are for it. To take turns with the supervisor's would cost more than
@@ -381,10 +341,8 @@ bool bt_view_use(struct bt *b)
     if (!may_have(b))
         return false;
     struct bt_view *w = all->now;
-    if (w && w->stamp == stamp && w->narrow == !vcpu_long64(v) && w->index == v->mmu.index) {
-        slice_over(b);
+    if (w && w->stamp == stamp && w->narrow == !vcpu_long64(v) && w->index == v->mmu.index)
         return true;
-    }
     w = find(b, stamp, v->s.cr3);
     if (!w)
         return is_settled(b, stamp) && open_view(b, stamp);
