@@ -341,7 +341,7 @@ static bool spot_wanted(struct translation *t, struct access *a)
         b->nspots + 2 > b->segments[b->segment].to.spots || bt_adapt_is_guilty(b, guest_code(t)))
         return false;
     if (!t->unit->spots) {
-        t->unit->first_spot = b->nspots++;
+        t->unit->first_spot = (uint16_t)b->nspots++;
         t->unit->spots = 1;
         bt_area(b->v)->spots[t->unit->first_spot].page = 0; /* no stamp is 0 */
     }

@@ -258,51 +258,70 @@ enum bt_exit_kind {
 #define UNIT_INSNS 64u
 #define INSN_MAX 15u /* bytes of an instruction */
 
+/* What is looked at to find it, and to enter it, comes first: one line of the host's caches. */
 struct bt_unit {
     const uint8_t *host; /* first guest byte, with key and window: what it is found by */
-    uint64_t addr;       /* guest-physical */
+    struct bt_unit *hash_next;
+    const _Atomic uint32_t *live; /* version of the page's code now */
+    uint32_t version;             /* when it was translated */
     uint32_t key;
     struct bt_window window;
-    struct facts facts;  /* relied on; none: entered from anywhere */
-    struct facts wanted; /* facts that would save something here or further on */
-    unsigned growths;    /* of `wanted` */
-    uint32_t version;    /* of the page's code when it was translated */
-    const _Atomic uint32_t *live;
-    struct bt_unit *hash_next, *page_next;
     uint32_t entry_s, entry_e,
         entry_jump; /* offsets in the cache; entry_jump: state S, T0 = linear address */
-    uint32_t code_bytes;
-    uint32_t first_link;
-    uint32_t first_spot;
-    uint16_t spots; /* with the first, which holds the stamp; 0: none */
-    uint16_t links;
-    uint16_t insns; /* that it executes: none when the first is left to the interpreter */
-    uint16_t guest_bytes;
-    uint16_t held_bytes; /* of guest code that it was made from; in bt.held from `held` on */
-    uint32_t held;
+    bool sealed;    /* its page was written: not entered until its bytes were compared */
+    bool relies;    /* on facts: entered by links that know them alone */
+    bool two;       /* KEY_CROSSING: it has bytes of a second page */
+    bool tail;      /* stands for `head` in the list of that page */
+    bool listed;    /* found by page, and by hash */
     bool
         crossing; /* the instruction at its address goes on on the next page: this jumps to that one's unit */
-    bool listed;  /* found by page, and by hash */
-    bool sealed;  /* its page was written: not entered until its bytes were compared */
-    /* KEY_CROSSING: what it has of the second page. */
-    const uint8_t *host2;
-    const _Atomic uint32_t *live2; /* NULL: nothing */
-    uint32_t version2;
-    struct bt_unit *head; /* not NULL: stands for that unit in the list of its second page */
+    uint8_t growths; /* of `wanted` */
+    uint16_t guest_bytes;
+    uint16_t insns; /* that it executes: none when the first is left to the interpreter */
+    uint16_t held_bytes;
+    uint16_t links;
+
+    struct bt_unit *page_next;
+    uint64_t addr; /* guest-physical */
+    union {
+        struct {
+            struct facts facts;  /* relied on */
+            struct facts wanted; /* facts that would save something here or further on */
+        };
+        struct { /* of `two`: the second page */
+            const _Atomic uint32_t *live2;
+            const uint8_t *host2;
+            uint32_t version2;
+        };
+        struct bt_unit *head; /* of `tail` */
+    };
+    uint32_t code_bytes;
+    uint32_t first_link;
+    uint32_t held; /* in bt.held, from there on: guest code that it was made from */
+    uint16_t first_spot;
+    uint16_t spots; /* with the first, which holds the stamp; 0: none */
 };
+_Static_assert(sizeof(struct bt_unit) == 128 && offsetof(struct bt_unit, page_next) == 64, "two lines");
+_Static_assert(SPOTS <= UINT16_MAX + 1u, "bt_unit.first_spot");
+
+/* What it relies on. */
+static inline struct facts bt_unit_facts(const struct bt_unit *u)
+{
+    return u->relies ? u->facts : (struct facts){ 0 };
+}
 
 /* A direct jump inside a page, to be linked. */
 struct bt_link {
+    struct facts facts; /* what holds when it is taken */
+    struct bt_unit *from;
     uint32_t field;  /* offset of its rel32 in the cache */
+    uint32_t to;     /* the unit where it goes while linked */
+    uint32_t stub;   /* where it goes while not linked */
+    uint32_t key;    /* of the unit that is wanted */
     uint16_t target; /* offset in the page */
+    uint16_t passes; /* registers that are as at the unit's start */
     bool state_s;
     bool linked;
-    uint32_t to;        /* the unit where it goes while linked */
-    uint32_t stub;      /* where it goes while not linked */
-    uint32_t key;       /* of the unit that is wanted */
-    struct facts facts; /* what holds when it is taken */
-    uint16_t passes;    /* registers that are as at the unit's start */
-    struct bt_unit *from;
 };
 
 /* An instruction that is done by a call of the interpreter's handler. Behind it lie a struct block with two operations: the
@@ -343,6 +362,7 @@ struct bt_counters {
 };
 
 #define HASH_BITS 17
+#define PAGE_HASH_BITS 14
 #define LESSON_BITS 14
 
 /* What was learnt about an instruction. */
@@ -417,7 +437,7 @@ struct bt_view {
 
 struct bt_views {
     bool possible;
-    bool user_met; /* user code has run: no views for supervisors any more */
+    bool user_met;                    /* user code has run: no views for supervisors any more */
     struct bt_view view[VIEWS], *now; /* now: in force, or NULL */
     unsigned next;
     uint32_t slices; /* of heat.c's that were counted */
@@ -434,7 +454,7 @@ struct bt_views {
 #define HEAT_FULL 3u  /* slices of time from which on a page's units are superblocks */
 #define HEAT_VIEW 10u /* and by views */
 struct bt_heat {
-    uint64_t since, cpu_ns;         /* when the present slice of time began, and this thread's time then */
+    uint64_t since, cpu_ns;        /* when the present slice of time began, and this thread's time then */
     uint32_t slices;               /* of user code */
     uint8_t last;                  /* heat of the page where it was then */
     uint8_t page[1u << HEAT_BITS]; /* its heat, by hash of its host address */
@@ -495,8 +515,8 @@ struct bt {
     uint8_t *held;        /* guest bytes that units were made from; never executed */
     uint32_t nheld, max_held;
     struct bt_unit *hash[1u << HASH_BITS];
-    struct bt_unit *pages[1u << HASH_BITS]; /* by host page */
-    uint8_t warm;                           /* a block is translated when it was run this often */
+    struct bt_unit *pages[1u << PAGE_HASH_BITS]; /* by host page */
+    uint8_t warm;                                /* a block is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
     unsigned next_context;
     struct bt_jump *jump_memory;

@@ -24,7 +24,7 @@
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 64u
 #define BYTES_PER_CALL 512u
-#define BYTES_PER_HELD 6u /* of guest code */
+#define BYTES_PER_HELD 6u   /* of guest code */
 #define SETTLE (512u << 10) /* of the writable view's pages stay */
 #define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
 
@@ -33,7 +33,10 @@ static unsigned hash_of(const uint8_t *host, uint32_t key)
     return hash_slot((uintptr_t)host ^ (uint64_t)key << 36, HASH_BITS);
 }
 
-static unsigned page_hash(const uint8_t *host) { return hash_slot((uintptr_t)host >> PAGE_SHIFT, HASH_BITS); }
+static unsigned page_hash(const uint8_t *host)
+{
+    return hash_slot((uintptr_t)host >> PAGE_SHIFT, PAGE_HASH_BITS);
+}
 
 static bool same_page(const uint8_t *a, const uint8_t *b)
 {
@@ -166,7 +169,7 @@ void bt_cache_sites(const struct bt *b, uint32_t at, uint32_t *first, uint32_t *
 bool bt_unit_fresh(const struct bt_unit *u)
 {
     return likely(atomic_load_explicit(u->live, memory_order_acquire) == u->version) &&
-           (!u->live2 || atomic_load_explicit(u->live2, memory_order_acquire) == u->version2);
+           (!u->two || atomic_load_explicit(u->live2, memory_order_acquire) == u->version2);
 }
 
 /* --- lists --------------------------------------------------------------------------------------------------- */
@@ -186,9 +189,9 @@ void bt_cache_add(struct bt *b, struct bt_unit *u)
     u->hash_next = *at;
     *at = u;
     add_to_page(b, u);
-    if (u->live2) {
+    if (u->two) {
         struct bt_unit *tail = &b->units[b->nunits++];
-        *tail = (struct bt_unit){ .host = u->host2, .head = u };
+        *tail = (struct bt_unit){ .host = u->host2, .tail = true, .head = u };
         add_to_page(b, tail);
     }
 }
@@ -205,7 +208,7 @@ static void unhash(struct bt *b, const struct bt_unit *u)
 /* Takes *at out of its page's list, and what it stands for out of the hash. */
 static struct bt_unit *take_out(struct bt *b, struct bt_unit **at)
 {
-    struct bt_unit *entry = *at, *u = entry->head ? entry->head : entry;
+    struct bt_unit *entry = *at, *u = entry->tail ? entry->head : entry;
     *at = entry->page_next;
     entry->listed = false;
     unhash(b, u);
@@ -269,7 +272,7 @@ static void unlink_some(struct bt *b, const struct bt_unit *u, uint32_t from, ui
 static void unlink_page(struct bt *b, const uint8_t *host, uint32_t from, uint32_t to)
 {
     for (struct bt_unit *u = b->pages[page_hash(host)]; u; u = u->page_next)
-        if (!u->head)
+        if (!u->tail)
             unlink_some(b, u, from, to);
 }
 
@@ -284,7 +287,7 @@ static bool is_version(const struct bt_unit *x, const struct bt_unit *u)
 void bt_cache_unlink_to(struct bt *b, const struct bt_unit *to)
 {
     for (struct bt_unit *u = b->pages[page_hash(to->host)]; u; u = u->page_next)
-        for (uint32_t i = 0; i < u->links && !u->head; i++) {
+        for (uint32_t i = 0; i < u->links && !u->tail; i++) {
             struct bt_link *l = &b->links[u->first_link + i];
             if (l->linked && is_version(&b->units[l->to], to))
                 unlink_one(b, l);
@@ -333,12 +336,12 @@ static void drop_some(struct bt *b, const uint8_t *host,
 
 static bool holds(const struct bt_unit *u, const uint8_t *code)
 {
-    return !u->head && code >= u->host && code < u->host + (u->guest_bytes ? u->guest_bytes : 1);
+    return !u->tail && code >= u->host && code < u->host + (u->guest_bytes ? u->guest_bytes : 1);
 }
 
 void bt_cache_drop_code(struct bt *b, const uint8_t *code) { drop_some(b, code, holds); }
 
-static bool is_it(const struct bt_unit *u, const uint8_t *host) { return !u->head && u->host == host; }
+static bool is_it(const struct bt_unit *u, const uint8_t *host) { return !u->tail && u->host == host; }
 
 /* --- a page was written --------------------------------------------------------------------------------------------- */
 
@@ -352,7 +355,7 @@ void bt_cache_seal_page(struct bt *b, const uint8_t *host)
             at = &u->page_next;
             continue;
         }
-        if (u->head || !u->held_bytes) {
+        if (u->tail || !u->held_bytes) {
             drop(b, at);
             continue;
         }
@@ -375,7 +378,7 @@ void bt_cache_drop_page(struct bt *b, const uint8_t *host)
             at = &u->page_next;
             continue;
         }
-        if (!u->head)
+        if (!u->tail)
             bt_cache_unlink_from(b, u);
         drop(b, at);
     }
@@ -398,7 +401,7 @@ static bool unseal(struct bt *b, struct bt_unit *u)
 static bool is_for(const struct bt_unit *u, const uint8_t *host, uint32_t key, struct bt_window window)
 {
     return u->host == host && u->key == key && u->window.low == window.low && u->window.high == window.high &&
-           !facts_any(&u->facts);
+           !u->relies;
 }
 
 struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)

@@ -424,7 +424,7 @@ static struct bt_unit *version_for(struct bt *b, struct bt_unit *u, const struct
 static void want_more(struct bt *b, const struct bt_unit *from, const struct facts *facts)
 {
     struct bt_unit *u = bt_cache_find(b, from->host, from->key, from->window);
-    if (!u || facts_within(facts, &u->wanted) || u->growths == GROWTHS)
+    if (!u || u->two || facts_within(facts, &u->wanted) || u->growths == GROWTHS)
         return;
     u->growths++;
     facts_add(&u->wanted, facts);

@@ -267,6 +267,7 @@ static bool plan_unit(struct translation *t, const struct bt_code *at, const str
     u->key |= (uint32_t)KEY_CROSSING;
     u->version = pmap_claim_code(pm, at->addr, part);
     u->version2 = pmap_claim_code(pm, second->addr, INSN_MAX - part);
+    u->two = true;
     u->live2 = &second->page->code_version;
     u->host2 = second->host;
     memcpy(bytes, at->host, part);
@@ -315,12 +316,14 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
                            .addr = at->addr.v,
                            .key = key,
                            .window = at->window,
+                           .relies = facts_any(facts),
                            .facts = *facts,
                            .first_link = b->nlinks };
     if (!plan_unit(t, at, second, u))
         return NULL;
     unit_plan(&t->plan, b);
-    u->wanted = t->plan.wanted;
+    if (!u->two)
+        u->wanted = t->plan.wanted;
     if (t->plan.count) {
         const struct planned *last = &t->plan.insns[t->plan.count - 1];
         u->insns = (uint16_t)(t->plan.count - (last->how == HOW_BAIL));

@@ -201,7 +201,7 @@ void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struc
         .jump_bits = jump_bits(u->key),
         .view = u->key & KEY_VIEW,
         .simd = (u->key & (KEY_VIEW | KEY_SSE)) == (KEY_VIEW | KEY_SSE) ? SIMD_SSE : SIMD_NONE,
-        .facts = u->facts,
+        .facts = bt_unit_facts(u),
         .kernel = mode_cpl(u->key) == 0 && u->key & MODE_PE,
         .code64 = (u->key & MODE_CODE_MASK) == MODE_CODE64,
     };
