@@ -542,7 +542,8 @@ static void spots_stub(struct translation *t, const struct stub *s)
 static void lookup_stub(struct translation *t, const struct stub *s)
 {
     emit_mov(&t->e, T2, T0);
-    emit_call(&t->e, bt_exec_addr(t->b, t->b->gate_lookup));
+    bool code16 = jump_bits(t->key) == CODE16_JUMPS_BITS;
+    emit_call(&t->e, bt_exec_addr(t->b, code16 ? t->b->gate_lookup16 : t->b->gate_lookup));
     emit_jmp(&t->e, s->retry);
     exit_emit(t, s, s->info, unit_index(t));
 }

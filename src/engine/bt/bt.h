@@ -41,17 +41,14 @@ struct bt_jump {
     uint64_t lin;
     const void *code;
 };
-#define USER_JUMPS_BITS 14
-#define KERNEL_JUMPS_BITS 14 /* few contexts that last, with much code */
+#define JUMPS_BITS 14
 #define CODE16_JUMPS_BITS 10 /* a context for each code segment, with little */
-#define JUMPS_MAX (1u << KERNEL_JUMPS_BITS)
+#define JUMPS_MAX (1u << JUMPS_BITS)
 #define JUMP_HASH 0x9e3779b1u
 
 static inline unsigned jump_bits(uint32_t key)
 {
-    if ((key & MODE_CODE_MASK) == MODE_CODE16)
-        return CODE16_JUMPS_BITS;
-    return mode_cpl(key) == 3 ? USER_JUMPS_BITS : KERNEL_JUMPS_BITS;
+    return (key & MODE_CODE_MASK) == MODE_CODE16 ? CODE16_JUMPS_BITS : JUMPS_BITS;
 }
 
 /* In a context of this key. */
@@ -60,8 +57,10 @@ static inline unsigned jump_slot(uint64_t lin, uint32_t key)
     return (uint32_t)lin * JUMP_HASH >> (32 - jump_bits(key));
 }
 
-/* What an empty slot holds: an address that belongs to another slot. */
-static inline uint64_t jump_none(unsigned slot) { return slot == 0; }
+/* So many neighbours are a set: who has to make way in its slot goes to another one, and is fetched back by gate_lookup. */
+#define JUMP_SET 4u
+/* What an empty slot holds: an address that belongs to another set. */
+static inline uint64_t jump_none(unsigned slot) { return slot < JUMP_SET; }
 
 /* A translation's mode: v->mode, and what else its code depends on. */
 #define KEY_INDEX_SHIFT 12                  /* enum mmu_index */
@@ -480,7 +479,7 @@ struct bt {
     uint32_t gates_end;          /* flushing keeps what is below */
     uint32_t wrote;              /* bytes of pages that the writable view may hold: bt_cache_wrote() */
     uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
-        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_tsc, gate_smap, gate_syscall,
+        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_lookup16, gate_tsc, gate_smap, gate_syscall,
         gate_sysret, gate_account;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
@@ -612,6 +611,9 @@ void bt_gates_emit(struct bt *b);
 /* Slow path of a check: is the translation cached now? No effect that the guest could see besides accessed and dirty
  * bits that the access itself would set. Called by generated code. */
 bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info);
+
+/* The unit's entry `code` is where this linear address goes on in context x. */
+void bt_jump_put(struct bt_context *x, uint64_t lin, const void *code);
 
 /* --- heat.c: which pages of user code are hot; `code` is on the host ----------------------------------------------- */
 static inline uint8_t *bt_heat_of(struct bt *b, const uint8_t *code)

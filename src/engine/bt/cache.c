@@ -24,8 +24,8 @@
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 64u
 #define BYTES_PER_CALL 512u
-#define BYTES_PER_HELD 6u   /* of guest code */
-#define SETTLE (512u << 10) /* of the writable view's pages stay */
+#define BYTES_PER_HELD 6u /* of guest code */
+#define SETTLE (1u << 20) /* of the writable view's pages stay */
 #define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
 
 static unsigned hash_of(const uint8_t *host, uint32_t key)
@@ -228,7 +228,7 @@ void bt_cache_wrote(struct bt *b, uint32_t bytes)
 }
 
 /* A few bytes that may lie anywhere. */
-static void wrote_one(struct bt *b) { bt_cache_wrote(b, PAGE_SIZE); }
+static void wrote_one(struct bt *b) { bt_cache_wrote(b, PAGE_SIZE / 4); }
 
 /* --- code that others may jump to ------------------------------------------------------------------------------- */
 

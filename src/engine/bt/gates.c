@@ -164,6 +164,44 @@ static void emit_call_out(const struct bt *b, struct emitter *e,
     emit_byte(e, 0xc3);
 }
 
+/* T1 = the neighbour n further, of a set: flags change. */
+static void neighbour(struct emitter *e, unsigned n)
+{
+    emit_alu_imm(e, 6, T1, (int32_t)(n * sizeof(struct bt_jump)), true);
+}
+
+/* Target T0 = T2 is perhaps in a neighbour of its slot: the two change places, and it returns. State S. */
+static void emit_fetch_back(struct emitter *e)
+{
+    struct amode lin = amode_at(T1, offsetof(struct bt_jump, lin)), code = amode_at(T1, offsetof(struct bt_jump, code));
+    emit_reg(e, 0, 0x69, T1, T2); /* imul r32, r/m32, imm32 */
+    emit_imm(e, JUMP_HASH, 4);
+    emit_reg(e, 0, 0xc1, 5, T1);
+    emit_byte(e, 32 - JUMPS_BITS);
+    emit_reg(e, 0, 0xc1, 4, T1);
+    emit_byte(e, 4);
+    emit_mem(e, ENC_W, 0x03, T1, shifted(AT_AREA(jumps), 8));
+    for (unsigned n = 1; n < JUMP_SET; n++) {
+        neighbour(e, n);
+        emit_mem(e, ENC_W, 0x3b, T2, lin);
+        uint8_t *elsewhere = emit_jcc(e, 5, emit_exec(e));
+        emit_store(e, shifted(AT_AREA(exit_lin), 8), H_RAX);
+        emit_load(e, H_RAX, code);
+        neighbour(e, n);
+        emit_load(e, T2, code);
+        emit_store(e, code, H_RAX);
+        emit_load(e, H_RAX, lin);
+        emit_store(e, lin, T0);
+        neighbour(e, n);
+        emit_store(e, lin, H_RAX);
+        emit_store(e, code, T2);
+        emit_load(e, H_RAX, shifted(AT_AREA(exit_lin), 8));
+        emit_byte(e, 0xc3);
+        emit_patch(e, elsewhere, emit_exec(e));
+        neighbour(e, n);
+    }
+}
+
 static void emit_simd(const struct bt *b, struct emitter *e)
 {
     emit_mem(e, 0, 0xc7, 0, shifted(AT_AREA(simd_live), 8));
@@ -198,6 +236,8 @@ void bt_gates_emit(struct bt *b)
     b->gate_unlink = HERE;
     emit_call_out(b, &e, bt_unlink);
     b->gate_lookup = HERE;
+    emit_fetch_back(&e); /* goes on in lookup16 */
+    b->gate_lookup16 = HERE;
     emit_call_out(b, &e, bt_lookup);
     b->gate_tsc = HERE;
     emit_call_out(b, &e, bt_tsc);

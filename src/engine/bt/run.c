@@ -172,6 +172,28 @@ struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin)
     return (struct bt_window){ (uint16_t)before, limit < room ? (uint16_t)(before + limit + 1) : PAGE_SIZE };
 }
 
+/* Where `made_way`, which was in this slot, may go: to a neighbour that is empty or not at home either. */
+static void find_place(struct bt_context *x, unsigned slot, const struct bt_jump *made_way)
+{
+    for (unsigned i = 1; i < JUMP_SET; i++) {
+        unsigned n = slot ^ i;
+        struct bt_jump *j = &x->jumps[n];
+        if (j->lin == jump_none(n) || jump_slot(j->lin, x->key) != n) {
+            *j = *made_way;
+            return;
+        }
+    }
+}
+
+void bt_jump_put(struct bt_context *x, uint64_t lin, const void *code)
+{
+    unsigned slot = jump_slot(lin, x->key);
+    struct bt_jump *j = &x->jumps[slot];
+    if (j->lin != lin && j->lin != jump_none(slot))
+        find_place(x, slot, j);
+    *j = (struct bt_jump){ lin, code };
+}
+
 /* --- finding units ------------------------------------------------------------------------------------------- */
 
 static struct bt_code fetch(struct bt *b, uint64_t lin)
@@ -608,9 +630,9 @@ static void run_unit(struct bt *b, uint64_t lin)
                 interp_run_one(v);
             return;
         }
-        j = &bt_area(b->v)->context->jumps[jump_slot(
-            lin, bt_area(b->v)->context->key)]; /* the cache may have been flushed meanwhile */
-        *j = (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
+        struct bt_context *now = bt_area(v)->context; /* the cache may have been flushed meanwhile */
+        bt_jump_put(now, lin, bt_exec(b, u->entry_jump));
+        j = &now->jumps[jump_slot(lin, now->key)];
         if (v->mmu.stamp != stamp) /* code was claimed: the view may show more than may be written */
             return;
     }

@@ -281,8 +281,7 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     struct bt_unit *u = host ? bt_cache_peek(b, host, bt_unit_key(b, host), window) : NULL;
     if (!u || u->crossing) /* one of several, by the page that follows */
         return false;
-    bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)] =
-        (struct bt_jump){ lin, bt_exec(b, u->entry_jump) };
+    bt_jump_put(bt_area(b->v)->context, lin, bt_exec(b, u->entry_jump));
     b->n.jumps_found++;
     return true;
 }

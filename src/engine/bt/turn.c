@@ -255,7 +255,7 @@ void bt_turn_gate_syscall(struct bt_turn_gates *g, struct emitter *e)
     status_from_image(e);
     change_sides(e, AREA_OFF(syscall), GEN_SHARED);
     emit_load(e, T0, AT_VCPU(s.msr.lstar));
-    go(g, e, KERNEL_JUMPS_BITS);
+    go(g, e, JUMPS_BITS);
 }
 
 /* The guest's XMM registers, if they are wanted at once and not there. */
@@ -305,7 +305,7 @@ void bt_turn_gate_sysret(const struct bt *b, struct bt_turn_gates *g, struct emi
     change_sides(e, AREA_OFF(sysret), GEN_SPACE);
     bring_simd(b, e);
     emit_mov(e, T0, H_RCX);
-    go(g, e, USER_JUMPS_BITS);
+    go(g, e, JUMPS_BITS);
 }
 
 /* --- units ------------------------------------------------------------------------------------------------------------- */

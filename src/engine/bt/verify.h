@@ -38,7 +38,7 @@ struct verify_gate {
 
 static inline bool verify_gate_is_left(enum verify_gate_kind kind) { return kind <= VERIFY_SYSRET; }
 
-#define VERIFY_GATES 16u
+#define VERIFY_GATES 17u
 
 #define VERIFY_CALLS (4 * 64u) /* records of called instructions that a unit can have */
 

@@ -61,6 +61,7 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES
         { b->gate_simd, VERIFY_SIMD },
         { b->gate_call, VERIFY_CALL },
         { b->gate_lookup, VERIFY_LOOKUP },
+        { b->gate_lookup16, VERIFY_LOOKUP },
         { b->gate_x87, VERIFY_X87 },
         { b->gate_simd_level, VERIFY_SIMD_LEVEL },
         { b->gate_tsc, VERIFY_TSC },

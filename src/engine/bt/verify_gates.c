@@ -105,7 +105,8 @@ static const char *memory(const struct walk *w, const struct verify_insn *in, co
     if (o->base == H_RDI && o->index == NO_REG && o->val == AREA_OFF(host_sp) && in->op == OP_MOV &&
         is_reg(&in->o[1], H_RSP))
         return w->st.sp.kind == SP_C ? NULL : "C's stack pointer put away when it is not there";
-    bool in_slot = o->base == T1 && o->index == NO_REG && w->st.slot == STEP_SLOT && !o->write;
+    /* Slots may change places. */
+    bool in_slot = o->base == T1 && o->index == NO_REG && w->st.slot == STEP_SLOT;
     if (in_slot && o->size == 8 && (o->val == 0 || o->val == offsetof(struct bt_jump, code)))
         return NULL;
     if (o->base != H_RSP || o->index != NO_REG || w->st.sp.kind != SP_VCPU)
@@ -213,6 +214,11 @@ static enum slot_step next_step(const struct walk *w, const struct verify_insn *
         return src->val < 32 && 1u << (32 - src->val) <= JUMPS_MAX ? STEP_INDEX : STEP_NONE;
     if (in->op == OP_SHL && by_number && w->st.slot == STEP_INDEX)
         return 1u << src->val == sizeof(struct bt_jump) ? STEP_OFFSET : STEP_NONE;
+    if (in->op == OP_XOR && w->st.slot == STEP_SLOT) { /* tables are aligned to sets of slots */
+        bool in_set = src->kind == OPR_IMM && (uint64_t)src->val < JUMP_SET * sizeof(struct bt_jump) &&
+                      src->val % sizeof(struct bt_jump) == 0;
+        return in_set ? STEP_SLOT : STEP_NONE;
+    }
     bool table = src->kind == OPR_MEM && src->base == H_RSP && src->index == NO_REG && src->size == 8 &&
                  src->val + w->st.sp.off == AREA_OFF(jumps);
     return in->op == OP_ADD && table && w->st.slot == STEP_OFFSET ? STEP_SLOT : STEP_NONE;

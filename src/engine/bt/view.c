@@ -503,7 +503,7 @@ static void meet_area(struct bt *b, struct bt_view *w, uint64_t lin, unsigned si
 static bool too_dear(struct bt *b, struct bt_view *w)
 {
     w->cost += FAULT_COST;
-    return w->cost > GRACE + (__builtin_ia32_rdtsc() - w->opened) / 8 && b->warm;
+    return w->cost > GRACE + (__builtin_ia32_rdtsc() - w->opened) / 32 && b->warm;
 }
 
 void bt_view_fill(struct bt *b)
