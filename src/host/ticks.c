@@ -30,15 +30,15 @@ void host_ticks_init(struct host_ticks *t)
 
 static uint64_t extrapolate(uint64_t counts, uint64_t rate) { return (uint64_t)((u128)counts * rate >> 32); }
 
-/* Both clocks at once; false: something came between. */
+/* Both clocks at once; false: something came between. The kernel's was read at *counter or later: a clock that goes on from such a
+ * pair is never behind the kernel's at first, from which others may have read meanwhile. */
 static bool read_pair(uint64_t *counter, uint64_t *ns)
 {
     for (unsigned i = 0; i < PAIR_TRIES; i++) {
-        uint64_t before = __rdtsc();
+        _mm_lfence();
+        *counter = __rdtsc();
         *ns = host_monotonic_ns();
-        uint64_t width = __rdtsc() - before;
-        *counter = before + width / 2;
-        if (width < PAIR_TICKS)
+        if (__rdtsc() - *counter < PAIR_TICKS)
             return true;
     }
     return false;
@@ -47,7 +47,7 @@ static bool read_pair(uint64_t *counter, uint64_t *ns)
 /* The rate between two comparisons; 0: not to be believed. */
 static uint64_t rate_between(uint64_t counts, uint64_t ns, uint64_t before)
 {
-    if (counts < TICKS_WINDOW / 2 || counts >> 40 || ns >> 31)
+    if (counts < TICKS_WINDOW || counts >> 40 || ns >> 31)
         return before;
     uint64_t rate = (uint64_t)(((u128)ns << 32) / counts);
     bool jumped = before && (rate > before + before / 256 || rate < before - before / 256);
@@ -63,29 +63,36 @@ static void publish(struct host_ticks *t, uint64_t at, uint64_t ns, uint64_t rat
     atomic_fetch_add_explicit(&t->sequence, 1, memory_order_release);
 }
 
-/* The present window is over, or there is none: the kernel's clock, and not less than what was read in that window. */
-static uint64_t compare(struct host_ticks *t)
+static uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+/* The present window is over, or there is none (`last` 0): the kernel's clock, but not less than `last`, what it may have shown. The
+ * first to come goes on from there for all. */
+static uint64_t compare(struct host_ticks *t, uint64_t last)
 {
-    uint64_t counter, ns, last = 0;
-    if (atomic_flag_test_and_set_explicit(&t->busy, memory_order_acquire)) {
-        /* A look at the kernel's clock while the other one works; what it publishes is not behind by more than the pair is wide. */
-        return host_monotonic_ns();
+    uint64_t counter, ns;
+    if (atomic_flag_test_and_set_explicit(&t->busy, memory_order_acquire))
+        return later(host_monotonic_ns(), last);
+    uint64_t rate = atomic_load_explicit(&t->rate, memory_order_relaxed),
+             from = atomic_load_explicit(&t->at_ns, memory_order_relaxed),
+             counts = __rdtsc() - atomic_load_explicit(&t->at, memory_order_relaxed);
+    if (rate && counts < TICKS_WINDOW) { /* another one was here just now */
+        atomic_flag_clear_explicit(&t->busy, memory_order_release);
+        return from + extrapolate(counts, rate);
     }
-    uint64_t rate = atomic_load_explicit(&t->rate, memory_order_relaxed);
     if (rate)
-        last = atomic_load_explicit(&t->at_ns, memory_order_relaxed) + extrapolate(TICKS_WINDOW, rate);
-    if (!read_pair(&counter, &ns)) {
-        ns = host_monotonic_ns();
-    } else if (!t->seen || counter - t->seen >= TICKS_WINDOW / 2) {
-        uint64_t now = t->seen ? rate_between(counter - t->seen, ns - t->seen_ns, rate) : 0;
+        last = from + extrapolate(TICKS_WINDOW, rate);
+    bool paired = read_pair(&counter, &ns);
+    uint64_t since = counter - t->seen;
+    if (paired && (!t->seen || since >= TICKS_WINDOW)) {
+        uint64_t now = t->seen ? rate_between(since, ns - t->seen_ns, rate) : 0;
         atomic_store_explicit(&t->useless, rate && !now, memory_order_relaxed);
         t->seen = counter;
         t->seen_ns = ns;
         if (rate || now)
-            publish(t, counter, ns > last ? ns : last, now);
+            publish(t, counter, later(ns, last), now);
     }
     atomic_flag_clear_explicit(&t->busy, memory_order_release);
-    return ns > last ? ns : last;
+    return later(ns, last);
 }
 
 uint64_t host_ticks_ns(struct host_ticks *t)
@@ -104,6 +111,6 @@ uint64_t host_ticks_ns(struct host_ticks *t)
             return ns + (counts * rate >> 32);
         if (rate && -counts < TICKS_WINDOW) /* read just before the comparison that is in force */
             return ns;
-        return compare(t);
+        return compare(t, rate ? ns + extrapolate(TICKS_WINDOW, rate) : 0);
     }
 }

@@ -430,6 +430,43 @@ static void interrupt_returns(void)
 
 /* ---- SYSCALL and SYSRET (SDM 2B) ---- */
 
+/* To and fro many times, with what it depends on changed in between. Each system call adds up CS, SS and flags on both sides, and
+ * what SYSCALL has saved. */
+static void system_call_loops(void)
+{
+    enum { ROUNDS = 40 };
+    struct code entry = CODE(
+        "mov rdi, rsp\n lea rsp, [rsp - 128]\n pushfq\n pop rbx\n mov rsp, rdi\n and ebx, 0x401\n"
+        "add rbp, rbx\n mov r8d, cs\n add rax, r8\n mov r8d, ss\n add rdx, r8\n mov r8d, r11d\n"
+        "and r8d, 0x401\n add r9, r8\n add r10, rcx\n sysretq");
+    struct code other = CODE("mov r8d, cs\n add rax, r8\n mov r8d, ss\n add rdx, r8\n add r9, 0x401\n"
+                             "add r10, rcx\n xor r11d, 1\n sysretq");
+    struct code user = CODE("1: stc\n syscall\n adc rdi, 0\n mov r8d, cs\n add rax, r8\n mov r8d, ss\n"
+                            "add rdx, r8\n sub esi, 1\n jnz 1b");
+    bool ends = true, segments = true, saved = true, masked = true, back = true;
+    for (int i = 0; i < 6; i++) {
+        bool first = i < 4;
+        /* the same segments by another selector; CF masked or not */
+        ulong kernel = SEL_CODE | (i & 1 ? 3 : 0), mask = FLAG_DF | (i & 2 ? FLAG_CF : 0);
+        wrmsr(MSR_STAR, kernel << 32 | (u64)SEL_USER_CODE32 << 48);
+        wrmsr(MSR_LSTAR, first ? entry.start : other.start);
+        wrmsr(MSR_SFMASK, mask);
+        struct trap t = TRY_CODE(user, .cs = SEL_USER_CODE, .si = ROUNDS, .flags = FLAG_DF);
+        ends &= t.vector == VECTOR_DONE && t.regs.cs == SEL_USER_CODE64 && t.regs.flags & FLAG_DF;
+        segments &= t.regs.ax == ROUNDS * (SEL_CODE + SEL_USER_CODE64) &&
+                    t.regs.dx == ROUNDS * (SEL_CODE + 8 + SEL_USER_DATA);
+        saved &= t.regs.r9 == ROUNDS * (FLAG_DF | FLAG_CF) && t.regs.r10 > ROUNDS * user.start &&
+                 t.regs.r10 < ROUNDS * user.end;
+        masked &= !first || t.regs.bp == (i & 2 ? 0 : ROUNDS * FLAG_CF);
+        back &= first || t.regs.r11 == (FLAG_DF | 2 | (t.regs.r11 & ~(ulong)(FLAG_DF | 2 | FLAG_CF)));
+    }
+    CHECK("syscall-loops-end", ends);
+    CHECK("syscall-loops-segments", segments);
+    CHECK("syscall-loops-save", saved);
+    CHECK("syscall-loops-mask", masked);
+    CHECK("sysret-loops-flags", back);
+}
+
 static void system_calls(void)
 {
     struct code entry = CODE("mov eax, cs\n mov edx, ss\n mov rsi, rsp\n pushfq\n pop rdi");
@@ -476,6 +513,9 @@ static void system_calls(void)
         CHECK("sysret-non-canonical", t.vector == GP && t.error == 0);
     else /* SDM 2B SYSRET: #GP(0) at CPL 0 */
         check_fault("sysret-non-canonical", &t, GP, 0);
+    system_call_loops();
+    wrmsr(MSR_STAR, (u64)SEL_CODE << 32 | (u64)SEL_USER_CODE32 << 48);
+    wrmsr(MSR_LSTAR, entry.start);
     /* from compatibility mode: CSTAR on AMD, #UD on Intel */
     wrmsr(MSR_CSTAR, entry.start);
     t = TRY_CODE(CODE32("syscall"), .cs = SEL_USER_CODE32);

@@ -2,6 +2,8 @@
 /* The virtual clock in both modes, and its deadlines. */
 #include "chip_kit.h"
 
+#include <pthread.h>
+
 #include "host/ticks.h"
 #include "host/time.h"
 
@@ -85,6 +87,42 @@ static void ticks_follow_the_kernel(void **s)
     assert_true(last + SEC > now && last < now + SEC);
 }
 
+/* What one thread has read, no other one reads less afterwards. */
+struct readers {
+    struct host_ticks t;
+    _Atomic uint64_t highest, backward;
+};
+
+static void *read_ticks(void *ctx)
+{
+    struct readers *r = ctx;
+    for (uint64_t end = host_monotonic_ns() + 150 * MS; host_monotonic_ns() < end;)
+        for (unsigned i = 0; i < 100; i++) {
+            uint64_t seen = atomic_load(&r->highest);
+            __builtin_ia32_lfence();
+            uint64_t ns = host_ticks_ns(&r->t);
+            atomic_fetch_add(&r->backward, ns < seen);
+            while (ns > seen && !atomic_compare_exchange_weak(&r->highest, &seen, ns))
+                ;
+        }
+    return NULL;
+}
+
+static void ticks_agree_on_all_threads(void **s)
+{
+    (void)s;
+    static struct readers r;
+    pthread_t threads[3];
+    host_ticks_init(&r.t);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, read_ticks, &r), 0);
+    for (unsigned i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(atomic_load(&r.backward), 0);
+    uint64_t now = host_monotonic_ns();
+    assert_true(atomic_load(&r.highest) < now + 1 * MS);
+}
+
 struct alarm {
     struct deadline d;
     struct clock *clk;
@@ -162,8 +200,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(deterministic_time),      cmocka_unit_test(real_time),
-        cmocka_unit_test(ticks_follow_the_kernel), cmocka_unit_test(deadlines_fire_in_order),
-        cmocka_unit_test(a_round_is_bounded),
+        cmocka_unit_test(ticks_follow_the_kernel), cmocka_unit_test(ticks_agree_on_all_threads),
+        cmocka_unit_test(deadlines_fire_in_order), cmocka_unit_test(a_round_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
