@@ -167,7 +167,6 @@ static void note_calls(struct verify_unit *x, const struct bt *b)
     }
 }
 
-
 static bool is_known_mode(uint32_t key)
 {
     const uint32_t flat = MODE_FLAT | MODE_SS32 | KEY_FLAT_CS, code = key & MODE_CODE_MASK;

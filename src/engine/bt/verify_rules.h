@@ -69,7 +69,7 @@ void view_called(struct verify_state *st, unsigned changes);
 /* Fills r->view, before anything of the instruction is done; what is small behind it; what is in reach behind it. */
 void view_look(struct rules *r, const struct verify_state *st, const struct verify_insn *in);
 uint32_t view_small(const struct verify_state *st, const struct verify_insn *in);
-void view_done(const struct rules *r, struct verify_state *st);
+void view_done(struct rules *r, struct verify_state *st);
 /* A step to a check; false: none. */
 bool view_step(struct rules *r, struct verify_state *st, const struct verify_insn *in);
 

@@ -59,8 +59,13 @@ static struct value plain(struct symbols *s, struct value v)
 
 static int64_t low32(int64_t c) { return (int32_t)(uint32_t)(uint64_t)c; }
 
+/* Numbers go round at 2^64. */
+static int64_t sum(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
+static int64_t difference(int64_t a, int64_t b) { return (int64_t)((uint64_t)a - (uint64_t)b); }
+static int64_t times(int64_t a, unsigned scale) { return (int64_t)((uint64_t)a * scale); }
+
 /* What a number is more than its symbol, modulo 2^32 if it is narrow. */
-static int64_t total(const struct value *v) { return v->c + (v->narrow ? v->d : 0); }
+static int64_t total(const struct value *v) { return sum(v->c, v->narrow ? v->d : 0); }
 
 bool value_same_low(const struct value *a, const struct value *b)
 {
@@ -70,15 +75,15 @@ bool value_same_low(const struct value *a, const struct value *b)
 struct value value_add(struct value v, int64_t by)
 {
     if (v.narrow)
-        v.d += by;
+        v.d = sum(v.d, by);
     else
-        v.c += by;
+        v.c = sum(v.c, by);
     return v;
 }
 
 struct value value_narrow(struct value v, int64_t by)
 {
-    int64_t c = total(&v) + by;
+    int64_t c = sum(total(&v), by);
     if (!v.sym)
         return value_number(0, (int64_t)(uint32_t)c);
     return (struct value){ .kind = V_NUMBER, .narrow = true, .sym = v.sym, .c = low32(c) };
@@ -88,33 +93,34 @@ struct value value_sum(struct symbols *s, struct value a, struct value b, unsign
 {
     a = plain(s, a);
     b = plain(s, b);
-    int64_t c = a.c + b.c * (int64_t)scale + by;
+    int64_t c = sum(sum(a.c, times(b.c, scale)), by);
     if (!b.sym)
         return value_number(a.sym, c);
     if (!a.sym && scale == 1)
         return value_number(b.sym, c);
-    struct composite sum = { .op = SUM, .scale = (uint8_t)scale, .a = a.sym, .b = b.sym };
-    return value_number(compose(s, sum), c);
+    struct composite parts = { .op = SUM, .scale = (uint8_t)scale, .a = a.sym, .b = b.sym };
+    return value_number(compose(s, parts), c);
 }
 
 /* Modulo 2^32 it does not matter whether the parts were cut before. */
 struct value value_sum_narrow(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by)
 {
-    int64_t c = total(&a) + total(&b) * (int64_t)scale + by;
-    struct composite sum = { .op = SUM_NARROW, .scale = (uint8_t)scale, .a = a.sym, .b = b.sym };
-    uint32_t sym = !b.sym ? a.sym : !a.sym && scale == 1 ? b.sym : compose(s, sum);
+    int64_t c = sum(sum(total(&a), times(total(&b), scale)), by);
+    struct composite parts = { .op = SUM_NARROW, .scale = (uint8_t)scale, .a = a.sym, .b = b.sym };
+    uint32_t sym = !b.sym ? a.sym : !a.sym && scale == 1 ? b.sym : compose(s, parts);
     return value_narrow(value_number(sym, c), 0);
 }
 
 bool value_without(const struct symbols *s, struct value v, struct value part, struct value *out)
 {
-    const struct composite *sum = composite_of(s, v.sym);
-    int64_t c = total(&v) - total(&part);
+    const struct composite *whole = composite_of(s, v.sym);
+    int64_t c = difference(total(&v), total(&part));
     uint32_t rest = 0;
     if (v.sym != part.sym) {
-        if (!sum || (sum->op != SUM_NARROW && sum->op != SUM) || sum->scale != 1 || sum->b != part.sym)
+        if (!whole || (whole->op != SUM_NARROW && whole->op != SUM) || whole->scale != 1 ||
+            whole->b != part.sym)
             return false;
-        rest = sum->a;
+        rest = whole->a;
     }
     *out = value_narrow(value_number(rest, c), 0);
     return true;
@@ -175,7 +181,7 @@ bool delta_covers(const struct value *delta, struct value v, unsigned size)
     if (v.c == delta->c)
         return (uint64_t)v.d - (uint64_t)delta->d <= room;
     /* Another cut to 32 bits: equal to a shift of the first when both lie on the delta's page, so below 4 GiB. */
-    int64_t shift = low32(v.c - delta->c);
+    int64_t shift = low32(difference(v.c, delta->c));
     if ((uint64_t)-delta->d >= span || (uint64_t)(shift - delta->d) >= span)
         return false;
     return (uint64_t)(shift + v.d - delta->d) <= room;
@@ -207,7 +213,7 @@ static bool delta_meet(struct value *a, struct value b)
 {
     if (a->narrow != b.narrow || (a->narrow && !delta_recut(&b, a->c)))
         return false;
-    int64_t from = a->narrow ? b.d - a->d : b.c - a->c, low = from > 0 ? from : 0;
+    int64_t from = a->narrow ? difference(b.d, a->d) : difference(b.c, a->c), low = from > 0 ? from : 0;
     if (from < -(int64_t)PAGE_SIZE || from > (int64_t)PAGE_SIZE)
         return false;
     int64_t high = from + b.aux < a->aux ? from + b.aux : a->aux;
@@ -310,7 +316,7 @@ static bool in_terms_of(const struct value *n, const struct value *k, bool narro
     out->narrow = constants ? narrow && n->c == (int64_t)(uint32_t)n->c : n->narrow;
     if (n->sym != k->sym || (k->narrow && !out->narrow))
         return false;
-    out->c = out->narrow ? low32(n->c - total(k)) : n->c - k->c;
+    out->c = out->narrow ? low32(difference(n->c, total(k))) : difference(n->c, k->c);
     return true;
 }
 
@@ -329,7 +335,7 @@ static bool same_terms(const struct meeting *m, const struct value *a, const str
     bool chained = m->done[k] && value_clean(now) && now->sym && (out->narrow || !now->narrow);
     out->sym = chained ? now->sym : met(m, k).sym;
     if (chained)
-        out->c = out->narrow ? low32(out->c + total(now)) : out->c + now->c;
+        out->c = out->narrow ? low32(sum(out->c, total(now))) : sum(out->c, now->c);
     return true;
 }
 
@@ -367,8 +373,8 @@ static bool part_found(const struct meeting *m, const uint32_t part[2], bool nar
             if ((!narrow && (a->narrow || b->narrow || now->narrow)) || (!(pass & 1) && (a->narrow || a->c)))
                 continue;
             *sym = now->sym;
-            shift[0] = total(now) - total(a);
-            shift[1] = total(now) - total(b);
+            shift[0] = difference(total(now), total(a));
+            shift[1] = difference(total(now), total(b));
             return true;
         }
     return false;
@@ -389,8 +395,8 @@ static bool cut_part_found(const struct meeting *m, const uint32_t part[2], uint
                 continue;
             struct value whole = plain(m->s, *now);
             *sym = whole.sym;
-            shift[0] = whole.c - a->d;
-            shift[1] = whole.c - b->d;
+            shift[0] = difference(whole.c, a->d);
+            shift[1] = difference(whole.c, b->d);
             return true;
         }
     return false;
@@ -430,7 +436,7 @@ static bool parts_move(const struct meeting *m, const struct value *a, const str
     if (!part_moves(m, first, a->narrow, &made.a, by) || !part_moves(m, second, a->narrow, &made.b, by2))
         return false;
     for (unsigned n = 0; n < 2; n++)
-        c[n] = by[n] + by2[n] * (int64_t)made.scale;
+        c[n] = sum(by[n], times(by2[n], made.scale));
     *sym = compose(m->s, made);
     return true;
 }
@@ -438,22 +444,23 @@ static bool parts_move(const struct meeting *m, const struct value *a, const str
 /* By parts that were made anew here; else as a whole, if some variable holds it; else by its parts as they stay. */
 static bool symbols_move(const struct meeting *m, struct value *a, struct value *b)
 {
-    uint32_t whole[2] = { a->sym, b->sym }, sym, sum;
+    uint32_t whole[2] = { a->sym, b->sym }, sym, parts_sym;
     int64_t by[2], by_parts[2];
-    bool parts = parts_move(m, a, b, &sum, by_parts);
-    if (parts && older(m, sum)) {
-        sym = sum;
+    bool parts = parts_move(m, a, b, &parts_sym, by_parts);
+    if (parts && older(m, parts_sym)) {
+        sym = parts_sym;
         by[0] = by_parts[0];
         by[1] = by_parts[1];
-    } else if (!part_found(m, whole, a->narrow, &sym, by)) {
+    } else if (!part_found(m, whole, a->narrow, &sym, by) &&
+               (a->narrow || !cut_part_found(m, whole, &sym, by))) {
         if (!parts)
             return part_stays(m, whole, &sym, by);
-        sym = sum;
+        sym = parts_sym;
         by[0] = by_parts[0];
         by[1] = by_parts[1];
     }
-    a->c += by[0];
-    b->c += by[1];
+    a->c = sum(a->c, by[0]);
+    b->c = sum(b->c, by[1]);
     a->sym = b->sym = sym;
     return true;
 }
@@ -604,16 +611,11 @@ static bool join_reach(const struct meeting *m, const struct verify_reach *a, co
 {
     struct value x = a->at, y = b->at;
     int64_t by;
-    if (a->side != b->side || x.narrow != y.narrow)
+    if (a->side != b->side || ((x.sym != y.sym || older(m, y.sym)) && !symbols_move(m, &x, &y)))
         return false;
-    if ((x.sym != y.sym || older(m, y.sym)) && !symbols_move(m, &x, &y))
+    by = difference(y.c, x.c);
+    if (x.sym != y.sym || by > REACH_APART || by < -REACH_APART)
         return false;
-    if (x.sym != y.sym || (x.narrow && low32(x.c) != low32(y.c)) ||
-        __builtin_sub_overflow(x.narrow ? y.d : y.c, x.narrow ? x.d : x.c, &by) || by > REACH_APART ||
-        by < -REACH_APART)
-        return false;
-    if (x.narrow)
-        x.c = low32(x.c);
     /* Said in terms of this place before, it must be the same again: else it would change for ever. */
     if (older(m, a->at.sym) && !value_equal(&x, &a->at))
         return false;

@@ -22,13 +22,11 @@
 
 /* --- numbers --------------------------------------------------------------------------------------------------- */
 
-/* a - b, if they hang together. */
+/* a - b modulo 2^64, if they hang together. */
 static bool distance(const struct value *a, const struct value *b, int64_t *by)
 {
-    if (a->kind != V_NUMBER || b->kind != V_NUMBER || a->sym != b->sym || a->narrow != b->narrow ||
-        (a->narrow && a->c != b->c))
-        return false;
-    return !(a->narrow ? __builtin_sub_overflow(a->d, b->d, by) : __builtin_sub_overflow(a->c, b->c, by));
+    *by = (int64_t)((uint64_t)a->c - (uint64_t)b->c);
+    return a->sym == b->sym && *by <= BY_MAX && *by >= -BY_MAX;
 }
 
 static bool within(int64_t by, int64_t span) { return by <= span && by >= -span; }
@@ -55,8 +53,9 @@ static unsigned var_of(unsigned guest)
 /* --- what is in reach --------------------------------------------------------------------------------------------- */
 
 /* Whatever is at most `around` away from `at` is at most VIEW_REACH away from an address in an area. */
-static void add(struct verify_state *st, struct value at, unsigned side, int64_t around)
+static void add(struct rules *r, struct verify_state *st, struct value v, unsigned side, int64_t around)
 {
+    struct value at = value_whole(&r->symbols, v);
     struct verify_reach x = { .at = at, .side = (uint8_t)side, .below = around, .above = around };
     unsigned kept = 0;
     int64_t by;
@@ -80,13 +79,16 @@ static void add(struct verify_state *st, struct value at, unsigned side, int64_t
 }
 
 /* Is the number that far away from one in reach, or less? */
-static bool near(const struct verify_state *st, const struct value *v, unsigned side, int64_t span)
+static bool near(struct rules *r, const struct verify_state *st, const struct value *v, unsigned side,
+                 int64_t span)
 {
+    if (!value_clean(v))
+        return false;
+    struct value at = value_whole(&r->symbols, *v);
     int64_t by;
     for (unsigned n = 0; n < st->nreaches; n++) {
         const struct verify_reach *x = &st->reach[n];
-        if (x->side == side && distance(v, &x->at, &by) && within(by, BY_MAX) && by >= -x->below - span &&
-            by <= x->above + span)
+        if (x->side == side && distance(&at, &x->at, &by) && by >= -x->below - span && by <= x->above + span)
             return true;
     }
     return false;
@@ -108,7 +110,7 @@ static bool near_without_index(struct rules *r, const struct verify_state *st, c
         if (x.sym != index.sym || !within(x.c, INT32_MAX))
             continue;
         base.c = v->c - x.c * (int64_t)scale;
-        if (near(st, &base, side, SPAN_INDEXED))
+        if (near(r, st, &base, side, SPAN_INDEXED))
             return true;
     }
     return false;
@@ -132,9 +134,9 @@ void view_entry(struct rules *r, struct verify_state *st, bool linear)
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         for (unsigned place = 0; place < FACT_PLACES; place++)
             if (f->bits & FACT_IN_REACH(side, place))
-                add(st, place == FACT_PAGE ? page : st->var[var_of(place)], side, 0);
+                add(r, st, place == FACT_PAGE ? page : st->var[var_of(place)], side, 0);
     for (unsigned i = 0; i < FACT_PAIRS && f->pair[i]; i++)
-        add(st,
+        add(r, st,
             value_sum(&r->symbols, st->var[var_of(PAIR_BASE(f->pair[i]))],
                       st->var[var_of(PAIR_INDEX(f->pair[i]))], 1u << PAIR_SCALE(f->pair[i]), 0),
             PAIR_SIDE(f->pair[i]), 0);
@@ -156,7 +158,7 @@ const char *view_facts(struct rules *r, const struct verify_state *st, const str
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         for (unsigned place = 0; place < FACT_PLACES; place++)
             if (f->bits & FACT_IN_REACH(side, place) &&
-                !near(st, &st->var[place == FACT_PAGE ? VAR_PAGE : var_of(place)], side, 0))
+                !near(r, st, &st->var[place == FACT_PAGE ? VAR_PAGE : var_of(place)], side, 0))
                 return wrong;
     for (unsigned reg = 0; reg < 16; reg++)
         if (f->bits & FACT_SMALL(reg) && !is_small(st, var_of(reg)))
@@ -169,7 +171,7 @@ const char *view_facts(struct rules *r, const struct verify_state *st, const str
         if (!value_clean(base) || !value_clean(index))
             return wrong;
         struct value sum = value_sum(&r->symbols, *base, *index, 1u << PAIR_SCALE(f->pair[i]), 0);
-        if (!near(st, &sum, PAIR_SIDE(f->pair[i]), 0))
+        if (!near(r, st, &sum, PAIR_SIDE(f->pair[i]), 0))
             return wrong;
     }
     return NULL;
@@ -228,7 +230,7 @@ static void look_at_memory(struct rules *r, const struct verify_state *st, const
         return;
     }
     x->at = index < 16 ? value_sum(&r->symbols, *a, *b, scale, o->val) : value_add(*a, o->val);
-    x->inside = near(st, &x->at, x->side, SPAN);
+    x->inside = near(r, st, &x->at, x->side, SPAN);
     if (x->inside || near_without_index(r, st, &x->at, x->side))
         x->broken = NULL;
     else
@@ -330,10 +332,10 @@ uint32_t view_small(const struct verify_state *st, const struct verify_insn *in)
     return small;
 }
 
-void view_done(const struct rules *r, struct verify_state *st)
+void view_done(struct rules *r, struct verify_state *st)
 {
     if (r->view.operand && r->view.inside)
-        add(st, r->view.at, r->view.side, VIEW_REACH);
+        add(r, st, r->view.at, r->view.side, VIEW_REACH);
 }
 
 /* --- steps to a check of the area, or of requests -------------------------------------------------------------------- */
