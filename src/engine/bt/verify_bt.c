@@ -169,8 +169,8 @@ static void note_calls(struct verify_unit *x, const struct bt *b)
 
 static bool is_known_mode(uint32_t key)
 {
-    const uint32_t flat = MODE_FLAT | MODE_SS32 | KEY_FLAT_CS, code = key & MODE_CODE_MASK;
-    return code == MODE_CODE64 || (code == MODE_CODE32 && (key & flat) == flat);
+    return (key & MODE_CODE_MASK) == MODE_CODE64 ||
+           ((key & MODE_CODE_MASK) == MODE_CODE32 && key & MODE_SS32);
 }
 
 void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struct verify_before *before,

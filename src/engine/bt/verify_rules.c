@@ -51,10 +51,10 @@ struct slot {
     { \
         VCPU_OFF(s.gpr) + 8 * (n), 8, MAY_BOTH, SLOT_VALUE, VAR_SLOT + (n) \
     }
-#define BASE_SLOT(seg, var, rights) \
+#define BASE_SLOT(seg, rights) \
     { \
         VCPU_OFF(sf) + (int32_t)((seg) * sizeof(struct seg_fast) + offsetof(struct seg_fast, base)), 8, \
-            rights, SLOT_VALUE, var \
+            rights, SLOT_VALUE, VAR_BASE + (seg) \
     }
 #define SELECTOR_SLOT(n) \
     { \
@@ -76,7 +76,8 @@ struct slot {
 /* clang-format off */
 static const struct slot slots[] = {
     GPR_SLOT(12), GPR_SLOT(13), GPR_SLOT(14), GPR_SLOT(15),
-    BASE_SLOT(SEG_FS, VAR_FS_BASE, MAY_BOTH), BASE_SLOT(SEG_GS, VAR_GS_BASE, MAY_BOTH),
+    BASE_SLOT(SEG_FS, MAY_BOTH), BASE_SLOT(SEG_GS, MAY_BOTH), BASE_SLOT(SEG_ES, MAY_READ),
+    BASE_SLOT(SEG_CS, MAY_READ), BASE_SLOT(SEG_SS, MAY_READ), BASE_SLOT(SEG_DS, MAY_READ),
     { VCPU_OFF(s.seg[SEG_FS].base), 8, MAY_BOTH, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.seg[SEG_GS].base), 8, MAY_BOTH, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.cr0), 8, MAY_READ, SLOT_NUMBER, 0 }, { VCPU_OFF(s.cr2), 8, MAY_READ, SLOT_NUMBER, 0 },
@@ -85,7 +86,8 @@ static const struct slot slots[] = {
     SELECTOR_SLOT(SEG_ES), SELECTOR_SLOT(SEG_CS), SELECTOR_SLOT(SEG_SS), SELECTOR_SLOT(SEG_DS),
     SELECTOR_SLOT(SEG_FS), SELECTOR_SLOT(SEG_GS),
     { VCPU_OFF(interrupt_held), 1, MAY_READ, SLOT_OWN, 0 },
-    LIMIT_SLOTS(SEG_FS), LIMIT_SLOTS(SEG_GS), LIMIT_SLOTS(SEG_CS), BASE_SLOT(SEG_CS, VAR_CS_BASE, MAY_READ),
+    LIMIT_SLOTS(SEG_ES), LIMIT_SLOTS(SEG_CS), LIMIT_SLOTS(SEG_SS), LIMIT_SLOTS(SEG_DS), LIMIT_SLOTS(SEG_FS),
+    LIMIT_SLOTS(SEG_GS),
     { AREA_OFF(ip_page), 8, MAY_BOTH, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.cc), 2, MAY_BOTH, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.rflags), 8, MAY_BOTH, SLOT_FLAGS, 0 },
@@ -203,8 +205,8 @@ static const char *place_in_guest(const struct rules *r, struct place *p, const 
     if (o->write && !delta->write)
         return "a write to what was checked for reading";
     /* Outside 64-bit code a distance is for an offset, whose limit was looked at. */
-    for (unsigned n = 0; n < 2 && !r->u->code64; n++)
-        if (symbol_in(&r->symbols, number->sym, st->var[VAR_FS_BASE + n].sym))
+    for (unsigned seg = 0; seg < SEG_COUNT && !r->u->code64; seg++)
+        if (symbol_in(&r->symbols, number->sym, st->var[VAR_BASE + seg].sym))
             return "a segment whose limit was not looked at";
     *p = (struct place){ .kind = PLACE_GUEST };
     return NULL;
@@ -362,13 +364,21 @@ static const char *look_at_operand(const struct rules *r, struct effect *e, cons
     }
 }
 
-static const char *write_operand(struct verify_state *st, const struct effect *e,
+/* What instruction i leaves in a register. Where addresses have 32 bits it is said of a number that it has no more. */
+static struct value register_made(const struct rules *r, const struct verify_operand *o, unsigned i)
+{
+    struct value v = value_made(i, o->reg);
+    v.narrow = !r->u->code64 && o->size == 4 && !o->maybe;
+    return v;
+}
+
+static const char *write_operand(const struct rules *r, struct verify_state *st, const struct effect *e,
                                  const struct verify_operand *o, unsigned i)
 {
     if (!o->write)
         return NULL;
     if (o->kind == OPR_GPR)
-        return set_register(st, o->reg, e->secret ? value_secret() : value_made(i, o->reg));
+        return set_register(st, o->reg, e->secret ? value_secret() : register_made(r, o, i));
     if (o->kind == OPR_VECTOR || o->kind == OPR_X87)
         return e->secret ? "a secret in a vector register" : NULL;
     if (o->kind != OPR_MEM)
@@ -401,7 +411,7 @@ static const char *apply_any(struct rules *r, struct verify_state *st, const str
     if (in->flags_read && !flags_shown(&st->flags))
         return "flags of the translator's own that the guest could see";
     for (unsigned n = 0; n < in->noperands; n++) {
-        const char *broken = write_operand(st, &e, &in->o[n], i);
+        const char *broken = write_operand(r, st, &e, &in->o[n], i);
         if (broken)
             return broken;
     }
@@ -719,8 +729,7 @@ static bool follow_segment(struct rules *r, struct verify_state *st, const struc
         return false;
     if (p.slot->kind == SLOT_LOW)
         return segment_above_low(st, in, p.slot->var);
-    bool base = p.slot->kind == SLOT_VALUE &&
-                (p.var == VAR_FS_BASE || p.var == VAR_GS_BASE || p.var == VAR_CS_BASE);
+    bool base = p.slot->kind == SLOT_VALUE && p.var >= VAR_BASE && p.var <= VAR_BASE_END;
     return base && segment_with_base(&r->symbols, st, in, p.var);
 }
 

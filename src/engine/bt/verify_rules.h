@@ -48,7 +48,7 @@ void strip_next_round(struct verify_state *st, unsigned var);
 /* The group's distance is another one. */
 void strip_forget_group(struct verify_state *st, unsigned group);
 
-/* --- verify_segment.c: flat 32-bit code behind FS, GS, CS; each a step, false: none ------------------------------- */
+/* --- verify_segment.c: segments of 32-bit code; each a step, false: none ------------------------------- */
 bool segment_subtract(struct verify_state *st, const struct verify_insn *in);
 bool segment_above_low(struct verify_state *st, const struct verify_insn *in, unsigned seg);
 bool segment_or(struct verify_state *st, const struct verify_insn *in);

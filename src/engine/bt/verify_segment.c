@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Segments in flat 32-bit code: an access behind FS, GS or CS.
+ * Segments of 32-bit code: an access whose segment has a base, or a limit.
  *
  *   T1 = end - offset - span, T2 = offset - low; neither is negative: the span lies in the segment, so it does not wrap
  *   T0 = offset + base, 32 bits; T1 = distance of that; T1 += T0; T0 -= base; T1 -= T0: the distance of the offset
@@ -120,19 +120,15 @@ static bool in_limit(const struct verify_state *st, const struct value *off, con
 
 bool segment_to_offset(struct symbols *s, struct verify_state *st, const struct verify_insn *in)
 {
-    static const struct {
-        uint8_t seg, var;
-    } bases[] = { { SEG_FS, VAR_FS_BASE }, { SEG_GS, VAR_GS_BASE }, { SEG_CS, VAR_CS_BASE } };
     const struct verify_operand *o = in->o;
     if (!scratch(&o[0]) || !scratch(&o[1]) || o[0].size != 8)
         return false;
     struct value *v = &st->var[o[0].reg], off = st->var[o[1].reg];
     if (v->kind != V_HOSTED || !value_clean(&off))
         return false;
-    for (unsigned i = 0; i < sizeof(bases) / sizeof(bases[0]); i++) {
-        struct value linear = value_sum_narrow(s, off, st->var[bases[i].var], 1, 0);
-        if (!value_clean(&st->var[bases[i].var]) || !same_number(&linear, v) ||
-            !in_limit(st, &off, v, bases[i].seg))
+    for (unsigned seg = 0; seg < SEG_COUNT; seg++) {
+        struct value linear = value_sum_narrow(s, off, st->var[VAR_BASE + seg], 1, 0);
+        if (!value_clean(&st->var[VAR_BASE + seg]) || !same_number(&linear, v) || !in_limit(st, &off, v, seg))
             continue;
         struct value delta = value_add(off, v->from);
         delta.kind = V_DELTA;

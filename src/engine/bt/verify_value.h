@@ -18,9 +18,8 @@ enum {
     VAR_GROUP = 32,
     VAR_PAGE = VAR_GROUP + GROUP_SLOTS,
     VAR_EXIT_LIN,
-    VAR_FS_BASE,
-    VAR_GS_BASE,
-    VAR_CS_BASE,
+    VAR_BASE, /* of segment n */
+    VAR_BASE_END = VAR_BASE + SEG_COUNT - 1,
     VAR_STRIP, /* rounds left of a loop's strip */
     VAR_CALL,  /* where a return address goes, once it is known where the call goes */
     VARS
