@@ -30,6 +30,16 @@ GUEST_CODE(strips, 64,
            "2: add eax, [rsi]\n mov [rdx], eax\n add rsi, 4\n add rdx, 4\n sub ecx, 1\n jnz 2b\n"
            "sub edi, 1\n jnz 1b\n hlt");
 
+/* 32-bit code behind FS, at privilege 3 with ES not flat either: then all its segments are looked at. */
+#define FS_BASE 0x40000u
+GUEST_CODE(segments, 32,
+           "mov ebx, 0x2000\n mov esp, 0x52000\n mov ecx, 40\n"
+           "1: mov eax, fs:[ebx]\n add fs:[ebx + 8], eax\n mov fs:[ebx + 24], cl\n lea esi, [ebx + 0x100]\n"
+           "movzx edx, word ptr fs:[esi + ecx * 2]\n lock xadd fs:[0x2040], edx\n mov edx, fs:[0x2044]\n"
+           "mov edi, [ebx + 0x50000]\n mov [ebx + 0x50010], edi\n push eax\n call 3f\n pop eax\n sub ecx, 1\n"
+           "jnz 1b\n hlt\n"
+           "3: mov edx, [esp]\n mov [esp - 16], edx\n ret");
+
 /* User code, which a view shows its memory where the host can: accesses near and far, indices, a stack; a look at what was
  * stored before makes the index. */
 #define FAR_AT 0x7e8000050000
@@ -53,10 +63,24 @@ GUEST_CODE(
 
 /* --- units of a program ---------------------------------------------------------------------------------------------- */
 
-static struct bt *translated(struct kit *k, unsigned cpl, const uint8_t *code, size_t len)
+static void enter_segments(struct kit *k, unsigned cpl)
 {
-    kit_long(k, cpl);
-    kit_put64(k, PAGES_AT + 8 * FAR_ENTRY, (PAGES_AT + 0x1000) | 7);
+    const unsigned data = G_DATA1_3 | 3;
+    kit_protected(k, cpl);
+    kit_gdt(k, G_DATA1_3, kit_desc(FS_BASE, 0x1ffff, 0xf2, 4)); /* 32 bits */
+    kit_seg(k, SEG_FS, data);
+    if (cpl)
+        kit_seg(k, SEG_ES, data);
+}
+
+static struct bt *translated(struct kit *k, unsigned cpl, bool code64, const uint8_t *code, size_t len)
+{
+    if (code64) {
+        kit_long(k, cpl);
+        kit_put64(k, PAGES_AT + 8 * FAR_ENTRY, (PAGES_AT + 0x1000) | 7);
+    } else {
+        enter_segments(k, cpl);
+    }
     load_code_at(k, code, len, CODE_AT);
     k->v->s.gpr[RSP] = 0x52000;
     k->v->s.cr0 |= CR0_NE;
@@ -314,6 +338,56 @@ static bool table_jumped(uint8_t *at, const struct verify_insn *in, const struct
     return true;
 }
 
+/* --- in code with segments */
+
+static bool is_seg_fast(const struct verify_operand *o, size_t field)
+{
+    int64_t off = o->val - VCPU_OFF(sf);
+    return is_slot(o) && off >= 0 && off < (int64_t)(SEG_COUNT * sizeof(struct seg_fast)) &&
+           off % (int64_t)sizeof(struct seg_fast) == (int64_t)field;
+}
+
+static bool limit_dropped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_JCC || in->cond != 8 || before->op != OP_OR)
+        return false;
+    memset(at + 2, 0, 4); /* both ways go on */
+    return true;
+}
+
+static bool segment_exchanged(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    const struct verify_operand *o = &in->o[1];
+    const int32_t next = (int32_t)sizeof(struct seg_fast);
+    bool part = is_seg_fast(o, offsetof(struct seg_fast, base)) ||
+                is_seg_fast(o, offsetof(struct seg_fast, low)) ||
+                is_seg_fast(o, offsetof(struct seg_fast, end)) ||
+                is_seg_fast(o, offsetof(struct seg_fast, end) + sizeof(int64_t));
+    bool used = in->op == OP_ADD || in->op == OP_SUB || in->op == OP_MOV;
+    bool last = o->val >= VCPU_OFF(sf) + (int32_t)((SEG_COUNT - 1) * sizeof(struct seg_fast));
+    return part && used &&
+           change_field(at, in->len, (int32_t)o->val, (int32_t)o->val + (last ? -next : next));
+}
+
+static bool base_kept(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_SUB || !is_seg_fast(&in->o[1], offsetof(struct seg_fast, base)))
+        return false;
+    memset(at, 0x90, in->len);
+    return true;
+}
+
+static bool span_shortened(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_SUB || in->o[1].kind != OPR_IMM || before->op != OP_SUB ||
+        !is_seg_fast(&before->o[1], offsetof(struct seg_fast, low)))
+        return false;
+    at[in->len == 4 ? 3 : in->len - 4]--;
+    return true;
+}
+
 /* --- in code that uses a view */
 
 /* A look into the table of areas, or of requests. */
@@ -426,6 +500,10 @@ static const struct {
     { "slot moved", slot_moved, ANYWHERE },
     { "jump moved", jump_moved, ANYWHERE },
     { "other slot jumped through", table_jumped, ANYWHERE },
+    { "limit dropped", limit_dropped, LOOKED_UP },
+    { "segment exchanged", segment_exchanged, LOOKED_UP },
+    { "base kept", base_kept, LOOKED_UP },
+    { "span shortened", span_shortened, LOOKED_UP },
     { "area unchecked", area_unchecked, VIEWED },
     { "side exchanged", side_exchanged, VIEWED },
     { "table of areas missed", table_missed, VIEWED },
@@ -552,11 +630,11 @@ static unsigned setting(const char *name, unsigned otherwise)
 static struct subject subject;
 static bool can_view; /* the host has what a view takes */
 
-static void attack(struct kit *k, unsigned cpl, const uint8_t *code, size_t len, unsigned planted[],
-                   unsigned *missed)
+static void attack(struct kit *k, unsigned cpl, bool code64, const uint8_t *code, size_t len,
+                   unsigned planted[], unsigned *missed)
 {
     struct random sequence = { setting("SUNDOG_SEED", 1) };
-    struct bt *b = translated(k, cpl, code, len);
+    struct bt *b = translated(k, cpl, code64, code, len);
     unsigned viewed = 0, with_facts = 0, tables = 0;
     for (uint32_t n = 0; n < b->nunits; n++) {
         if (!b->units[n].listed || b->units[n].sealed) /* its entry was overwritten */
@@ -583,9 +661,11 @@ static void planted_bugs_are_refused(void **state)
 {
     static const struct {
         const uint8_t *code, *end;
-    } programs[] = { { program_start, program_end },
-                     { strips_start, strips_end },
-                     { viewed_start, viewed_end } };
+        bool code64, viewed;
+    } programs[] = { { program_start, program_end, true, false },
+                     { strips_start, strips_end, true, false },
+                     { segments_start, segments_end, false, false },
+                     { viewed_start, viewed_end, true, true } };
     static const struct engine_config without = { .warm = 1,
                                                   .verify_every = 1,
                                                   .passes_off = BIT(ENGINE_PASS_VIEW) };
@@ -598,9 +678,9 @@ static void planted_bugs_are_refused(void **state)
     for (unsigned i = 0; i < 2 * array_size(programs); i++) {
         assert_int_equal(kit_setup(state), 0);
         struct kit *k = *state;
-        kit_engine(k, &bt_engine, i / 2 == 2 ? &translate_at_once : &without);
-        attack(k, i & 1 ? 3 : 0, programs[i / 2].code, (size_t)(programs[i / 2].end - programs[i / 2].code),
-               planted, &missed);
+        kit_engine(k, &bt_engine, programs[i / 2].viewed ? &translate_at_once : &without);
+        attack(k, i & 1 ? 3 : 0, programs[i / 2].code64, programs[i / 2].code,
+               (size_t)(programs[i / 2].end - programs[i / 2].code), planted, &missed);
         if (i + 1 < 2 * array_size(programs))
             engine_teardown(state);
     }

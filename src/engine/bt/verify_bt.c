@@ -167,6 +167,7 @@ static void note_calls(struct verify_unit *x, const struct bt *b)
     }
 }
 
+/* Rules for addresses of 16 bits that are made of others are not written. */
 static bool is_known_mode(uint32_t key)
 {
     return (key & MODE_CODE_MASK) == MODE_CODE64 ||
