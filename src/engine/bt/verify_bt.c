@@ -52,22 +52,14 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES
         uint32_t at;
         enum verify_gate_kind kind;
     } all[VERIFY_GATES] = {
-        { b->gate_exit_s, VERIFY_EXIT },
-        { b->gate_exit_e, VERIFY_EXIT_E },
-        { b->gate_fill, VERIFY_FILL },
-        { b->gate_spot, VERIFY_SPOT },
-        { b->gate_spots, VERIFY_SPOTS },
-        { b->gate_unlink, VERIFY_UNLINK },
-        { b->gate_simd, VERIFY_SIMD },
-        { b->gate_call, VERIFY_CALL },
-        { b->gate_lookup, VERIFY_LOOKUP },
-        { b->gate_lookup16, VERIFY_LOOKUP },
-        { b->gate_x87, VERIFY_X87 },
-        { b->gate_simd_level, VERIFY_SIMD_LEVEL },
-        { b->gate_tsc, VERIFY_TSC },
-        { b->gate_smap, VERIFY_SMAP },
-        { b->gate_syscall, VERIFY_SYSCALL },
-        { b->gate_sysret, VERIFY_SYSRET },
+        { b->gate_exit_s, VERIFY_EXIT },     { b->gate_exit_e, VERIFY_EXIT_E },
+        { b->gate_fill, VERIFY_FILL },       { b->gate_spot, VERIFY_SPOT },
+        { b->gate_spots, VERIFY_SPOTS },     { b->gate_unlink, VERIFY_UNLINK },
+        { b->gate_simd, VERIFY_SIMD },       { b->gate_call, VERIFY_CALL },
+        { b->gate_lookup, VERIFY_LOOKUP },   { b->gate_lookup16, VERIFY_LOOKUP },
+        { b->gate_x87, VERIFY_X87 },         { b->gate_simd_level, VERIFY_SIMD_LEVEL },
+        { b->gate_tsc, VERIFY_TSC },         { b->gate_smap, VERIFY_SMAP },
+        { b->gate_syscall, VERIFY_SYSCALL }, { b->gate_sysret, VERIFY_SYSRET },
         { b->gate_account, VERIFY_ACCOUNT },
     };
     unsigned n = 0;
@@ -264,7 +256,8 @@ bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt
     bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
     /* A unit of another mode, or of another page, would run with rights that are not its own. */
     uint32_t other = (from->key ^ to->key) & ~(uint32_t)(KEY_CROSSING | KEY_SPLIT | KEY_ONCE);
-    bool smap = other == KEY_SIBLING && mode_cpl(from->key) == 0 && l->key == to->key;
+    bool smap = other == KEY_SIBLING && mode_cpl(from->key) == 0 && !(to->key & KEY_VIEW) &&
+                l->key == to->key;
     return jump && facts_within(&to->facts, &l->facts) && (!other || smap) &&
            page_of(from->host) == page_of(to->host);
 }

@@ -26,6 +26,8 @@ struct rules {
 
 /* Applies instruction number i, which is no jump and no call, to the state. NULL, or the rule that is broken. */
 const char *rules_apply(struct rules *r, struct verify_state *st, const struct verify_insn *in, unsigned i);
+
+/* --- verify_jump.c: jumps, calls, exits, entries -------------------------------------------------------------------- */
 /* The state on one side of a conditional jump. */
 void rules_branch(struct verify_state *st, unsigned cond, bool taken);
 /* May the code jump through this operand? */

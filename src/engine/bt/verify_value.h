@@ -182,6 +182,12 @@ static inline struct value value_number(uint32_t sym, int64_t c)
 {
     return (struct value){ .kind = V_NUMBER, .sym = sym, .c = c };
 }
+/* A step from it, or back. */
+static inline struct value value_as(struct value v, enum value_kind kind)
+{
+    v.kind = (uint8_t)kind;
+    return v;
+}
 bool value_equal(const struct value *a, const struct value *b);
 /* A fresh symbol for var, made by instruction i; the variable's value at an entry. */
 struct value value_made(unsigned i, unsigned var);
