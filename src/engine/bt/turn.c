@@ -203,7 +203,7 @@ static void change_sides(struct emitter *e, int32_t turn, enum mmu_gen_kind kind
 #undef PART
 }
 
-/* To the unit at T0, in a jump table of so many bits. */
+/* To the unit at T0, in a jump table of so many bits: in any slot of its set. */
 static void go(struct bt_turn_gates *g, struct emitter *e, unsigned bits)
 {
     emit_reg(e, 0, 0x69, T1, T0); /* imul: jump_slot() */
@@ -213,13 +213,19 @@ static void go(struct bt_turn_gates *g, struct emitter *e, unsigned bits)
     emit_reg(e, 0, 0xc1, 4, T1);
     emit_byte(e, 4);
     emit_mem(e, ENC_W, 0x03, T1, AT_AREA(jumps));
-    emit_mem(e, ENC_W, 0x3b, T0, amode_at(T1, offsetof(struct bt_jump, lin)));
-    uint8_t *other = emit_jcc(e, COND_NOT_EQUAL, emit_exec(e));
-    emit_load(e, T1, amode_at(T1, offsetof(struct bt_jump, code)));
-    emit_reg(e, 0, 0xff, 4, T1);
-    emit_patch(e, other, emit_exec(e));
+    uint8_t *found[JUMP_SET];
+    for (unsigned i = 0; i < JUMP_SET; i++) {
+        if (i > 0)
+            emit_alu_imm(e, 6, T1, (int32_t)((i ^ (i - 1)) * sizeof(struct bt_jump)), true); /* xor */
+        emit_mem(e, ENC_W, 0x3b, T0, amode_at(T1, offsetof(struct bt_jump, lin)));
+        found[i] = emit_jcc(e, COND_EQUAL, emit_exec(e));
+    }
     emit_mov_imm32(e, T1, EXIT_INFO(BT_LOOK_FAR, 0, 0));
     g->exits[g->n++] = emit_jmp(e, emit_exec(e));
+    for (unsigned i = 0; i < JUMP_SET; i++)
+        emit_patch(e, found[i], emit_exec(e));
+    emit_load(e, T1, amode_at(T1, offsetof(struct bt_jump, code)));
+    emit_reg(e, 0, 0xff, 4, T1);
 }
 
 /* That the turn is as it was worked out; the last x87 instruction is noted with its own CS. */
