@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -63,3 +64,5 @@ bool host_thread_is_me(const struct host_thread *t)
 {
     return t->started && pthread_equal(t->id, pthread_self());
 }
+
+void host_thread_yield(void) { sched_yield(); }

@@ -51,6 +51,8 @@ int host_thread_start(struct host_thread *t, const char *name, void *(*fn)(void 
 /* Waits for its end; does nothing when it was never started. */
 void host_thread_join(struct host_thread *t);
 /* Is the calling thread this one? */
+/* Lets others run, if they wait for this processor. */
+void host_thread_yield(void);
 bool host_thread_is_me(const struct host_thread *t);
 
 #endif

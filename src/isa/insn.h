@@ -218,6 +218,12 @@ struct insn {
 
 enum insn_encoding { ENCODING_LEGACY, ENCODING_VEX, ENCODING_EVEX };
 
+/* F3 90: a NOP in a loop that waits. */
+static inline bool insn_is_pause(const struct insn *in)
+{
+    return in->opcode == 0x90 && in->row->map == MAP_1 && in->prefixes & IP_REP && !(in->rex & 1);
+}
+
 /* Bits of `evex`. */
 #define IX_Z 1u         /* zeroes under the opmask */
 #define IX_BROADCAST 2u /* the memory operand is one element */

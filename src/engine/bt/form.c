@@ -72,7 +72,7 @@ static bool ends_unit(enum how how)
 
 static enum how classify_copied(const struct bt *b, const struct insn *in, uint32_t key)
 {
-    enum how how = how_by_id[in->id];
+    enum how how = insn_is_pause(in) ? HOW_BAIL : how_by_id[in->id];
     if (how == HOW_BAIL)
         how = vector_how(b, in, key);
     if (how == HOW_BAIL)

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* MOV, MOVZX, MOVSX, LEA, CMOVcc, SETcc, BSWAP, CBW and CWD families, XLAT: data moved, flags left alone. */
 #include "engine/interp/operand.h"
+#include "host/thread.h"
+
+#define PAUSES 64u /* after so many the host's other threads get their turn */
 
 /* --- MOV ------------------------------------------------------------------------------------------------ */
 
@@ -242,6 +245,15 @@ bool lower_accumulator(struct op *op, const struct insn *in, uint32_t mode)
 
 HANDLER(nop) { return NEXT(v, op); }
 
+/* Whom this processor waits for may be waiting for the host's. */
+HANDLER(pause)
+{
+    struct interp *c = interp_of(v);
+    if (++c->pauses % PAUSES == 0)
+        host_thread_yield();
+    return NEXT(v, op);
+}
+
 HANDLER(fence)
 {
     atomic_thread_fence(memory_order_seq_cst);
@@ -261,6 +273,9 @@ bool lower_nop(struct op *op, const struct insn *in, uint32_t mode)
 {
     if (in->op[0].kind == OPND_MEM)
         lower_mem(op, in, mode);
-    op->run = in->id == INSN_NOP ? nop : in->op[0].kind == OPND_MEM ? clflush : fence;
+    op->run = insn_is_pause(in)        ? pause
+              : in->id == INSN_NOP       ? nop
+              : in->op[0].kind == OPND_MEM ? clflush
+                                           : fence;
     return true;
 }

@@ -84,6 +84,7 @@ struct interp {
     unsigned link_slot;
     bool alone;                                     /* the next instruction runs in a block of its own */
     bool world_stopped;                             /* for a locked operation */
+    uint32_t pauses;                                /* PAUSE instructions */
     bool repeating;                                 /* a string instruction stopped between iterations */
     uint64_t stream_at;                             /* RDI where a long copy past the caches goes on */
     void (*trace)(void *ctx, const struct vcpu *v); /* called before each instruction */

@@ -73,15 +73,15 @@ void delay_us(u32 us)
 
 u64 tsc_hz(void)
 {
-    u64 least = ~0ull; /* of several, since a busy host makes a wait longer, never shorter */
-    for (int i = 0; i < 4; i++) {
+    u64 least = ~0ull; /* of many short ones, since a busy host makes a wait longer, never shorter */
+    for (int i = 0; i < 40; i++) {
         u64 start = rdtsc();
-        delay_us(10000);
+        delay_us(1000);
         u64 took = rdtsc() - start;
         if (took < least)
             least = took;
     }
-    return least * 100;
+    return least * 1000;
 }
 
 void apic_enable(void)
