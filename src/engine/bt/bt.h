@@ -479,8 +479,8 @@ struct bt {
     uint32_t gates_end;          /* flushing keeps what is below */
     uint32_t wrote;              /* bytes of pages that the writable view may hold: bt_cache_wrote() */
     uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
-        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_lookup16, gate_tsc, gate_smap, gate_syscall,
-        gate_sysret, gate_account;
+        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_lookup16, gate_tsc, gate_smap,
+        gate_syscall, gate_sysret, gate_account;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
@@ -513,7 +513,7 @@ struct bt {
     uint32_t stub_resets; /* the interpreter's, when the calls' stubs were last known to be good */
     uint8_t *held;        /* guest bytes that units were made from; never executed */
     uint32_t nheld, max_held;
-    struct bt_unit *hash[1u << HASH_BITS];
+    uint32_t hash[1u << HASH_BITS];              /* numbers of units, from 1 on */
     struct bt_unit *pages[1u << PAGE_HASH_BITS]; /* by host page */
     uint8_t warm;                                /* a block is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];

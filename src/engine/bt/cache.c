@@ -33,6 +33,18 @@ static unsigned hash_of(const uint8_t *host, uint32_t key)
     return hash_slot((uintptr_t)host ^ (uint64_t)key << 36, HASH_BITS);
 }
 
+/* Units as bt.hash names them; 0: none. */
+static struct bt_unit *number_unit(const struct bt *b, uint32_t n) { return n ? &b->units[n - 1] : NULL; }
+static uint32_t unit_number(const struct bt *b, const struct bt_unit *u)
+{
+    return u ? (uint32_t)(u - b->units) + 1 : 0;
+}
+
+static struct bt_unit *bucket(const struct bt *b, const uint8_t *host, uint32_t key)
+{
+    return number_unit(b, b->hash[hash_of(host, key)]);
+}
+
 static unsigned page_hash(const uint8_t *host)
 {
     return hash_slot((uintptr_t)host >> PAGE_SHIFT, PAGE_HASH_BITS);
@@ -185,9 +197,9 @@ static void add_to_page(struct bt *b, struct bt_unit *u)
 /* A unit with bytes on two pages is in the first one's list; another entry stands for it in the second's. */
 void bt_cache_add(struct bt *b, struct bt_unit *u)
 {
-    struct bt_unit **at = &b->hash[hash_of(u->host, u->key)];
-    u->hash_next = *at;
-    *at = u;
+    uint32_t *first = &b->hash[hash_of(u->host, u->key)];
+    u->hash_next = number_unit(b, *first);
+    *first = unit_number(b, u);
     add_to_page(b, u);
     if (u->two) {
         struct bt_unit *tail = &b->units[b->nunits++];
@@ -198,11 +210,16 @@ void bt_cache_add(struct bt *b, struct bt_unit *u)
 
 static void unhash(struct bt *b, const struct bt_unit *u)
 {
-    struct bt_unit **at = &b->hash[hash_of(u->host, u->key)];
-    while (*at && *at != u)
-        at = &(*at)->hash_next;
-    if (*at)
-        *at = u->hash_next;
+    uint32_t *first = &b->hash[hash_of(u->host, u->key)];
+    struct bt_unit *x = number_unit(b, *first);
+    if (x == u) {
+        *first = unit_number(b, u->hash_next);
+        return;
+    }
+    while (x && x->hash_next != u)
+        x = x->hash_next;
+    if (x)
+        x->hash_next = u->hash_next;
 }
 
 /* Takes *at out of its page's list, and what it stands for out of the hash. */
@@ -406,7 +423,7 @@ static bool is_for(const struct bt_unit *u, const uint8_t *host, uint32_t key, s
 
 struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
 {
-    struct bt_unit *u = b->hash[hash_of(host, key)];
+    struct bt_unit *u = bucket(b, host, key);
     while (u && !is_for(u, host, key, window))
         u = u->hash_next;
     return u && !u->sealed && bt_unit_fresh(u) ? u : NULL;
@@ -427,7 +444,7 @@ static bool revived(struct bt *b, struct bt_unit *u)
 
 struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
 {
-    for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
+    for (struct bt_unit *u = bucket(b, host, key); u; u = u->hash_next)
         if (is_for(u, host, key, window)) {
             if (likely(!u->sealed && bt_unit_fresh(u)))
                 return u;
@@ -440,7 +457,7 @@ struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const str
 {
     struct bt_unit *best = u;
     unsigned n = 0;
-    for (struct bt_unit *x = b->hash[hash_of(u->host, u->key)]; x; x = x->hash_next) {
+    for (struct bt_unit *x = bucket(b, u->host, u->key); x; x = x->hash_next) {
         if (!is_version(x, u))
             continue;
         n++;
@@ -455,7 +472,7 @@ struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const str
 struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const uint8_t *host2, uint32_t key)
 {
     key |= (uint32_t)KEY_CROSSING;
-    for (struct bt_unit *u = b->hash[hash_of(host, key)]; u; u = u->hash_next)
+    for (struct bt_unit *u = bucket(b, host, key); u; u = u->hash_next)
         if (u->host == host && u->key == key && u->host2 == host2) {
             if (bt_unit_fresh(u))
                 return u;
