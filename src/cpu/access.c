@@ -234,20 +234,11 @@ static void check_side_effects(struct vcpu *v, const struct piece *p)
     }
 }
 
-static void *cached(const struct vcpu *v, uint64_t lin, unsigned size, enum mmu_access access,
-                    enum mmu_index index)
-{
-    const struct tlb_entry *e = &v->mmu.tlbs[index][(lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
-    if (e->tag[access] != (((lin + size - 1) & ~(uint64_t)PAGE_OFFSET_MASK) | mmu_gen(&v->mmu, index)))
-        return NULL;
-    return (void *)(uintptr_t)(lin + e->addend);
-}
-
 /* --- the accesses --------------------------------------------------------------------------------------- */
 
 void access_read(struct vcpu *v, uint64_t lin, void *dst, unsigned size, enum mmu_index index, enum seg seg)
 {
-    const void *host = cached(v, lin, size, ACCESS_READ, index);
+    const void *host = access_cached(v, lin, size, ACCESS_READ, index);
     if (host) {
         copy_piece(dst, host, size);
         return;
@@ -264,7 +255,7 @@ void access_read(struct vcpu *v, uint64_t lin, void *dst, unsigned size, enum mm
 void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, enum mmu_index index,
                   enum seg seg)
 {
-    void *host = cached(v, lin, size, ACCESS_WRITE, index);
+    void *host = access_cached(v, lin, size, ACCESS_WRITE, index);
     if (host) {
         copy_piece(host, src, size);
         return;
@@ -284,7 +275,7 @@ void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, 
 void access_probe_write(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg)
 {
     struct piece p[2];
-    if (cached(v, lin, size, ACCESS_WRITE, index))
+    if (access_cached(v, lin, size, ACCESS_WRITE, index))
         return;
     unsigned n = translate_all(v, lin, size, ACCESS_WRITE, index, seg, p);
     /* Whoever probes commits something before the store: so the store must not leave the instruction any more. */
@@ -297,14 +288,14 @@ void access_probe_write(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_in
 void access_probe_read(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg)
 {
     struct piece p[2];
-    if (!cached(v, lin, size, ACCESS_READ, index))
+    if (!access_cached(v, lin, size, ACCESS_READ, index))
         translate_all(v, lin, size, ACCESS_READ, index, seg, p);
 }
 
 void *access_rmw(struct vcpu *v, uint64_t lin, unsigned size, enum seg seg)
 {
     enum mmu_index index = v->mmu.index;
-    void *host = cached(v, lin, size, ACCESS_WRITE, index);
+    void *host = access_cached(v, lin, size, ACCESS_WRITE, index);
     if (likely(host != NULL))
         return host;
     struct piece p[2];
@@ -312,7 +303,7 @@ void *access_rmw(struct vcpu *v, uint64_t lin, unsigned size, enum seg seg)
     for (unsigned i = 0; i < n; i++)
         check_side_effects(v, &p[i]);
     /* It is there now, if this page may be written without notice. */
-    return cached(v, lin, size, ACCESS_WRITE, index);
+    return access_cached(v, lin, size, ACCESS_WRITE, index);
 }
 
 void mem_read_bytes(struct vcpu *v, enum seg seg, uint64_t off, void *dst, unsigned size)
@@ -342,7 +333,12 @@ static uint64_t system_linear(const struct vcpu *v, uint64_t lin)
 uint64_t sys_read(struct vcpu *v, uint64_t lin, unsigned size)
 {
     uint64_t val = 0;
-    access_read(v, system_linear(v, lin), &val, size, system_index(v), SEG_DS);
+    lin = system_linear(v, lin);
+    const void *host = access_cached(v, lin, size, ACCESS_READ, system_index(v));
+    if (likely(host != NULL && size == 8))
+        memcpy(&val, host, 8);
+    else
+        access_read(v, lin, &val, size, system_index(v), SEG_DS);
     return val;
 }
 

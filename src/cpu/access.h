@@ -11,6 +11,16 @@
 void access_read(struct vcpu *v, uint64_t lin, void *dst, unsigned size, enum mmu_index index, enum seg seg);
 void access_write(struct vcpu *v, uint64_t lin, const void *src, unsigned size, enum mmu_index index,
                   enum seg seg);
+/* Host address of [lin, lin + size) when the TLB has it for that access, so that nothing is left to check: it is canonical, too. Else
+ * NULL. */
+static inline void *access_cached(const struct vcpu *v, uint64_t lin, unsigned size, enum mmu_access access,
+                                  enum mmu_index index)
+{
+    const struct tlb_entry *e = &v->mmu.tlbs[index][(lin >> PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+    if (e->tag[access] != (((lin + size - 1) & ~(uint64_t)PAGE_OFFSET_MASK) | mmu_gen(&v->mmu, index)))
+        return NULL;
+    return (void *)(uintptr_t)(lin + e->addend);
+}
 /* Faults now if a write (and read) of [lin, lin+size) would, without doing it. Any size up to 4096. After
  * the probe for writing, the write itself no longer restarts the instruction (code, watchpoints) either. */
 void access_probe_write(struct vcpu *v, uint64_t lin, unsigned size, enum mmu_index index, enum seg seg);
