@@ -588,6 +588,8 @@ struct bt_unit *bt_cache_find_crossing(struct bt *b, const uint8_t *host, const 
 void bt_cache_add(struct bt *b, struct bt_unit *u);
 /* So many bytes of the cache were written: now and then the writable view's pages are given back. */
 void bt_cache_wrote(struct bt *b, uint32_t bytes);
+/* The processor waits for something. */
+void bt_cache_idle(struct bt *b);
 /* Is it still what memory holds? */
 bool bt_unit_fresh(const struct bt_unit *u);
 /* The page of these bytes was written: nothing enters its units until they are found again, when their bytes are compared. */

@@ -24,8 +24,9 @@
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 64u
 #define BYTES_PER_CALL 512u
-#define BYTES_PER_HELD 6u /* of guest code */
-#define SETTLE (1u << 20) /* of the writable view's pages stay */
+#define BYTES_PER_HELD 6u       /* of guest code */
+#define SETTLE (1u << 20)       /* of the writable view's pages stay */
+#define SETTLE_IDLE (32u << 10) /* where there is time */
 #define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
 
 static unsigned hash_of(const uint8_t *host, uint32_t key)
@@ -235,14 +236,21 @@ static struct bt_unit *take_out(struct bt *b, struct bt_unit **at)
 /* --- the writable view ------------------------------------------------------------------------------------------ */
 
 /* What was written is mostly never written again, and its pages in this view are a second count of the same memory. */
-void bt_cache_wrote(struct bt *b, uint32_t bytes)
+static void settle(struct bt *b, uint32_t from)
 {
-    b->wrote += bytes;
-    if (b->wrote < SETTLE)
+    if (b->wrote < from)
         return;
     host_code_settle(&b->code, 0, b->code.size);
     b->wrote = 0;
 }
+
+void bt_cache_wrote(struct bt *b, uint32_t bytes)
+{
+    b->wrote += bytes;
+    settle(b, SETTLE);
+}
+
+void bt_cache_idle(struct bt *b) { settle(b, SETTLE_IDLE); }
 
 /* A few bytes that may lie anywhere. */
 static void wrote_one(struct bt *b) { bt_cache_wrote(b, PAGE_SIZE / 4); }

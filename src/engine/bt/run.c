@@ -727,6 +727,8 @@ static enum exit_cause bt_run(struct vcpu *v, uint64_t until_count)
     if (why)
         interp_unwound(v, why);
     enum exit_cause cause = run_loop(v, b);
+    if (cause == EXIT_HLT)
+        bt_cache_idle(b);
     v->unwind = outer;
     fpu_leave(v);
     return cause;
