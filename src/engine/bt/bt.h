@@ -445,6 +445,7 @@ struct bt_views {
         uint32_t slices; /* that it ran */
     } candidate[VIEW_CANDIDATES];
     uint8_t patience[1u << VIEW_PATIENCE_BITS];
+    uint8_t lost; /* views given up as too dear of late */
 };
 
 /* --- heat ------------------------------------------------------------------------------------------------- */

@@ -19,7 +19,7 @@
 #include "host/faults.h"
 #include "host/memory.h"
 
-#define DEFAULT_WARM 12
+#define DEFAULT_WARM 20
 #define COLD_ARENA (4u << 20) /* decoded code that is not translated yet */
 
 /* --- keys and contexts --------------------------------------------------------------------------------------- */

@@ -27,6 +27,8 @@
 #define HASTY 8u           /* times that it may come into force so soon after the last one */
 #define GRACE (4ull << 20) /* time stamp counts that a view may cost at once */
 #define PATIENCE_MAX 7
+#define LOST_MAX 5u
+#define LONG (1ull << 28) /* time stamp counts */
 #define PIECES_MAX 12000u /* mappings of the host's that a view takes */
 #define AREA_BYTES (1ull << AREA_SHIFT)
 #define NARROW_BYTES (4ull << 30)
@@ -99,6 +101,8 @@ static void close_view(struct bt *b, struct bt_view *w)
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         while (w->nareas[side] > 0)
             release(w, side, --w->nareas[side]);
+    if (w->stamp && b->views.lost && __builtin_ia32_rdtsc() - w->opened > LONG)
+        b->views.lost--; /* it was worth it */
     w->stamp = 0;
 }
 
@@ -184,11 +188,12 @@ static uint8_t *patience_of(struct bt *b, uint64_t cr3)
     return &b->views.patience[hash_slot(cr3, VIEW_PATIENCE_BITS)];
 }
 
-/* Slices that code has to run under one stamp. */
+/* Slices that code has to run under one stamp. More after views were lost, by whomever: many short programs do much the same. */
 static uint32_t settled(struct bt *b, uint64_t cr3)
 {
-    unsigned slices = b->v->mmu.index == MMU_USER ? SLICES : SUPERVISOR_SLICES;
-    return b->warm == 0 ? 0 : slices << *patience_of(b, cr3);
+    bool user = b->v->mmu.index == MMU_USER;
+    unsigned slices = user ? SLICES : SUPERVISOR_SLICES, lost = user ? b->views.lost : 0, patience = *patience_of(b, cr3);
+    return b->warm == 0 ? 0 : slices << (patience > lost ? patience : lost);
 }
 
 static void lose_patience(struct bt *b, struct bt_view *w)
@@ -196,6 +201,8 @@ static void lose_patience(struct bt *b, struct bt_view *w)
     uint8_t *patience = patience_of(b, w->cr3);
     if (*patience < PATIENCE_MAX)
         ++*patience;
+    if (b->views.lost < LOST_MAX)
+        b->views.lost++;
     close_view(b, w);
     b->n.views_closed++;
 }

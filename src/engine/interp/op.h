@@ -72,6 +72,9 @@ struct lookup_entry {
 
 #define LOOKUP_ENTRIES 4096u
 
+/* How often code was run cold, for longer than its blocks are kept: by hash of its address, with a piece of that in the upper bits. */
+#define HEAT_ENTRY_BITS 16
+
 /* The engine's part of a vcpu. */
 struct interp {
     uint64_t limit;      /* blocks may run up to this retired count; 0: the run loop wants to look */
@@ -98,6 +101,7 @@ struct interp {
     struct lanes *lanes; /* lane.c's; NULL until the first long run */
     bool no_lanes;
     struct lookup_entry lookup[LOOKUP_ENTRIES];
+    uint32_t heat[1u << HEAT_ENTRY_BITS];
 };
 
 static inline struct interp *interp_of(struct vcpu *v) { return v->engine_data; }
