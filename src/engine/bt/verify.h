@@ -66,6 +66,9 @@ struct verify_unit {
     uint8_t simd;       /* enum simd_level: vector registers that are always there */
     struct facts facts; /* that it relies on */
     bool code64;        /* 64-bit code: FS and GS have no limits */
+    bool privileged;    /* CPL 0, in any mode */
+    bool by_paragraph;  /* segment registers are loaded without descriptors: real and virtual-8086 mode */
+    bool all_64k;       /* all segments but CS reach 64 KiB at least */
 };
 
 /* Why not. */

@@ -159,13 +159,6 @@ static void note_calls(struct verify_unit *x, const struct bt *b)
     }
 }
 
-/* Rules for addresses of 16 bits that are made of others are not written. */
-static bool is_known_mode(uint32_t key)
-{
-    return (key & MODE_CODE_MASK) == MODE_CODE64 ||
-           ((key & MODE_CODE_MASK) == MODE_CODE32 && key & MODE_SS32);
-}
-
 void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struct verify_before *before,
                         const struct verify_before *behind, struct verify_gate gates[VERIFY_GATES],
                         struct verify_unit *x)
@@ -197,6 +190,9 @@ void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struc
         .facts = bt_unit_facts(u),
         .kernel = mode_cpl(u->key) == 0 && u->key & MODE_PE,
         .code64 = (u->key & MODE_CODE_MASK) == MODE_CODE64,
+        .privileged = mode_cpl(u->key) == 0,
+        .by_paragraph = !(u->key & MODE_PE) || u->key & MODE_VM86,
+        .all_64k = u->key & MODE_64K,
     };
     note_calls(x, b);
 }
@@ -208,7 +204,7 @@ bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_b
     struct verify_unit x;
     struct verify_result r;
     char what[80];
-    if (!b->verifier || !is_known_mode(u->key) || ++b->verify_count % b->verify_every)
+    if (!b->verifier || ++b->verify_count % b->verify_every)
         return true;
     bt_verify_describe(b, u, before, &behind, gates, &x);
     b->n.units_verified++;

@@ -14,6 +14,7 @@ enum verify_op {
     OP_BITS,   /* PLAIN, but a bit number in a register reaches beyond a memory operand */
     OP_DIVIDE, /* PLAIN, and may fault */
     OP_MOV,
+    OP_MOVZX,
     OP_LEA,
     OP_ADD,
     OP_SUB,

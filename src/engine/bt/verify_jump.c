@@ -37,6 +37,8 @@ void rules_branch(struct verify_state *st, unsigned cond, bool taken)
         st->limit = f;
     if (f.kind == F_SPENT && cond == (taken ? COND_NOT_NEGATIVE : COND_NEGATIVE))
         strip_next_round(st, f.v.aux);
+    if (not_above && f.kind == F_WRAP)
+        st->wrap = f;
     if (not_above && f.kind == F_MOST)
         st->most = f;
     if (not_above && f.kind == F_RUN)
@@ -86,7 +88,7 @@ static void called(struct verify_state *st, unsigned changes, uint8_t always, un
     st->most.kind = F_SCRATCH;
     st->fresh = st->x87 = false;
     st->simd = always;
-    st->limit.kind = F_SCRATCH;
+    st->limit.kind = st->wrap.kind = F_SCRATCH;
     view_called(st, changes);
 }
 

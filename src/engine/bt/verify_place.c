@@ -14,7 +14,7 @@
 
 /* --- slots --------------------------------------------------------------------------------------------------- */
 
-enum { MAY_READ = 1, MAY_WRITE = 2, MAY_BOTH = 3, KERNEL_MAY_WRITE = 4 };
+enum { MAY_READ = 1, MAY_WRITE = 2, MAY_BOTH = 3, KERNEL_MAY_WRITE = 4, PARAGRAPH_MAY_WRITE = 8 };
 
 #define GPR_SLOT(n) \
     { \
@@ -28,7 +28,12 @@ enum { MAY_READ = 1, MAY_WRITE = 2, MAY_BOTH = 3, KERNEL_MAY_WRITE = 4 };
 #define SELECTOR_SLOT(n) \
     { \
         VCPU_OFF(s.seg) + (int32_t)((n) * sizeof(struct segment) + offsetof(struct segment, sel)), 2, \
-            MAY_READ, SLOT_NUMBER, 0 \
+            MAY_READ | PARAGRAPH_MAY_WRITE, SLOT_NUMBER, 0 \
+    }
+#define LIMIT_SLOT(n) \
+    { \
+        VCPU_OFF(s.seg) + (int32_t)((n) * sizeof(struct segment) + offsetof(struct segment, limit)), 4, \
+            MAY_READ, SLOT_OWN, 0 \
     }
 #define END_SLOT(seg, access) \
     { \
@@ -45,10 +50,14 @@ enum { MAY_READ = 1, MAY_WRITE = 2, MAY_BOTH = 3, KERNEL_MAY_WRITE = 4 };
 /* clang-format off */
 static const struct slot slots[] = {
     GPR_SLOT(12), GPR_SLOT(13), GPR_SLOT(14), GPR_SLOT(15),
-    BASE_SLOT(SEG_FS, MAY_BOTH), BASE_SLOT(SEG_GS, MAY_BOTH), BASE_SLOT(SEG_ES, MAY_READ),
-    BASE_SLOT(SEG_CS, MAY_READ), BASE_SLOT(SEG_SS, MAY_READ), BASE_SLOT(SEG_DS, MAY_READ),
+    BASE_SLOT(SEG_FS, MAY_BOTH), BASE_SLOT(SEG_GS, MAY_BOTH), BASE_SLOT(SEG_ES, MAY_READ | PARAGRAPH_MAY_WRITE),
+    BASE_SLOT(SEG_CS, MAY_READ), BASE_SLOT(SEG_SS, MAY_READ | PARAGRAPH_MAY_WRITE), BASE_SLOT(SEG_DS, MAY_READ | PARAGRAPH_MAY_WRITE),
     { VCPU_OFF(s.seg[SEG_FS].base), 8, MAY_BOTH, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.seg[SEG_GS].base), 8, MAY_BOTH, SLOT_NUMBER, 0 },
+    { VCPU_OFF(s.seg[SEG_ES].base), 8, PARAGRAPH_MAY_WRITE, SLOT_NUMBER, 0 },
+    { VCPU_OFF(s.seg[SEG_SS].base), 8, PARAGRAPH_MAY_WRITE, SLOT_NUMBER, 0 },
+    { VCPU_OFF(s.seg[SEG_DS].base), 8, PARAGRAPH_MAY_WRITE, SLOT_NUMBER, 0 },
+    LIMIT_SLOT(SEG_ES), LIMIT_SLOT(SEG_SS), LIMIT_SLOT(SEG_DS), LIMIT_SLOT(SEG_FS), LIMIT_SLOT(SEG_GS),
     { VCPU_OFF(s.cr0), 8, MAY_READ, SLOT_NUMBER, 0 }, { VCPU_OFF(s.cr2), 8, MAY_READ, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.cr3), 8, MAY_READ, SLOT_NUMBER, 0 }, { VCPU_OFF(s.cr4), 8, MAY_READ, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.msr.kernel_gs_base), 8, MAY_READ | KERNEL_MAY_WRITE, SLOT_NUMBER, 0 },
@@ -118,7 +127,8 @@ static const char *place_in_vcpu(const struct rules *r, struct place *p, const s
     const struct slot *s = slot_at(o->val, o->size);
     if (!s)
         return place_group(p, o->val, o->size);
-    unsigned write = r->u->kernel ? MAY_WRITE | KERNEL_MAY_WRITE : MAY_WRITE;
+    unsigned write = MAY_WRITE | (r->u->kernel ? KERNEL_MAY_WRITE : 0) |
+                     (r->u->by_paragraph ? PARAGRAPH_MAY_WRITE : 0);
     if ((o->read && !(s->rights & MAY_READ)) || (o->write && !(s->rights & write)))
         return "a slot of struct vcpu without the right to it";
     *p = (struct place){ .kind = PLACE_SLOT, .slot = s, .var = s->var };
@@ -159,7 +169,8 @@ static const char *place_in_guest(const struct rules *r, struct place *p, const 
     const struct value *delta = b->kind == V_DELTA ? b : a, *number = b->kind == V_DELTA ? a : b;
     if (delta->kind != V_DELTA || !value_clean(number))
         return "memory that nothing was checked for";
-    if (!delta_covers(delta, value_add(*number, o->val), o->size))
+    struct value at = value_like16(&r->symbols, delta, *number);
+    if (!delta_covers(delta, value_add(at, o->val), o->size))
         return "memory outside of what was checked";
     if (o->write && !delta->write)
         return "a write to what was checked for reading";

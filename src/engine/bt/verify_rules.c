@@ -24,7 +24,7 @@ static bool changes_allowed_flags(const struct rules *r, const struct verify_ins
     uint64_t bits = (uint64_t)(in->op == OP_AND ? ~in->o[1].val : in->o[1].val) & mask_bytes(o->size);
     uint64_t changed = bits << 8 * (unsigned)(o->val - VCPU_OFF(s.rflags));
     return !(changed &
-             ~(uint64_t)(FL_DF | (in->op == OP_AND ? FL_RF : 0) | (r->u->kernel ? FL_IF | FL_AC : 0)));
+             ~(uint64_t)(FL_DF | (in->op == OP_AND ? FL_RF : 0) | (r->u->privileged ? FL_IF | FL_AC : 0)));
 }
 
 /* Of the guest's control word in its slot: read or written by the x87 itself, read, or written with all exceptions masked. */
@@ -197,6 +197,25 @@ static bool is_rounds_slot(const struct rules *r, const struct verify_state *st,
            p.slot->kind == SLOT_ROUNDS;
 }
 
+/* A write to the low 16 bits of a register: what is known of them. */
+static const char *set_low16(struct rules *r, struct verify_state *st, const struct verify_insn *in,
+                             unsigned i, struct value from, int64_t by)
+{
+    unsigned reg = in->o[0].reg;
+    struct value v = value_low16(&r->symbols, from, by, i, reg);
+    const char *broken = apply_any(r, st, in, i);
+    return broken ? broken : set_register(st, reg, v);
+}
+
+/* Is it such a write, of something that is known? Where addresses have 64 bits nobody asks. */
+static bool writes_low16(const struct rules *r, const struct verify_state *st, const struct verify_insn *in,
+                         unsigned from)
+{
+    const struct verify_operand *dst = &in->o[0];
+    return !r->u->code64 && dst->kind == OPR_GPR && dst->size == 2 && dst->reg != H_RSP && from < 16 &&
+           from != H_RSP && value_clean(&st->var[dst->reg]) && value_clean(&st->var[from]);
+}
+
 static const char *follow_mov(struct rules *r, struct verify_state *st, const struct verify_insn *in,
                               unsigned i, bool *done)
 {
@@ -215,6 +234,8 @@ static const char *follow_mov(struct rules *r, struct verify_state *st, const st
         st->var[VAR_STRIP] = v;
         return NULL;
     }
+    if (src->kind == OPR_GPR && writes_low16(r, st, in, src->reg))
+        return set_low16(r, st, in, i, st->var[src->reg], 0);
     if (dst->kind == OPR_GPR && dst->size >= 4) {
         if (is_imm(src))
             return set_register(st, dst->reg,
@@ -236,17 +257,23 @@ static const char *follow_mov(struct rules *r, struct verify_state *st, const st
 }
 
 static const char *follow_lea(struct rules *r, struct verify_state *st, const struct verify_insn *in,
-                              bool *done)
+                              unsigned i, bool *done)
 {
     const struct verify_operand *dst = &in->o[0], *src = &in->o[1];
     struct value none = value_number(0, 0);
     struct value a = src->base < 16 ? st->var[src->base] : none,
                  b = src->index < 16 ? st->var[src->index] : none;
-    unsigned reach = src->index < 16 && src->scale == 1 && !src->val ? delta_reach(&b, a) : 0;
+    unsigned reach = src->index < 16 && src->scale == 1 && !src->val
+                         ? delta_reach(&b, value_like16(&r->symbols, &b, a))
+                         : 0;
     if (reach && dst->size == 8) {
         *done = true;
         return set_register(st, dst->reg,
                             (struct value){ .kind = V_ADDRESS, .aux = (uint16_t)reach, .write = b.write });
+    }
+    if (src->index >= 16 && writes_low16(r, st, in, src->base)) {
+        *done = true;
+        return set_low16(r, st, in, i, a, src->val);
     }
     if (dst->size < 4 || !value_clean(&a) || !value_clean(&b))
         return NULL;
@@ -257,6 +284,18 @@ static const char *follow_lea(struct rules *r, struct verify_state *st, const st
     else
         v = (dst->size == 8 ? value_sum : value_sum_narrow)(&r->symbols, a, b, src->scale, src->val);
     return set_register(st, dst->reg, v);
+}
+
+/* movzx r32, r16 */
+static const char *follow_movzx(struct rules *r, struct verify_state *st, const struct verify_insn *in,
+                                bool *done)
+{
+    const struct verify_operand *dst = &in->o[0], *src = &in->o[1];
+    if (r->u->code64 || dst->size != 4 || src->kind != OPR_GPR || src->size != 2 || src->reg == H_RSP ||
+        !value_clean(&st->var[src->reg]))
+        return NULL;
+    *done = true;
+    return set_register(st, dst->reg, value_cut16(&r->symbols, st->var[src->reg]));
 }
 
 /* ADD, SUB, INC, DEC of constants to a register or a guest register's slot; what is left over defines the flags like any other. */
@@ -270,6 +309,10 @@ static const char *follow_shift(struct rules *r, struct verify_state *st, const 
         by = -by;
     if (!unit && !is_imm(&in->o[1]))
         return NULL;
+    if (dst->kind == OPR_GPR && writes_low16(r, st, in, dst->reg)) {
+        *done = true;
+        return set_low16(r, st, in, i, st->var[dst->reg], by);
+    }
     struct place p = { 0 };
     bool slot = dst->kind == OPR_MEM && dst->size == 8 && !place_of(r, &p, st, dst) && p.kind == PLACE_SLOT &&
                 p.slot->kind == SLOT_VALUE;
@@ -435,7 +478,7 @@ static bool follow_segment(struct rules *r, struct verify_state *st, const struc
     if (in->op == OP_OR)
         return segment_or(st, in);
     if (in->o[1].kind != OPR_MEM)
-        return in->op == OP_SUB ? segment_subtract(st, in) || segment_to_offset(&r->symbols, st, in)
+        return in->op == OP_SUB ? segment_subtract(st, in) || segment_to_offset(r, st, in)
                                 : segment_to_host(st, in);
     if (place_of(r, &p, st, &in->o[1]) || p.kind != PLACE_SLOT)
         return false;
@@ -455,8 +498,9 @@ static const char *apply(struct rules *r, struct verify_state *st, const struct 
     case OP_LEA:
         done = string_step(st, in, i);
         if (!done)
-            broken = follow_lea(r, st, in, &done);
+            broken = follow_lea(r, st, in, i, &done);
         break;
+    case OP_MOVZX: broken = follow_movzx(r, st, in, &done); break;
     case OP_REP: return string_rep(st, in, i);
     case OP_CMOVBE:
     case OP_NEG: done = string_step(st, in, i); break;
@@ -487,7 +531,10 @@ static const char *apply(struct rules *r, struct verify_state *st, const struct 
     case OP_IMUL: done = follow_imul(st, in); break;
     case OP_SHRX:
     case OP_RORX: done = view_step(r, st, in); break;
-    case OP_CMP: done = follow_cmp(r, st, in) || strip_step(st, in) || string_step(st, in, i); break;
+    case OP_CMP:
+        done = follow_cmp(r, st, in) || (!r->u->code64 && segment_wrap(st, in)) || strip_step(st, in) ||
+               string_step(st, in, i);
+        break;
     default: break;
     }
     if (!done && !broken)

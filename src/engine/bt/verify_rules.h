@@ -58,7 +58,9 @@ bool segment_or(struct verify_state *st, const struct verify_insn *in);
 bool segment_with_base(struct symbols *s, struct verify_state *st, const struct verify_insn *in,
                        unsigned var);
 bool segment_to_host(struct verify_state *st, const struct verify_insn *in);
-bool segment_to_offset(struct symbols *s, struct verify_state *st, const struct verify_insn *in);
+bool segment_to_offset(struct rules *r, struct verify_state *st, const struct verify_insn *in);
+/* A comparison that shows whether an address of 16 bits goes round. */
+bool segment_wrap(struct verify_state *st, const struct verify_insn *in);
 
 /* --- verify_view.c: accesses by views ------------------------------------------------------------------------------- */
 /* What the unit relies on when it is entered; `linear`: T0 is its address, and the page will be that one's. No jump table has units

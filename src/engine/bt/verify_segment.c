@@ -7,6 +7,8 @@
  */
 #include "engine/bt/verify_rules.h"
 
+#define SPAN16 0x10000ll /* what an address of 16 bits reaches */
+
 static bool scratch(const struct verify_operand *o)
 {
     return o->kind == OPR_GPR && o->reg >= T0 && o->reg <= T2;
@@ -118,8 +120,32 @@ static bool in_limit(const struct verify_state *st, const struct value *off, con
     return begin <= hosted->from && hosted->from + (int64_t)hosted->aux <= begin + (int64_t)f->limit;
 }
 
-bool segment_to_offset(struct symbols *s, struct verify_state *st, const struct verify_insn *in)
+bool segment_wrap(struct verify_state *st, const struct verify_insn *in)
 {
+    const struct verify_operand *o = in->o;
+    const struct value *v = &st->var[o[0].reg];
+    if (!scratch(&o[0]) || o[0].size != 4 || !value_clean(v) || !v->narrow || v->d || o[1].kind != OPR_IMM ||
+        o[1].val >= SPAN16 || o[1].val < SPAN16 - (int64_t)PAGE_SIZE)
+        return false;
+    st->flags = (struct flags_value){ .kind = F_WRAP, .v = *v, .limit = (uint32_t)(SPAN16 - o[1].val) };
+    return true;
+}
+
+/* Do all bytes that were checked, from an address of 16 bits on, lie in the first 64 KiB of its segment? */
+static bool in_64k(const struct verify_state *st, const struct value *off, const struct value *hosted)
+{
+    const struct flags_value *f = &st->wrap;
+    if (hosted->from == 0 && hosted->aux == 1)
+        return true;
+    if (f->kind != F_WRAP || f->v.sym != off->sym || off->c || off->d)
+        return false;
+    int64_t begin = (int32_t)f->v.c;
+    return begin <= hosted->from && hosted->from + (int64_t)hosted->aux <= begin + (int64_t)f->limit;
+}
+
+bool segment_to_offset(struct rules *r, struct verify_state *st, const struct verify_insn *in)
+{
+    struct symbols *s = &r->symbols;
     const struct verify_operand *o = in->o;
     if (!scratch(&o[0]) || !scratch(&o[1]) || o[0].size != 8)
         return false;
@@ -128,12 +154,17 @@ bool segment_to_offset(struct symbols *s, struct verify_state *st, const struct 
         return false;
     for (unsigned seg = 0; seg < SEG_COUNT; seg++) {
         struct value linear = value_sum_narrow(s, off, st->var[VAR_BASE + seg], 1, 0);
-        if (!value_clean(&st->var[VAR_BASE + seg]) || !same_number(&linear, v) || !in_limit(st, &off, v, seg))
+        bool is16 = value_is16(s, &off), fits = is16 && in_64k(st, &off, v),
+             limited = in_limit(st, &off, v, seg);
+        if (!value_clean(&st->var[VAR_BASE + seg]) || !same_number(&linear, v) ||
+            !(limited || (is16 && r->u->all_64k && seg != SEG_CS)))
             continue;
         struct value delta = value_add(off, v->from);
         delta.kind = V_DELTA;
         delta.aux = v->aux;
-        delta.write = v->write && (st->limit.spot & 1);
+        delta.write = v->write && (!limited || st->limit.spot & 1);
+        delta.exact = !limited;
+        delta.fits16 = fits;
         *v = delta;
         flags_lost(st);
         return true;

@@ -11,15 +11,15 @@ enum { SYM_ENTRY = 1u << 30, SYM_MADE = 2u << 30, SYM_MET = 3u << 30, SYM_KIND =
 
 #define REACH_APART (1ll << 32) /* addresses in reach that are compared */
 
-enum composite_op { SUM, SUM_NARROW, OPAQUE, PAGE_OF };
+enum composite_op { SUM, SUM_NARROW, OPAQUE, PAGE_OF, LOW16, CUT16 };
 
 static uint32_t symbol_at(uint32_t kind, unsigned i, unsigned var) { return kind | i << 8 | var; }
 
 bool value_equal(const struct value *a, const struct value *b)
 {
     return a->kind == b->kind && a->narrow == b->narrow && a->write == b->write && a->credit == b->credit &&
-           a->group == b->group && a->from == b->from && a->aux == b->aux && a->sym == b->sym &&
-           a->c == b->c && a->d == b->d;
+           a->group == b->group && a->exact == b->exact && a->fits16 == b->fits16 && a->from == b->from &&
+           a->aux == b->aux && a->sym == b->sym && a->c == b->c && a->d == b->d;
 }
 
 struct value value_made(unsigned i, unsigned var) { return value_number(symbol_at(SYM_MADE, i, var), 0); }
@@ -140,6 +140,63 @@ bool value_parts(const struct symbols *s, const struct value *v, struct value *a
     return true;
 }
 
+/* Whose low 16 bits are those of v: *sym + *c. */
+static uint32_t low_part(const struct symbols *s, struct value v, int64_t *c)
+{
+    const struct composite *x = composite_of(s, v.sym);
+    uint32_t sym = v.sym;
+    *c = total(&v);
+    while (x && (x->op == LOW16 || x->op == CUT16 || x->op == OPAQUE)) {
+        *c = sum(*c, x->c);
+        sym = x->a;
+        x = composite_of(s, sym);
+    }
+    *c &= 0xffff;
+    return sym;
+}
+
+struct value value_cut16(struct symbols *s, struct value v)
+{
+    struct composite x = { .op = CUT16 };
+    x.a = low_part(s, v, &x.c);
+    if (!x.a)
+        return value_number(0, x.c);
+    struct value cut = value_number(compose(s, x), 0);
+    cut.narrow = true;
+    return cut;
+}
+
+struct value value_low16(struct symbols *s, struct value v, int64_t by, unsigned i, unsigned var)
+{
+    struct composite x = { .op = LOW16, .b = value_made(i, var).sym };
+    x.a = low_part(s, v, &x.c);
+    x.c = sum(x.c, by) & 0xffff;
+    return value_number(compose(s, x), 0);
+}
+
+bool value_is16(const struct symbols *s, const struct value *v)
+{
+    const struct composite *x = composite_of(s, v->sym);
+    if (!v->sym)
+        return value_clean(v) && v->c == (int64_t)(uint16_t)v->c;
+    return value_clean(v) && !v->c && !v->d && x && x->op == CUT16;
+}
+
+struct value value_like16(const struct symbols *s, const struct value *delta, struct value v)
+{
+    const struct composite *x = composite_of(s, delta->sym), *y = composite_of(s, v.sym);
+    if (!delta->fits16 || delta->c || v.c || v.sym == delta->sym || !x || !y || x->op != CUT16 ||
+        y->op != CUT16 || x->a != y->a || !v.narrow || !delta->narrow)
+        return v;
+    /* Both lie in the first 64 KiB if the second is among the bytes that were checked from the first on. */
+    int64_t by = (int16_t)(uint16_t)difference(y->c, x->c);
+    if (by < delta->d || by >= delta->d + (int64_t)delta->aux)
+        return v;
+    v.sym = delta->sym;
+    v.d = sum(v.d, by);
+    return v;
+}
+
 struct value value_page(struct symbols *s, struct value v)
 {
     struct composite c = { .op = PAGE_OF, .narrow = v.narrow, .a = v.sym, .c = v.c, .d = v.d };
@@ -180,6 +237,8 @@ bool delta_covers(const struct value *delta, struct value v, unsigned size)
         return (uint64_t)v.c - (uint64_t)delta->c <= room;
     if (v.c == delta->c)
         return (uint64_t)v.d - (uint64_t)delta->d <= room;
+    if (delta->exact)
+        return false;
     /* Another cut to 32 bits: equal to a shift of the first when both lie on the delta's page, so below 4 GiB. */
     int64_t shift = low32(difference(v.c, delta->c));
     if ((uint64_t)-delta->d >= span || (uint64_t)(shift - delta->d) >= span)
@@ -201,7 +260,7 @@ static bool delta_recut(struct value *delta, int64_t c)
 {
     int64_t shift = low32(delta->c - c);
     uint64_t span = delta->aux;
-    if (shift && ((uint64_t)-delta->d >= span || (uint64_t)(-shift - delta->d) >= span))
+    if (shift && (delta->exact || (uint64_t)-delta->d >= span || (uint64_t)(-shift - delta->d) >= span))
         return false;
     delta->c = c;
     delta->d += shift;
@@ -222,6 +281,8 @@ static bool delta_meet(struct value *a, struct value b)
     *a = value_add(*a, low);
     a->aux = (uint16_t)(high - low);
     a->write &= b.write;
+    a->exact |= b.exact;
+    a->fits16 &= b.fits16;
     if (a->credit != b.credit || a->group != b.group)
         a->credit = 0;
     return true;
@@ -279,6 +340,7 @@ void state_forget(struct verify_state *st, const struct symbols *s, unsigned i)
     forget_run(&st->pending, s, i);
     forget_flags(&st->most, s, SYM_MADE, i);
     forget_flags(&st->limit, s, SYM_MADE, i);
+    forget_flags(&st->wrap, s, SYM_MADE, i);
     forget_flags(&st->flags, s, SYM_MADE, i);
     forget_flags(&st->fact, s, SYM_MADE, i);
 }
@@ -402,6 +464,31 @@ static bool cut_part_found(const struct meeting *m, const uint32_t part[2], uint
     return false;
 }
 
+/* And for one that is the low 16 bits of another: a variable that holds them, by how much it moved. */
+static bool low_part_found(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
+{
+    const struct composite *x = composite_of(m->s, part[0]), *y = composite_of(m->s, part[1]);
+    if (!x || !y || x->op != CUT16 || y->op != CUT16)
+        return false;
+    for (unsigned n = 0; n < VARS; n++) {
+        const struct value *a = &m->a->var[n], *b = &m->b->var[n], *now = &m->now[n];
+        int64_t from[2], to;
+        if (!lasts(n) || !value_clean(a) || !value_clean(b) || !value_clean(now) ||
+            low_part(m->s, *a, &from[0]) != x->a || low_part(m->s, *b, &from[1]) != y->a ||
+            ((x->c - from[0]) & 0xffff) != ((y->c - from[1]) & 0xffff))
+            continue;
+        struct composite made = { .op = CUT16 };
+        made.a = low_part(m->s, *now, &to);
+        if (!made.a || !older(m, made.a))
+            continue;
+        made.c = (to + x->c - from[0]) & 0xffff;
+        *sym = compose(m->s, made);
+        shift[0] = shift[1] = 0;
+        return true;
+    }
+    return false;
+}
+
 /* Or it is nowhere, but the same on both ways. */
 static bool part_stays(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
 {
@@ -414,7 +501,8 @@ static bool part_moves(const struct meeting *m, const uint32_t part[2], bool nar
                        int64_t shift[2])
 {
     bool found = (part[0] || part[1]) && part_found(m, part, narrow, sym, shift);
-    return found || (!narrow && cut_part_found(m, part, sym, shift)) || part_stays(m, part, sym, shift);
+    return found || (!narrow && cut_part_found(m, part, sym, shift)) || low_part_found(m, part, sym, shift) ||
+           part_stays(m, part, sym, shift);
 }
 
 static bool both_sums(const struct meeting *m, const struct value *a, const struct value *b)
@@ -452,7 +540,7 @@ static bool symbols_move(const struct meeting *m, struct value *a, struct value 
         by[0] = by_parts[0];
         by[1] = by_parts[1];
     } else if (!part_found(m, whole, a->narrow, &sym, by) &&
-               (a->narrow || !cut_part_found(m, whole, &sym, by))) {
+               (a->narrow || !cut_part_found(m, whole, &sym, by)) && !low_part_found(m, whole, &sym, by)) {
         if (!parts)
             return part_stays(m, whole, &sym, by);
         sym = parts_sym;
@@ -563,13 +651,12 @@ static struct flags_value join_flags(struct flags_value a, struct flags_value b,
 }
 
 /* A limit that was looked at for a number which moved since: for that number as it is said from here on. */
-static struct flags_value join_limits(const struct meeting *m)
+static struct flags_value join_limits(const struct meeting *m, struct flags_value a,
+                                      const struct flags_value *b)
 {
-    struct flags_value a = m->a->limit;
-    const struct flags_value *b = &m->b->limit;
     struct value x = a.v, y = b->v;
     bool same = a.kind == b->kind && a.spot == b->spot && a.limit == b->limit && x.narrow == y.narrow &&
-                (a.kind != F_LIMIT || symbols_move(m, &x, &y));
+                (a.kind == F_SCRATCH || symbols_move(m, &x, &y));
     if (x.narrow) {
         x.c = low32(x.c);
         y.c = low32(y.c);
@@ -581,10 +668,10 @@ static struct flags_value join_limits(const struct meeting *m)
     return a;
 }
 
-static bool set_limit(struct verify_state *at, struct flags_value now)
+static bool set_limit(struct flags_value *at, struct flags_value now)
 {
-    bool changed = at->limit.kind != now.kind || !value_equal(&at->limit.v, &now.v);
-    at->limit = now;
+    bool changed = at->kind != now.kind || !value_equal(&at->v, &now.v);
+    *at = now;
     return changed;
 }
 
@@ -728,7 +815,8 @@ bool state_join(struct verify_state *at, const struct verify_state *from, struct
         changed |= set_run(&at->runs[n], join_runs(&m, at->runs[n], from->runs[n]));
     changed |= set_run(&at->pending, join_runs(&m, at->pending, from->pending));
     changed |= join_reaches(&m, at);
-    changed |= set_limit(at, join_limits(&m));
+    changed |= set_limit(&at->limit, join_limits(&m, at->limit, &from->limit));
+    changed |= set_limit(&at->wrap, join_limits(&m, at->wrap, &from->wrap));
     for (unsigned n = 0; n < VARS; n++)
         changed |= !value_equal(&m.now[n], &at->var[n]);
     memcpy(at->var, m.now, sizeof(at->var));

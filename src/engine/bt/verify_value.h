@@ -70,6 +70,8 @@ enum value_kind {
 struct value {
     uint8_t kind;
     bool narrow, write;
+    bool exact;  /* of V_DELTA: for the number itself, not for another that is cut elsewhere */
+    bool fits16; /* of V_DELTA for an address of 16 bits: its bytes do not go round */
     int8_t
         credit; /* of V_DELTA in a group: each round it moves by 1 << (credit - 1) bytes upward, or downward if negative; 0: not */
     uint8_t group; /* of V_DELTA with a credit: which group's it is, or was loaded from */
@@ -94,7 +96,8 @@ enum flags_kind {
     F_SPENT, /* not negative: a round was left in variable v.aux */
     F_MOST,  /* not above: v is at most `limit` */
     F_LESS, /* not above: the first of two registers (v.aux as above) is not more than the second, a V_TO_END */
-    F_RUN, /* not above: the pending run ends on its page */
+    F_RUN,  /* not above: the pending run ends on its page */
+    F_WRAP, /* not above: `limit` bytes from v on do not go round at 2^16 */
     F_LIMIT, /* not negative: `limit` bytes from v on lie in segment `spot` / 2, for reading, writing (spot & 1) */
 };
 struct flags_value {
@@ -137,7 +140,7 @@ struct verify_state {
     uint8_t simd;            /* enum simd_level: the guest's vector registers in the host's */
     bool x87;                /* so are its x87 registers */
     struct run runs[RUNS], pending;
-    struct flags_value most, limit; /* F_MOST, F_LIMIT that was proved */
+    struct flags_value most, limit, wrap; /* F_MOST, F_LIMIT, F_WRAP that was proved */
 };
 
 /* Symbols made of others. */
@@ -199,6 +202,12 @@ struct value value_narrow(struct value v, int64_t by);
 struct value value_sum(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by);
 struct value value_sum_narrow(struct symbols *s, struct value a, struct value b, unsigned scale, int64_t by);
 /* v - part in 32 bits, if v is such a sum; false: it is not known to be. */
+/* The low 16 bits of v, as a number; a number of instruction i whose low 16 bits are those of v + by. */
+struct value value_cut16(struct symbols *s, struct value v);
+struct value value_low16(struct symbols *s, struct value v, int64_t by, unsigned i, unsigned var);
+bool value_is16(const struct symbols *s, const struct value *v);
+/* An address of 16 bits in terms of the one that the delta is for, where it is at a fixed distance; else v itself. */
+struct value value_like16(const struct symbols *s, const struct value *delta, struct value v);
 bool value_without(const struct symbols *s, struct value v, struct value part, struct value *out);
 /* The page of v, and back: false when v is not just the page of something. */
 struct value value_page(struct symbols *s, struct value v);
