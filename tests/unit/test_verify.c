@@ -40,6 +40,16 @@ GUEST_CODE(segments, 32,
            "jnz 1b\n hlt\n"
            "3: mov edx, [esp]\n mov [esp - 16], edx\n ret");
 
+/* 16-bit code, in real and in virtual-8086 mode. */
+#define REAL_CS (CODE_AT >> 4)
+GUEST_CODE(
+    old, 16,
+    "mov ax, 0x5000\n mov ds, ax\n mov es, ax\n mov sp, 0x8000\n mov bx, 0x100\n mov cx, 40\n"
+    "1: mov ax, [bx]\n add [bx + 8], ax\n mov [bx + 24], cl\n mov si, bx\n add si, 0x40\n mov dl, [si]\n"
+    "mov [si + 2], ax\n push ax\n call 3f\n pop ax\n mov es:[bx + 4], ax\n xadd [bx + si], ax\n mov di, bx\n"
+    "inc di\n mov eax, [di]\n mov [bx + 0x20], eax\n sub cx, 1\n jnz 1b\n hlt\n"
+    "3: mov bp, sp\n mov dx, [bp]\n mov [bp - 16], dx\n ret");
+
 /* User code, which a view shows its memory where the host can: accesses near and far, indices, a stack; a look at what was
  * stored before makes the index. */
 #define FAR_AT 0x7e8000050000
@@ -73,15 +83,31 @@ static void enter_segments(struct kit *k, unsigned cpl)
         kit_seg(k, SEG_ES, data);
 }
 
-static struct bt *translated(struct kit *k, unsigned cpl, bool code64, const uint8_t *code, size_t len)
+static void enter_old(struct kit *k, unsigned cpl)
 {
-    if (code64) {
+    struct segment *cs = &k->v->s.seg[SEG_CS];
+    if (cpl)
+        kit_vm86(k, 0);
+    else
+        kit_real(k);
+    *cs = seg_vm86(REAL_CS);
+    if (!cpl)
+        cs->attr &= ~(uint32_t)SA_DPL;
+}
+
+static struct bt *translated(struct kit *k, unsigned cpl, unsigned bits, const uint8_t *code, size_t len)
+{
+    if (bits == 64) {
         kit_long(k, cpl);
         kit_put64(k, PAGES_AT + 8 * FAR_ENTRY, (PAGES_AT + 0x1000) | 7);
-    } else {
+    } else if (bits == 32) {
         enter_segments(k, cpl);
+    } else {
+        enter_old(k, cpl);
     }
     load_code_at(k, code, len, CODE_AT);
+    if (bits == 16)
+        k->v->s.rip = 0;
     k->v->s.gpr[RSP] = 0x52000;
     k->v->s.cr0 |= CR0_NE;
     k->v->s.cr4 |= CR4_OSFXSR;
@@ -355,6 +381,16 @@ static bool limit_dropped(uint8_t *at, const struct verify_insn *in, const struc
     return true;
 }
 
+/* An address of 16 bits may go round. */
+static bool wrap_dropped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_JCC || in->cond != 7 || before->op != OP_CMP || before->o[1].kind != OPR_IMM ||
+        before->o[1].val < 0xf000)
+        return false;
+    memset(at + 2, 0, 4); /* both ways go on */
+    return true;
+}
+
 static bool segment_exchanged(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
 {
     (void)before;
@@ -364,7 +400,9 @@ static bool segment_exchanged(uint8_t *at, const struct verify_insn *in, const s
                 is_seg_fast(o, offsetof(struct seg_fast, low)) ||
                 is_seg_fast(o, offsetof(struct seg_fast, end)) ||
                 is_seg_fast(o, offsetof(struct seg_fast, end) + sizeof(int64_t));
-    bool used = in->op == OP_ADD || in->op == OP_SUB || in->op == OP_MOV;
+    /* CS also makes instruction pointers of addresses, where any number may stand. */
+    bool used = (in->op == OP_ADD || in->op == OP_SUB || in->op == OP_MOV) &&
+                (o->val - VCPU_OFF(sf)) / (int64_t)sizeof(struct seg_fast) != SEG_CS;
     bool last = o->val >= VCPU_OFF(sf) + (int32_t)((SEG_COUNT - 1) * sizeof(struct seg_fast));
     return part && used &&
            change_field(at, in->len, (int32_t)o->val, (int32_t)o->val + (last ? -next : next));
@@ -501,6 +539,7 @@ static const struct {
     { "jump moved", jump_moved, ANYWHERE },
     { "other slot jumped through", table_jumped, ANYWHERE },
     { "limit dropped", limit_dropped, LOOKED_UP },
+    { "wrap dropped", wrap_dropped, LOOKED_UP },
     { "segment exchanged", segment_exchanged, LOOKED_UP },
     { "base kept", base_kept, LOOKED_UP },
     { "span shortened", span_shortened, LOOKED_UP },
@@ -630,11 +669,11 @@ static unsigned setting(const char *name, unsigned otherwise)
 static struct subject subject;
 static bool can_view; /* the host has what a view takes */
 
-static void attack(struct kit *k, unsigned cpl, bool code64, const uint8_t *code, size_t len,
+static void attack(struct kit *k, unsigned cpl, unsigned bits, const uint8_t *code, size_t len,
                    unsigned planted[], unsigned *missed)
 {
     struct random sequence = { setting("SUNDOG_SEED", 1) };
-    struct bt *b = translated(k, cpl, code64, code, len);
+    struct bt *b = translated(k, cpl, bits, code, len);
     unsigned viewed = 0, with_facts = 0, tables = 0;
     for (uint32_t n = 0; n < b->nunits; n++) {
         if (!b->units[n].listed || b->units[n].sealed) /* its entry was overwritten */
@@ -661,11 +700,13 @@ static void planted_bugs_are_refused(void **state)
 {
     static const struct {
         const uint8_t *code, *end;
-        bool code64, viewed;
-    } programs[] = { { program_start, program_end, true, false },
-                     { strips_start, strips_end, true, false },
-                     { segments_start, segments_end, false, false },
-                     { viewed_start, viewed_end, true, true } };
+        unsigned bits;
+        bool viewed;
+    } programs[] = { { program_start, program_end, 64, false },
+                     { strips_start, strips_end, 64, false },
+                     { segments_start, segments_end, 32, false },
+                     { old_start, old_end, 16, false },
+                     { viewed_start, viewed_end, 64, true } };
     static const struct engine_config without = { .warm = 1,
                                                   .verify_every = 1,
                                                   .passes_off = BIT(ENGINE_PASS_VIEW) };
@@ -679,7 +720,7 @@ static void planted_bugs_are_refused(void **state)
         assert_int_equal(kit_setup(state), 0);
         struct kit *k = *state;
         kit_engine(k, &bt_engine, programs[i / 2].viewed ? &translate_at_once : &without);
-        attack(k, i & 1 ? 3 : 0, programs[i / 2].code64, programs[i / 2].code,
+        attack(k, i & 1 ? 3 : 0, programs[i / 2].bits, programs[i / 2].code,
                (size_t)(programs[i / 2].end - programs[i / 2].code), planted, &missed);
         if (i + 1 < 2 * array_size(programs))
             engine_teardown(state);

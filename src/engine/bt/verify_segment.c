@@ -156,8 +156,9 @@ bool segment_to_offset(struct rules *r, struct verify_state *st, const struct ve
         struct value linear = value_sum_narrow(s, off, st->var[VAR_BASE + seg], 1, 0);
         bool is16 = value_is16(s, &off), fits = is16 && in_64k(st, &off, v),
              limited = in_limit(st, &off, v, seg);
-        if (!value_clean(&st->var[VAR_BASE + seg]) || !same_number(&linear, v) ||
-            !(limited || (is16 && r->u->all_64k && seg != SEG_CS)))
+        bool inside = limited || (is16 && r->u->all_64k && seg != SEG_CS);
+        if (!value_clean(&st->var[VAR_BASE + seg]) || !same_number(&linear, v) || !inside ||
+            (is16 && off.sym && !fits))
             continue;
         struct value delta = value_add(off, v->from);
         delta.kind = V_DELTA;
