@@ -140,19 +140,25 @@ bool value_parts(const struct symbols *s, const struct value *v, struct value *a
     return true;
 }
 
-/* Whose low 16 bits are those of v: *sym + *c. */
-static uint32_t low_part(const struct symbols *s, struct value v, int64_t *c)
+/* Whose low 16 bits are those of v: *sym + *c. Sums are said in terms of what their parts' are. */
+static uint32_t low_part(struct symbols *s, struct value v, int64_t *c)
 {
     const struct composite *x = composite_of(s, v.sym);
-    uint32_t sym = v.sym;
     *c = total(&v);
-    while (x && (x->op == LOW16 || x->op == CUT16 || x->op == OPAQUE)) {
+    for (; x && (x->op == LOW16 || x->op == CUT16 || x->op == OPAQUE); x = composite_of(s, v.sym)) {
         *c = sum(*c, x->c);
-        sym = x->a;
-        x = composite_of(s, sym);
+        v.sym = x->a;
+    }
+    if (x && (x->op == SUM || x->op == SUM_NARROW)) {
+        struct value parts[2] = { value_number(x->a, 0), value_number(x->b, 0) };
+        for (unsigned n = 0; n < 2; n++)
+            parts[n].sym = low_part(s, parts[n], &parts[n].c);
+        struct value whole = value_sum_narrow(s, parts[0], parts[1], x->scale, 0);
+        *c = sum(*c, total(&whole));
+        v.sym = whole.sym;
     }
     *c &= 0xffff;
-    return sym;
+    return v.sym;
 }
 
 struct value value_cut16(struct symbols *s, struct value v)
@@ -464,31 +470,6 @@ static bool cut_part_found(const struct meeting *m, const uint32_t part[2], uint
     return false;
 }
 
-/* And for one that is the low 16 bits of another: a variable that holds them, by how much it moved. */
-static bool low_part_found(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
-{
-    const struct composite *x = composite_of(m->s, part[0]), *y = composite_of(m->s, part[1]);
-    if (!x || !y || x->op != CUT16 || y->op != CUT16)
-        return false;
-    for (unsigned n = 0; n < VARS; n++) {
-        const struct value *a = &m->a->var[n], *b = &m->b->var[n], *now = &m->now[n];
-        int64_t from[2], to;
-        if (!lasts(n) || !value_clean(a) || !value_clean(b) || !value_clean(now) ||
-            low_part(m->s, *a, &from[0]) != x->a || low_part(m->s, *b, &from[1]) != y->a ||
-            ((x->c - from[0]) & 0xffff) != ((y->c - from[1]) & 0xffff))
-            continue;
-        struct composite made = { .op = CUT16 };
-        made.a = low_part(m->s, *now, &to);
-        if (!made.a || !older(m, made.a))
-            continue;
-        made.c = (to + x->c - from[0]) & 0xffff;
-        *sym = compose(m->s, made);
-        shift[0] = shift[1] = 0;
-        return true;
-    }
-    return false;
-}
-
 /* Or it is nowhere, but the same on both ways. */
 static bool part_stays(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
 {
@@ -498,11 +479,73 @@ static bool part_stays(const struct meeting *m, const uint32_t part[2], uint32_t
 }
 
 static bool part_moves(const struct meeting *m, const uint32_t part[2], bool narrow, uint32_t *sym,
+                       int64_t shift[2]);
+static bool parts_move(const struct meeting *m, const struct value *a, const struct value *b, uint32_t *sym,
+                       int64_t c[2]);
+
+/* Modulo 2^16: a variable that holds it, or a sum by its parts, or what stays. */
+static bool moves16(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
+{
+    for (unsigned n = 0; n < VARS && part[0] && part[1]; n++) {
+        const struct value *a = &m->a->var[n], *b = &m->b->var[n], *now = &m->now[n];
+        int64_t from[2], to;
+        if (!lasts(n) || !value_clean(a) || !value_clean(b) || !value_clean(now) ||
+            low_part(m->s, *a, &from[0]) != part[0] || low_part(m->s, *b, &from[1]) != part[1])
+            continue;
+        *sym = low_part(m->s, *now, &to);
+        if (!*sym || !older(m, *sym))
+            continue;
+        shift[0] = to - from[0];
+        shift[1] = to - from[1];
+        return true;
+    }
+    const struct composite *x = composite_of(m->s, part[0]), *y = composite_of(m->s, part[1]);
+    if (x && y && (x->op == SUM || x->op == SUM_NARROW) && y->op == x->op && y->scale == x->scale) {
+        uint32_t first[2] = { x->a, y->a }, second[2] = { x->b, y->b }, moved[2];
+        unsigned scale = x->scale;
+        int64_t by[2], by2[2];
+        if (!moves16(m, first, &moved[0], by) || !moves16(m, second, &moved[1], by2))
+            return part_stays(m, part, sym, shift);
+        struct value whole = value_sum_narrow(m->s, value_number(moved[0], 0), value_number(moved[1], 0),
+                                              scale, 0);
+        *sym = whole.sym;
+        for (unsigned n = 0; n < 2; n++)
+            shift[n] = sum(total(&whole), sum(by[n], times(by2[n], scale)));
+        return true;
+    }
+    return part_stays(m, part, sym, shift);
+}
+
+/* The low 16 bits of what moves. */
+static bool low_part_moves(const struct meeting *m, const uint32_t part[2], uint32_t *sym, int64_t shift[2])
+{
+    const struct composite *x = composite_of(m->s, part[0]), *y = composite_of(m->s, part[1]);
+    if (!x || !y || x->op != CUT16 || y->op != CUT16)
+        return false;
+    uint32_t inner[2] = { x->a, y->a }, moved;
+    int64_t by[2];
+    if (!moves16(m, inner, &moved, by) || ((x->c + by[0]) & 0xffff) != ((y->c + by[1]) & 0xffff))
+        return false;
+    struct value cut = value_cut16(m->s, value_number(moved, (x->c + by[0]) & 0xffff));
+    *sym = cut.sym;
+    shift[0] = shift[1] = 0;
+    return cut.sym != 0;
+}
+
+static bool sum_moves(const struct meeting *m, const uint32_t part[2], bool narrow, uint32_t *sym,
+                      int64_t shift[2])
+{
+    struct value a = value_number(part[0], 0), b = value_number(part[1], 0);
+    a.narrow = b.narrow = narrow;
+    return parts_move(m, &a, &b, sym, shift);
+}
+
+static bool part_moves(const struct meeting *m, const uint32_t part[2], bool narrow, uint32_t *sym,
                        int64_t shift[2])
 {
     bool found = (part[0] || part[1]) && part_found(m, part, narrow, sym, shift);
-    return found || (!narrow && cut_part_found(m, part, sym, shift)) || low_part_found(m, part, sym, shift) ||
-           part_stays(m, part, sym, shift);
+    return found || (!narrow && cut_part_found(m, part, sym, shift)) || low_part_moves(m, part, sym, shift) ||
+           sum_moves(m, part, narrow, sym, shift) || part_stays(m, part, sym, shift);
 }
 
 static bool both_sums(const struct meeting *m, const struct value *a, const struct value *b)
@@ -540,7 +583,7 @@ static bool symbols_move(const struct meeting *m, struct value *a, struct value 
         by[0] = by_parts[0];
         by[1] = by_parts[1];
     } else if (!part_found(m, whole, a->narrow, &sym, by) &&
-               (a->narrow || !cut_part_found(m, whole, &sym, by)) && !low_part_found(m, whole, &sym, by)) {
+               (a->narrow || !cut_part_found(m, whole, &sym, by)) && !low_part_moves(m, whole, &sym, by)) {
         if (!parts)
             return part_stays(m, whole, &sym, by);
         sym = parts_sym;
