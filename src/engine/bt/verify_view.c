@@ -320,7 +320,7 @@ uint32_t view_small(const struct verify_state *st, const struct verify_insn *in)
     for (unsigned n = 0; n < in->noperands; n++) {
         const struct verify_operand *o = &in->o[n];
         int var = o->write || o->maybe ? small_var(o) : -1;
-        if (var < 0 || (o->size < 4 && !o->maybe && in->op != OP_KEEPS)) /* the rest is what it was */
+        if (var < 0 || (o->size < 4 && in->op != OP_KEEPS)) /* the rest is what it was, written or not */
             continue;
         bool reg32 = o->kind == OPR_GPR && o->size == 4, whole = n == 0 && o->size == 8;
         bool sure = !o->maybe && in->op != OP_KEEPS;
