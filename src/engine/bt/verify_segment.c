@@ -123,9 +123,11 @@ static bool in_limit(const struct verify_state *st, const struct value *off, con
 bool segment_wrap(struct verify_state *st, const struct verify_insn *in)
 {
     const struct verify_operand *o = in->o;
+    if (!scratch(&o[0]) || o[0].size != 4 || o[1].kind != OPR_IMM || o[1].val >= SPAN16 ||
+        o[1].val < SPAN16 - (int64_t)PAGE_SIZE)
+        return false;
     const struct value *v = &st->var[o[0].reg];
-    if (!scratch(&o[0]) || o[0].size != 4 || !value_clean(v) || !v->narrow || v->d || o[1].kind != OPR_IMM ||
-        o[1].val >= SPAN16 || o[1].val < SPAN16 - (int64_t)PAGE_SIZE)
+    if (!value_clean(v) || !v->narrow || v->d)
         return false;
     st->flags = (struct flags_value){ .kind = F_WRAP, .v = *v, .limit = (uint32_t)(SPAN16 - o[1].val) };
     return true;
