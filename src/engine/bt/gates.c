@@ -173,7 +173,8 @@ static void neighbour(struct emitter *e, unsigned n)
 /* Target T0 = T2 is perhaps in a neighbour of its slot: the two change places, and it returns. State S. */
 static void emit_fetch_back(struct emitter *e)
 {
-    struct amode lin = amode_at(T1, offsetof(struct bt_jump, lin)), code = amode_at(T1, offsetof(struct bt_jump, code));
+    struct amode lin = amode_at(T1, offsetof(struct bt_jump, lin)),
+                 code = amode_at(T1, offsetof(struct bt_jump, code));
     emit_reg(e, 0, 0x69, T1, T2); /* imul r32, r/m32, imm32 */
     emit_imm(e, JUMP_HASH, 4);
     emit_reg(e, 0, 0xc1, 5, T1);

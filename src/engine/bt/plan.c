@@ -84,7 +84,8 @@ static struct address address_of(const struct tracker *k, const struct planned *
         a.scale = m->scale;
         a.at += k->reg[m->index].add * (int64_t)(1u << m->scale);
     }
-    if (!a.base && !a.index && k->bytes < 8) /* so that what lies at the other end of the segment is far away */
+    if (!a.base && !a.index &&
+        k->bytes < 8) /* so that what lies at the other end of the segment is far away */
         a.at = (int64_t)((uint64_t)a.at & mask_bytes(k->bytes));
     return a;
 }

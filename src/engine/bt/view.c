@@ -19,7 +19,7 @@
 #include "host/time.h"
 #include "host/view.h"
 
-#define SLICES 20u         /* of heat.c's, that user code runs under one stamp before it gets a view */
+#define SLICES 20u /* of heat.c's, that user code runs under one stamp before it gets a view */
 #define SUPERVISOR_SLICES 8u
 #define FAULT_COST 15000u  /* time stamp counts of a fault, and of what is shown then */
 #define PIECE_COST 25000u  /* time stamp counts to show a piece and to forget it */
@@ -192,7 +192,8 @@ static uint8_t *patience_of(struct bt *b, uint64_t cr3)
 static uint32_t settled(struct bt *b, uint64_t cr3)
 {
     bool user = b->v->mmu.index == MMU_USER;
-    unsigned slices = user ? SLICES : SUPERVISOR_SLICES, lost = user ? b->views.lost : 0, patience = *patience_of(b, cr3);
+    unsigned slices = user ? SLICES : SUPERVISOR_SLICES, lost = user ? b->views.lost : 0,
+             patience = *patience_of(b, cr3);
     return b->warm == 0 ? 0 : slices << (patience > lost ? patience : lost);
 }
 

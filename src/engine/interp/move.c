@@ -273,8 +273,8 @@ bool lower_nop(struct op *op, const struct insn *in, uint32_t mode)
 {
     if (in->op[0].kind == OPND_MEM)
         lower_mem(op, in, mode);
-    op->run = insn_is_pause(in)        ? pause
-              : in->id == INSN_NOP       ? nop
+    op->run = insn_is_pause(in)            ? pause
+              : in->id == INSN_NOP         ? nop
               : in->op[0].kind == OPND_MEM ? clflush
                                            : fence;
     return true;
