@@ -71,6 +71,7 @@ unsigned interp_run_cold(struct vcpu *v, unsigned times)
         c->limit = v->s.retired + b->count; /* none behind it is entered */
         run_ops(v, vcpu_long64(v) ? block_enter(v, b) : block_enter_limited(v, b));
     } while (v->mode == mode && v->s.retired + BLOCK_OPS_MAX <= c->until && !c->alone &&
+             v->s.activity == ACTIVITY_RUN && !v->s.debug_pending && !v->internal_error &&
              !atomic_load_explicit(&v->requests, memory_order_relaxed));
     c->link_from = NULL;
     return n;
