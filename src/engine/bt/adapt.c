@@ -15,6 +15,7 @@
  */
 #include "engine/bt/bt.h"
 
+#include "engine/interp/block.h"
 #include "host/time.h"
 
 #define STRIKES 8u         /* failed checks for the first sentence; twice as many for each further one */
@@ -148,6 +149,7 @@ void bt_adapt_rewritten(struct bt *b, const uint8_t *code)
     if (++b->n.units_rewritten % FORGET_REWRITES == 0)
         for (unsigned i = 0; i < array_size(b->lessons); i++)
             b->lessons[i].rewritten /= 2;
+    *block_heat(&b->interp, code) = 0;
     if (on(b) && b->lessons[slot].rewritten < REWRITTEN_MAX)
         b->lessons[slot].rewritten++;
 }

@@ -370,7 +370,7 @@ static struct block *build(struct vcpu *v, uint64_t lin, uint32_t mode)
         .live = &f.page->code_version,
         .version = pmap_claim_code(v->pmap, f.addr, 1),
         .host = f.host,
-        .runs = (uint8_t)*block_heat(c, f.host),
+        .runs = *block_heat(c, f.host),
         .mode = mode,
     };
     if (decode_page(&b, &f))

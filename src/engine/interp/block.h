@@ -16,14 +16,14 @@ void block_cache_flush(struct interp *c);
  * there raises. */
 struct block *block_find(struct vcpu *v, uint32_t mode);
 
-/* How often code at `host` was run cold, as far as that is still known. */
-static inline uint32_t *block_heat(struct interp *c, const uint8_t *host)
+/* How often code at `host` was run cold, 0 to 255, as far as that is still known. */
+static inline uint8_t *block_heat(struct interp *c, const uint8_t *host)
 {
     uint64_t hash = (uint64_t)(uintptr_t)host * 0x9e3779b97f4a7c15ull;
-    uint32_t *heat = &c->heat[hash >> (64 - HEAT_ENTRY_BITS)], tag = (uint32_t)(hash >> 16) & ~0xffu;
-    if ((*heat & ~0xffu) != tag)
-        *heat = tag;
-    return heat;
+    struct block_heat *heat = &c->heat[hash >> (64 - HEAT_ENTRY_BITS)];
+    if (heat->tag != (uint16_t)(hash >> 16))
+        *heat = (struct block_heat){ .tag = (uint16_t)(hash >> 16) };
+    return &heat->runs;
 }
 
 /* Was it decoded from what its pages hold now? */

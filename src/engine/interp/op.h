@@ -72,8 +72,12 @@ struct lookup_entry {
 
 #define LOOKUP_ENTRIES 4096u
 
-/* How often code was run cold, for longer than its blocks are kept: by hash of its address, with a piece of that in the upper bits. */
+/* How often code was run cold, for longer than its blocks are kept: by hash of its address, of which `tag` is a piece. */
 #define HEAT_ENTRY_BITS 16
+struct block_heat {
+    uint16_t tag;
+    uint8_t runs;
+};
 
 /* The engine's part of a vcpu. */
 struct interp {
@@ -101,7 +105,7 @@ struct interp {
     struct lanes *lanes; /* lane.c's; NULL until the first long run */
     bool no_lanes;
     struct lookup_entry lookup[LOOKUP_ENTRIES];
-    uint32_t heat[1u << HEAT_ENTRY_BITS];
+    struct block_heat heat[1u << HEAT_ENTRY_BITS];
 };
 
 static inline struct interp *interp_of(struct vcpu *v) { return v->engine_data; }

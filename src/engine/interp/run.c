@@ -66,7 +66,7 @@ unsigned interp_run_cold(struct vcpu *v, unsigned times)
         if (b->runs >= times || (n && !b->runs))
             break;
         b->runs++;
-        ++*block_heat(c, b->host);
+        *block_heat(c, b->host) = b->runs;
         n++;
         c->limit = v->s.retired + b->count; /* none behind it is entered */
         run_ops(v, vcpu_long64(v) ? block_enter(v, b) : block_enter_limited(v, b));
