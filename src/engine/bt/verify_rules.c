@@ -83,20 +83,21 @@ static const char *look_at_operand(const struct rules *r, struct effect *e, cons
 }
 
 /* What instruction i leaves in a register. Where addresses have 32 bits it is said of a number that it has no more. */
-static struct value register_made(const struct rules *r, const struct verify_operand *o, unsigned i)
+static struct value register_made(const struct rules *r, const struct verify_insn *in,
+                                  const struct verify_operand *o, unsigned i)
 {
     struct value v = value_made(i, o->reg);
-    v.narrow = !r->u->code64 && o->size == 4 && !o->maybe;
+    v.narrow = !r->u->code64 && o->size == 4 && !o->maybe && in->op != OP_KEEPS;
     return v;
 }
 
-static const char *write_operand(const struct rules *r, struct verify_state *st, const struct effect *e,
-                                 const struct verify_operand *o, unsigned i)
+static const char *write_operand(const struct rules *r, struct verify_state *st, const struct verify_insn *in,
+                                 const struct effect *e, const struct verify_operand *o, unsigned i)
 {
     if (!o->write)
         return NULL;
     if (o->kind == OPR_GPR)
-        return set_register(st, o->reg, e->secret ? value_secret() : register_made(r, o, i));
+        return set_register(st, o->reg, e->secret ? value_secret() : register_made(r, in, o, i));
     if (o->kind == OPR_VECTOR || o->kind == OPR_X87)
         return e->secret ? "a secret in a vector register" : NULL;
     if (o->kind != OPR_MEM)
@@ -129,7 +130,7 @@ static const char *apply_any(struct rules *r, struct verify_state *st, const str
     if (in->flags_read && !flags_shown(&st->flags))
         return "flags of the translator's own that the guest could see";
     for (unsigned n = 0; n < in->noperands; n++) {
-        const char *broken = write_operand(r, st, &e, &in->o[n], i);
+        const char *broken = write_operand(r, st, in, &e, &in->o[n], i);
         if (broken)
             return broken;
     }
