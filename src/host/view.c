@@ -5,9 +5,14 @@
 #include <asm/prctl.h>
 #include <cpuid.h>
 #include <sys/auxv.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define MAPPINGS_MAX 56000 /* the rest is for memory, code, threads and libraries */
+
+static _Atomic int mappings_left = MAPPINGS_MAX;
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -45,6 +50,19 @@ uint8_t *host_view_room(uint64_t len)
 }
 
 void host_view_release(uintptr_t at, uint64_t len) { munmap(at_address(at), len); }
+
+bool host_view_take(unsigned mappings)
+{
+    if (atomic_fetch_sub_explicit(&mappings_left, (int)mappings, memory_order_relaxed) >= (int)mappings)
+        return true;
+    host_view_give(mappings);
+    return false;
+}
+
+void host_view_give(unsigned mappings)
+{
+    atomic_fetch_add_explicit(&mappings_left, (int)mappings, memory_order_relaxed);
+}
 
 bool host_view_show(uintptr_t at, int fd, uint64_t off, uint64_t len, bool write)
 {

@@ -16,6 +16,10 @@ bool host_view_reserve(uintptr_t at, uint64_t len);
 /* The same anywhere: where, or NULL. */
 uint8_t *host_view_room(uint64_t len);
 void host_view_release(uintptr_t at, uint64_t len);
+/* A host lets a process have some 65,000 mappings of all kinds; all machines and processors in it share them. Before something is
+ * shown, so many are taken, and given back when it is shown no more. False: there are not so many left. Any thread. */
+bool host_view_take(unsigned mappings);
+void host_view_give(unsigned mappings);
 /* Shows `len` bytes of a memfd from `off` on at `at`, in a reserved range. False: the host has no room for more. */
 bool host_view_show(uintptr_t at, int fd, uint64_t off, uint64_t len, bool write);
 /* Nothing is shown there any more. */

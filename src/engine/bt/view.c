@@ -29,7 +29,8 @@
 #define PATIENCE_MAX 7
 #define LOST_MAX 5u
 #define LONG (1ull << 28) /* time stamp counts */
-#define PIECES_MAX 12000u /* mappings of the host's that a view takes */
+#define PIECES_MAX 12000u /* that a view may show */
+#define PIECE_MAPPINGS 2u /* of the host: its own, and what it parts */
 #define AREA_BYTES (1ull << AREA_SHIFT)
 #define NARROW_BYTES (4ull << 30)
 #define AHEAD_MAX 64u   /* pages shown ahead of a stream of faults */
@@ -92,6 +93,13 @@ static void release(const struct bt_view *w, unsigned side, unsigned i)
     host_view_release(from, len);
 }
 
+/* Its pieces are shown no more. */
+static void give_back(struct bt_view *w)
+{
+    host_view_give(w->pieces * PIECE_MAPPINGS);
+    w->pieces = 0;
+}
+
 static void close_view(struct bt *b, struct bt_view *w)
 {
     if (b->views.now == w) {
@@ -101,6 +109,7 @@ static void close_view(struct bt *b, struct bt_view *w)
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         while (w->nareas[side] > 0)
             release(w, side, --w->nareas[side]);
+    give_back(w);
     if (w->stamp && b->views.lost && __builtin_ia32_rdtsc() - w->opened > LONG)
         b->views.lost--; /* it was worth it */
     w->stamp = 0;
@@ -138,7 +147,7 @@ static void empty(struct bt_view *w)
     for (unsigned side = 0; side < VIEW_SIDES && w->pieces; side++)
         for (unsigned i = 0; i < w->nareas[side]; i++)
             host_view_clear(area_at(w, side, i), area_bytes(w));
-    w->pieces = 0;
+    give_back(w);
     w->since = __builtin_ia32_rdtsc();
     w->groups = w->pages = w->hosts = (struct page_set){ 0 };
 }
@@ -236,7 +245,6 @@ static bool open_view(struct bt *b, uint64_t stamp)
     /* A program's data is near its code; its stack may have to be on the far side, where an index costs more. */
     if (!place(w, SIDE_NEAR, w->narrow ? 0 : (unsigned)(v->s.rip >> AREA_SHIFT) % USER_AREAS))
         return false;
-    w->pieces = 0;
     w->hasty = 0;
     w->cost = 0;
     w->opened = __builtin_ia32_rdtsc();
@@ -256,6 +264,9 @@ static bool catch_up(struct bt *b, struct bt_view *w, uint64_t stamp)
             return false;
         int side = side_of(w, d->page);
         if (!d->host && side >= 0 && set_has(&w->pages, d->page)) {
+            if (!host_view_take(PIECE_MAPPINGS))
+                return false;
+            w->pieces++; /* one becomes two */
             host_view_clear((uintptr_t)(d->page + w->delta[side]), PAGE_SIZE);
             b->n.view_pages_dropped++;
         }
@@ -386,6 +397,13 @@ static struct shown known(const struct bt *b, uint64_t page)
     return s;
 }
 
+/* It takes more of the host's mappings than there are. */
+static void run_out(struct bt *b, struct bt_view *w)
+{
+    *patience_of(b, w->cr3) = PATIENCE_MAX;
+    lose_patience(b, w);
+}
+
 static bool show(struct bt *b, struct bt_view *w, uint64_t page, unsigned pages, struct shown s)
 {
     int side = side_of(w, page);
@@ -393,17 +411,20 @@ static bool show(struct bt *b, struct bt_view *w, uint64_t page, unsigned pages,
     uint64_t off;
     if (side < 0 || !pmap_object(b->v->pmap, s.host, &fd, &off))
         return false;
+    if (!host_view_take(PIECE_MAPPINGS)) {
+        run_out(b, w);
+        return false;
+    }
+    w->pieces++;
     if (!host_view_show((uintptr_t)(page + w->delta[side]), fd, off, (uint64_t)pages << PAGE_SHIFT,
                         s.write)) {
-        b->views.possible = false; /* the host is out of mappings */
-        close_view(b, w);
+        run_out(b, w);
         return false;
     }
     for (unsigned i = 0; i < pages; i++) {
         set_add(&w->pages, page + ((uint64_t)i << PAGE_SHIFT));
         set_add(&w->hosts, (uintptr_t)s.host + ((uint64_t)i << PAGE_SHIFT));
     }
-    w->pieces++;
     b->n.view_pages += pages;
     return true;
 }
@@ -547,8 +568,7 @@ void bt_view_fill(struct bt *b)
         return;
     }
     if (w->pieces > PIECES_MAX) {
-        *patience_of(b, w->cr3) = PATIENCE_MAX;
-        lose_patience(b, w);
+        run_out(b, w);
         return;
     }
     if (page == w->next) {

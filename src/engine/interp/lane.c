@@ -20,20 +20,17 @@
 #define STEP_PAGES 16u  /* shown at once: some tenths of a millisecond */
 #define PAGE_COST 8192u /* counts of the time stamp counter that a page has to have cost before it is shown */
 #define PATIENCE_MAX 8u
-/* Mappings that all lanes of this process may take: a host allows some 65,000. */
-#define PIECES_MAX 33000
-
-static _Atomic int pieces_left = PIECES_MAX;
 
 struct lane {
     uint64_t lin, len;      /* whole pages; 0: free */
     uint64_t stamp;         /* under which the translations of its pages hold */
     enum mmu_access access; /* a write lane is for reading, too */
     uint64_t paid;
-    uint64_t shown;  /* bytes from lin on */
-    bool closed;     /* no more will be */
-    uint8_t *host;   /* NULL: a candidate */
-    int pieces, fd;  /* fd: of all its pages, -1: none is shown yet */
+    uint64_t shown; /* bytes from lin on */
+    bool closed;    /* no more will be */
+    uint8_t *host;  /* NULL: a candidate */
+    unsigned pieces;
+    int fd;          /*  of all its pages, -1: none is shown yet */
     uint64_t used;   /* lanes.clock when it last was of use */
     uint64_t served; /* bytes since it was begun */
     uint64_t *pages; /* bitmap of the memfd's pages that it shows */
@@ -53,7 +50,7 @@ static void give_up(struct lanes *all, struct lane *l)
 {
     if (l->host) {
         host_view_release((uintptr_t)l->host, l->len);
-        atomic_fetch_add(&pieces_left, l->pieces);
+        host_view_give(l->pieces);
         if (l->served < l->shown * 64)
             all->patience += all->patience < PATIENCE_MAX;
         else if (all->patience)
@@ -150,8 +147,7 @@ static struct lane *oldest(struct lanes *all, bool shown)
 /* A piece is one less; false: there are no more to be had. */
 static bool take_piece(struct lanes *all)
 {
-    while (atomic_fetch_sub(&pieces_left, 1) <= 0) {
-        atomic_fetch_add(&pieces_left, 1);
+    while (!host_view_take(1)) {
         struct lane *l = oldest(all, true);
         if (!l || l->used + AT_WORK > all->clock)
             return false;
