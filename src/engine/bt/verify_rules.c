@@ -365,8 +365,10 @@ static bool follow_step(const struct rules *r, struct verify_state *st, const st
     for (unsigned n = 0; n < array_size(steps); n++) {
         unsigned imm = steps[n].imm == HASH_SHIFT ? 32 - r->u->jump_bits : steps[n].imm;
         if (steps[n].op == in->op && steps[n].from == v->kind && imm == in->o[1].val) {
+            /* Of a number that the guest has it may be the guest's own shift, whose flags it sees. */
+            write_flags(st, in, v->kind != V_NUMBER || !value_clean(v));
             v->kind = steps[n].to;
-            return scratch_flags(st);
+            return true;
         }
     }
     return false;

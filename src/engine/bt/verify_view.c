@@ -100,8 +100,11 @@ static bool near_without_index(struct rules *r, const struct verify_state *st, c
 {
     struct value base, index;
     unsigned scale;
-    if (!value_parts(&r->symbols, v, &base, &index, &scale))
-        return false;
+    if (!value_parts(&r->symbols, v, &base, &index, &scale)) { /* the base may be a constant */
+        base = value_number(0, 0);
+        index = *v;
+        scale = 1;
+    }
     for (unsigned n = 0; n < VAR_GROUP; n++) {
         struct value x = st->var[n];
         if (n == H_RSP || !value_clean(&x) || !is_small(st, n))
@@ -320,7 +323,7 @@ uint32_t view_small(const struct verify_state *st, const struct verify_insn *in)
     for (unsigned n = 0; n < in->noperands; n++) {
         const struct verify_operand *o = &in->o[n];
         int var = o->write || o->maybe ? small_var(o) : -1;
-        if (var < 0 || (o->size < 4 && in->op != OP_KEEPS)) /* the rest is what it was, written or not */
+        if (var < 0 || o->size < 4) /* the rest is what it was, written or not */
             continue;
         bool reg32 = o->kind == OPR_GPR && o->size == 4, whole = n == 0 && o->size == 8;
         bool sure = !o->maybe && in->op != OP_KEEPS;
