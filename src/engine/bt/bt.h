@@ -594,8 +594,9 @@ void bt_cache_idle(struct bt *b);
 /* Is it still what memory holds? */
 bool bt_unit_fresh(const struct bt_unit *u);
 /* The page of these bytes was written: nothing enters its units until they are found again, when their bytes are compared. */
-void bt_cache_drop_page(struct bt *b, const uint8_t *host);
 void bt_cache_seal_page(struct bt *b, const uint8_t *host);
+/* Its units are to be made in another way. */
+void bt_cache_drop_page(struct bt *b, const uint8_t *host);
 /* Takes out the units that hold the instruction of these bytes: it is to be translated in another way. */
 void bt_cache_drop_code(struct bt *b, const uint8_t *code);
 /* Makes a direct jump go to `to`. */
@@ -611,12 +612,7 @@ bool bt_cache_room(const struct bt *b, size_t code);
 
 /* --- gates.c: code that all units share, made when the cache is made ---------------------------------------- */
 void bt_gates_emit(struct bt *b);
-/* Slow path of a check: is the translation cached now? No effect that the guest could see besides accessed and dirty
- * bits that the access itself would set. Called by generated code. */
-bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info);
 
-/* The unit's entry `code` is where this linear address goes on in context x. */
-void bt_jump_put(struct bt_context *x, uint64_t lin, const void *code);
 
 /* --- heat.c: which pages of user code are hot; `code` is on the host ----------------------------------------------- */
 static inline uint8_t *bt_heat_of(struct bt *b, const uint8_t *code)
@@ -745,7 +741,18 @@ bool bt_account_gate(struct vcpu *v, uint64_t unused, uint32_t unused2);
 void bt_trace_open(struct bt *b);
 void bt_trace_close(struct bt *b);
 
-/* --- run.c ---------------------------------------------------------------------------------------------------- */
+/* --- fill.c: called by generated code ---------------------------------------------------------------------------- */
+/* Slow path of a check: is the translation cached now? No effect that the guest could see besides accessed and dirty
+ * bits that the access itself would set. Called by generated code. */
+bool bt_fill(struct vcpu *v, uint64_t lin, uint32_t info);
+/* The same for a spot: fills it. */
+bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info);
+/* The unit's spots are from another stamp: fills them with some translation that holds now. */
+bool bt_spots_reset(struct vcpu *v, uint64_t unused, uint32_t unit);
+/* A request came while a loop of this unit runs that only links hold together: its links go to their stubs again. */
+bool bt_unlink(struct vcpu *v, uint64_t unused, uint32_t unit);
+
+/* --- context.c ------------------------------------------------------------------------------------------------- */
 /* Is the processor in a mode that is translated? */
 bool bt_mode_possible(const struct vcpu *v);
 /* Is it stepped only since RF is set, behind an IRET to an instruction that had faulted? Without breakpoints RF then means
@@ -761,6 +768,8 @@ struct bt_context *bt_context_now(struct bt *b);
 struct bt_context *bt_context_turned(struct bt *b);
 /* What CS reaches of the page of `lin` in a context. */
 struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin);
+/* The unit's entry `code` is where this linear address goes on in context x. */
+void bt_jump_put(struct bt_context *x, uint64_t lin, const void *code);
 
 /* --- system.c: instructions done by calling out ----------------------------------------------------------------- */
 #define CALL_STRIDE (sizeof(struct bt_call) + sizeof(struct block) + 2 * sizeof(struct op))
@@ -800,12 +809,6 @@ void bt_bails_note(struct bt *b, uint32_t exit);
 void bt_bails_called(struct bt *b, unsigned id, const uint8_t *bytes, unsigned len);
 void bt_bails_close(struct bt *b);
 
-/* The same for a spot: fills it. */
-bool bt_spot_fill(struct vcpu *v, uint64_t lin, uint32_t info);
-/* The unit's spots are from another stamp: fills them with some translation that holds now. */
-bool bt_spots_reset(struct vcpu *v, uint64_t unused, uint32_t unit);
-/* A request came while a loop of this unit runs that only links hold together: its links go to their stubs again. */
-bool bt_unlink(struct vcpu *v, uint64_t unused, uint32_t unit);
 
 extern const struct engine_ops bt_engine;
 

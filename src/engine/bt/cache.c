@@ -370,31 +370,8 @@ static bool is_it(const struct bt_unit *u, const uint8_t *host) { return !u->tai
 
 /* --- a page was written --------------------------------------------------------------------------------------------- */
 
-/* Units with bytes on two pages are not kept: their links and lists are few. */
-void bt_cache_seal_page(struct bt *b, const uint8_t *host)
-{
-    struct bt_unit **at = &b->pages[page_hash(host)];
-    while (*at) {
-        struct bt_unit *u = *at;
-        if (!same_page(u->host, host)) {
-            at = &u->page_next;
-            continue;
-        }
-        if (u->tail || !u->held_bytes) {
-            drop(b, at);
-            continue;
-        }
-        bt_cache_unlink_from(b, u);
-        if (!u->sealed) {
-            seal(b, u);
-            b->n.units_sealed++;
-        }
-        at = &u->page_next;
-    }
-}
-
-/* Its units are to be made in another way. */
-void bt_cache_drop_page(struct bt *b, const uint8_t *host)
+/* All of a page's units go, or are sealed where they may be kept: not those with bytes on two pages, whose links and lists are few. */
+static void leave_page(struct bt *b, const uint8_t *host, bool keep)
 {
     struct bt_unit **at = &b->pages[page_hash(host)];
     while (*at) {
@@ -405,9 +382,20 @@ void bt_cache_drop_page(struct bt *b, const uint8_t *host)
         }
         if (!u->tail)
             bt_cache_unlink_from(b, u);
-        drop(b, at);
+        if (!keep || u->tail || !u->held_bytes) {
+            drop(b, at);
+            continue;
+        }
+        if (!u->sealed) {
+            seal(b, u);
+            b->n.units_sealed++;
+        }
+        at = &u->page_next;
     }
 }
+
+void bt_cache_seal_page(struct bt *b, const uint8_t *host) { leave_page(b, host, true); }
+void bt_cache_drop_page(struct bt *b, const uint8_t *host) { leave_page(b, host, false); }
 
 /* Its bytes are what they were: it is found again. */
 static bool unseal(struct bt *b, struct bt_unit *u)
