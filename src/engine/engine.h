@@ -40,7 +40,7 @@ enum engine_pass {
 #define X(id, name, summary) ENGINE_PASS_##id,
     ENGINE_PASSES(X)
 #undef X
-    ENGINE_PASS_COUNT
+        ENGINE_PASS_COUNT
 };
 
 /* How an engine is to be built; read by vcpu_create, kept alive by the VM. All zero: the defaults. */

@@ -613,7 +613,6 @@ bool bt_cache_room(const struct bt *b, size_t code);
 /* --- gates.c: code that all units share, made when the cache is made ---------------------------------------- */
 void bt_gates_emit(struct bt *b);
 
-
 /* --- heat.c: which pages of user code are hot; `code` is on the host ----------------------------------------------- */
 static inline uint8_t *bt_heat_of(struct bt *b, const uint8_t *code)
 {
@@ -808,7 +807,6 @@ void bt_bails_note(struct bt *b, uint32_t exit);
 /* An instruction of these bytes is done by a call. */
 void bt_bails_called(struct bt *b, unsigned id, const uint8_t *bytes, unsigned len);
 void bt_bails_close(struct bt *b);
-
 
 extern const struct engine_ops bt_engine;
 
