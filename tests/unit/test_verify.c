@@ -40,13 +40,15 @@ GUEST_CODE(segments, 32,
            "jnz 1b\n hlt\n"
            "3: mov edx, [esp]\n mov [esp - 16], edx\n ret");
 
-/* 16-bit code, in real and in virtual-8086 mode. */
+/* 16-bit code, in real and in virtual-8086 mode with IOPL 3. Between accesses at fixed distances stands an STI whose handler is
+ * called. */
 #define REAL_CS (CODE_AT >> 4)
 GUEST_CODE(
     old, 16,
     "mov ax, 0x5000\n mov ds, ax\n mov es, ax\n mov sp, 0x8000\n mov bx, 0x100\n mov cx, 40\n"
     "1: mov ax, [bx]\n add [bx + 8], ax\n mov [bx + 24], cl\n mov si, bx\n add si, 0x40\n mov dl, [si]\n"
-    "mov [si + 2], ax\n push ax\n call 3f\n pop ax\n mov es:[bx + 4], ax\n xadd [bx + si], ax\n mov di, bx\n"
+    "mov [si + 2], ax\n pop ax\n sti\n jc 2f\n 2: push ax\n push ax\n call 3f\n pop ax\n mov es:[bx + 4], "
+    "ax\n xadd [bx + si], ax\n mov di, bx\n"
     "inc di\n mov eax, [di]\n mov [bx + 0x20], eax\n sub cx, 1\n jnz 1b\n hlt\n"
     "3: mov bp, sp\n mov dx, [bp]\n mov [bp - 16], dx\n ret");
 
@@ -109,6 +111,7 @@ static struct bt *translated(struct kit *k, unsigned cpl, unsigned bits, const u
     if (bits == 16)
         k->v->s.rip = 0;
     k->v->s.gpr[RSP] = 0x52000;
+    k->v->s.rflags |= FL_IOPL;
     k->v->s.cr0 |= CR0_NE;
     k->v->s.cr4 |= CR4_OSFXSR;
     vcpu_refresh(k->v);

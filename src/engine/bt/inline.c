@@ -152,13 +152,9 @@ static void cli_emit(struct translation *t)
  * cpu_sti(), where IF is clear and no interrupt waits. The shadow then matters only if the next instruction is not done
  * here: each of its exits tells. A request that comes meanwhile is seen by the poll that comes next.
  */
-static void sti_emit(struct translation *t, const struct planned *p)
+static void sti_emit(struct translation *t)
 {
     struct emitter *e = &t->e;
-    if (t->index + 1 >= t->plan.count || is_conditional(p[1].how) || p[1].how == HOW_SWITCH) {
-        call_out_emit(t, p);
-        return;
-    }
     flags_away(t);
     flag_test(e, AT_VCPU(s.rflags), FL_IF);
     leave_if(t, COND_NOT_EQUAL);
@@ -329,7 +325,7 @@ void inline_emit(struct translation *t, const struct planned *p)
 {
     switch (p->in.id) {
     case INSN_CLI: cli_emit(t); return;
-    case INSN_STI: sti_emit(t, p); return;
+    case INSN_STI: sti_emit(t); return;
     case INSN_CLAC:
     case INSN_STAC:
         flags_away(t);
@@ -343,6 +339,14 @@ void inline_emit(struct translation *t, const struct planned *p)
     default: segment_base_emit(t, p); break;
     }
     t->delta_group = NO_GROUP;
+}
+
+bool inline_is_called(const struct unit_plan *p, unsigned i)
+{
+    const struct planned *x = &p->insns[i];
+    if (x->how != HOW_INLINE || x->in.id != INSN_STI)
+        return false;
+    return i + 1 >= p->count || is_conditional(x[1].how) || x[1].how == HOW_SWITCH;
 }
 
 unsigned inline_moves_base(const struct planned *p)

@@ -209,6 +209,8 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
     p->back = -1;
     for (unsigned i = 0; i < p->count && p->insns[i].how != HOW_BAIL; i++) {
         struct planned *x = &p->insns[i];
+        if (inline_is_called(p, i)) /* before anything is said of it: no check outlives a call */
+            x->how = HOW_CALL_OUT;
         /* Two accesses: the stack's check comes first (call [mem], push [mem]). */
         if (x->stack.used) {
             struct symbol sp = k.reg[x->in.id == INSN_LEAVE ? RBP : RSP];

@@ -450,6 +450,8 @@ void switch_emit(struct translation *t, const struct planned *p);
 /* Behind the instruction of a unit with KEY_ONCE: RF is cleared. State S. */
 void resumed_emit(struct translation *t);
 void bits_emit(struct translation *t, struct planned *p);
+/* STI whose shadow's end has nowhere to be told: the handler is called for instruction i after all. */
+bool inline_is_called(const struct unit_plan *p, unsigned i);
 /* The segment whose base it changes, SEG_COUNT: none. */
 unsigned inline_moves_base(const struct planned *p);
 /* cpu_load_seg() in real and virtual-8086 mode; T0 is the selector. */
