@@ -207,14 +207,23 @@ bool delta_from_tlb(const struct value *slot, const struct value *last, bool wri
     return true;
 }
 
+/* Constants on both sides of 0 or 2^32 lie neither on one page nor in a segment: their check failed, and nobody is here. */
+static bool is_torn(const struct value *delta)
+{
+    const int64_t begin = delta->c, end = sum(begin, delta->aux), top = 1ll << 32;
+    return !delta->sym && !delta->exact && ((begin < 0 && end > 0) || (begin < top && end > top));
+}
+
 bool delta_covers(const struct value *delta, struct value v, unsigned size)
 {
     if (delta->kind != V_DELTA || v.kind != V_NUMBER || delta->sym != v.sym || delta->narrow != v.narrow ||
         size > delta->aux)
         return false;
     uint64_t room = delta->aux - size, span = delta->aux;
-    if (!v.narrow)
-        return (uint64_t)v.c - (uint64_t)delta->c <= room;
+    if (!v.narrow) {
+        uint64_t from = (uint64_t)v.c - (uint64_t)delta->c;
+        return from <= room || (is_torn(delta) && (uint32_t)from <= room);
+    }
     if (v.c == delta->c)
         return (uint64_t)v.d - (uint64_t)delta->d <= room;
     if (delta->exact)
