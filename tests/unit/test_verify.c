@@ -32,15 +32,17 @@ GUEST_CODE(strips, 64,
 
 /* 32-bit code behind FS, at privilege 3 with ES not flat either: then all its segments are looked at. */
 #define FS_BASE 0x40000u
-GUEST_CODE(segments, 32,
-           "mov ebx, 0x2000\n mov esp, 0x52000\n mov ecx, 40\n"
-           "1: mov eax, fs:[ebx]\n add fs:[ebx + 8], eax\n mov fs:[ebx + 24], cl\n lea esi, [ebx + 0x100]\n"
-           "movzx edx, word ptr fs:[esi + ecx * 2]\n lock xadd fs:[0x2040], edx\n mov edx, fs:[0x2044]\n"
-           /* the group of EDI lies around offset 0, so its check always fails */
-           "mov edi, 16\n mov edx, fs:[edi]\n test edi, edi\n jnz 4f\n mov edx, fs:[edi - 32]\n 4:"
-           "mov edi, [ebx + 0x50000]\n mov [ebx + 0x50010], edi\n push eax\n call 3f\n pop eax\n sub ecx, 1\n"
-           "jnz 1b\n hlt\n"
-           "3: mov edx, [esp]\n mov [esp - 16], edx\n ret");
+GUEST_CODE(
+    segments, 32,
+    "mov ebx, 0x2000\n mov esp, 0x52000\n mov ecx, 40\n"
+    "1: mov eax, fs:[ebx]\n add fs:[ebx + 8], eax\n mov fs:[ebx + 24], cl\n lea esi, [ebx + 0x100]\n"
+    "movzx edx, word ptr fs:[esi + ecx * 2]\n lock xadd fs:[0x2040], edx\n mov edx, fs:[0x2044]\n"
+    /* flags by a comparison like that of an address of 16 bits; a group around offset 0, whose check fails */
+    "sub eax, 0xffff\n mov fs:[0x2048], cl\n jb 5f\n 5: mov edi, 16\n mov edx, fs:[edi]\n test edi, edi\n "
+    "jnz 4f\n mov edx, fs:[edi - 32]\n 4:"
+    "mov edi, [ebx + 0x50000]\n mov [ebx + 0x50010], edi\n push eax\n call 3f\n pop eax\n sub ecx, 1\n"
+    "jnz 1b\n hlt\n"
+    "3: mov edx, [esp]\n mov [esp - 16], edx\n ret");
 
 /* 16-bit code, in real and in virtual-8086 mode with IOPL 3. Between accesses at fixed distances stands an STI whose handler is
  * called. */

@@ -110,7 +110,8 @@ struct flags_value {
 /* Flags that the guest may see: also those of a comparison of its own numbers that proves something. */
 static inline bool flags_shown(const struct flags_value *f)
 {
-    return f->kind == F_GUEST || f->kind == F_MOST || f->kind == F_LESS || f->kind == F_RUN;
+    return f->kind == F_GUEST || f->kind == F_MOST || f->kind == F_LESS || f->kind == F_RUN ||
+           f->kind == F_WRAP;
 }
 
 /* `count` elements of `size` bytes from `at` on lie on one page. */
