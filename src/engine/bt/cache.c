@@ -19,7 +19,7 @@
 
 #include "host/memory.h"
 
-#define DEFAULT_CACHE (32u << 20)
+#define DEFAULT_CACHE (64u << 20)
 #define BYTES_PER_UNIT 256u
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 64u
