@@ -44,16 +44,22 @@ static unsigned pcid_of(const struct mmu_space *s) { return s->mode & PG_CR4_PCI
 
 /* --- address spaces ------------------------------------------------------------------------------------- */
 
-/* Fetch translations may have changed. Who fetches in the new epoch asks again, so that only its pages are noted. */
+/* Fetch translations may have changed: what was fetched is noted anew. */
 static void move_epochs(struct mmu *m)
 {
-    struct tlb_entry *e = m->tlbs[0], *end = e + MMU_INDEX_COUNT * TLB_ENTRIES;
-    for (; e < end; e++)
-        e->tag_x = 0;
     memset(&m->fetched, 0, sizeof(m->fetched));
     m->epochs[GEN_SPACE] += EPOCH_STEP;
     m->epochs[GEN_SHARED] += EPOCH_STEP;
     m->flush_epoch = m->epochs[gen_kind(m->index)];
+}
+
+/* The same where generations stay: who fetches in the new epoch has to ask again, or its pages would not be noted. */
+static void forget_fetches(struct mmu *m)
+{
+    struct tlb_entry *e = m->tlbs[0], *end = e + MMU_INDEX_COUNT * TLB_ENTRIES;
+    for (; e < end; e++)
+        e->tag_x = 0;
+    move_epochs(m);
 }
 
 static void forget_spaces(struct mmu *m)
@@ -65,7 +71,6 @@ static void forget_spaces(struct mmu *m)
     m->local_fetch = false;
     memset(&m->large_2m, 0, sizeof(m->large_2m));
     memset(&m->large_1g, 0, sizeof(m->large_1g));
-    memset(&m->fetched, 0, sizeof(m->fetched));
     move_epochs(m);
 }
 
@@ -303,7 +308,7 @@ void mmu_flush_page(struct mmu *m, gva addr)
         void_stamps(m);
     /* Engines look code up by linear address, after a fetch that came through mmu_translate() in the same epoch only. */
     if (shift != PAGE_SHIFT || maybe_noted(&m->fetched, addr.v >> PAGE_SHIFT))
-        move_epochs(m);
+        forget_fetches(m);
 }
 
 void mmu_flush_pcid(struct mmu *m, unsigned pcid)
@@ -351,7 +356,7 @@ void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsig
         }
     }
     if (rights & (RIGHT_READ | RIGHT_EXEC))
-        move_epochs(m);
+        forget_fetches(m);
     if (count == 1 && host[0])
         move_stamps(m, host[0], 0);
     else
