@@ -195,4 +195,12 @@ static inline void *tlb_find(const struct mmu *m, uint64_t lin, unsigned size, e
     return NULL;
 }
 
+/* Host address of code at current privilege, or NULL: not cached. */
+static inline const uint8_t *tlb_find_code(const struct mmu *m, uint64_t lin)
+{
+    const struct tlb_entry *e = tlb_slot(m->tlb, lin);
+    bool cached = e->tag_x == ((lin & ~(uint64_t)PAGE_OFFSET_MASK) | m->gen);
+    return likely(cached) ? (const uint8_t *)(uintptr_t)(lin + e->addend) : NULL;
+}
+
 #endif

@@ -82,10 +82,10 @@ void bt_adapt_release(struct bt *b)
 
 /* --- checks that fail ---------------------------------------------------------------------------------------- */
 
-void bt_adapt_failed(struct bt *b, const uint8_t *code, bool plain)
+void bt_adapt_failed(struct bt *b, const uint8_t *code)
 {
     struct bt_lesson *l = lesson_of(b, code);
-    if (!on(b) || plain || ++l->strikes < STRIKES << l->terms)
+    if (!on(b) || ++l->strikes < STRIKES << l->terms)
         return;
     l->strikes = 0;
     l->called = true;

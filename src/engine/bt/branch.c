@@ -130,13 +130,7 @@ static void push_return(struct translation *t, const struct planned *call)
 static uint8_t *slot_emit(struct translation *t, unsigned slot)
 {
     struct emitter *e = &t->e;
-    emit_reg(e, 0, 0x69, slot, T0); /* imul r32, r/m32, imm32 */
-    emit_imm(e, JUMP_HASH, 4);
-    emit_reg(e, 0, 0xc1, 5, slot);
-    emit_byte(e, 32 - jump_bits(t->key));
-    emit_reg(e, 0, 0xc1, 4, slot);
-    emit_byte(e, 4);
-    emit_mem(e, ENC_W, 0x03, slot, AT_AREA(jumps));
+    bt_jump_slot_emit(e, slot, T0, jump_bits(t->key), 0);
     emit_mem(e, ENC_W, 0x3b, T0, amode_at(slot, offsetof(struct bt_jump, lin)));
     return emit_jcc(e, 5, emit_exec(e));
 }
@@ -221,7 +215,7 @@ static void link_to(struct translation *t, uint8_t *from, int64_t to, unsigned r
     const struct planned *p = &t->plan.insns[t->index];
     s->target = (uint16_t)to;
     s->rest = (uint16_t)rest;
-    s->fill = t->key & ~(uint32_t)(KEY_CROSSING | KEY_SPLIT | KEY_ONCE);
+    s->fill = t->key & ~(uint32_t)KEY_OF_UNIT;
     s->facts = p->facts;
     s->passes = p->passes;
     if (t->delta_group == FAR_SIDE && !counting(t))
@@ -332,7 +326,7 @@ void switch_to(struct translation *t, unsigned to, uint32_t key)
 {
     link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, 0);
     struct stub *s = &t->stubs[t->nstubs - 1];
-    s->fill = key & ~(uint32_t)KEY_SPLIT;
+    s->fill = key & ~(uint32_t)KEY_OF_UNIT;
     s->facts = (struct facts){ 0 };
     s->passes = 0;
 }

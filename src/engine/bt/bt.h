@@ -77,6 +77,8 @@ static inline uint64_t jump_none(unsigned slot) { return slot < JUMP_SET; }
 #define KEY_SPLIT \
     BIT(29) /* of a unit: its accesses share no checks; entered where a shared one lay across two pages */
 #define KEY_ONCE BIT(30) /* of a unit: RF is set until its one instruction is done */
+#define KEY_OF_UNIT \
+    (KEY_CROSSING | KEY_SPLIT | KEY_ONCE) /* what says nothing of the mode: a link leads to a unit without */
 
 /*
  * The part of a page that CS reaches: offsets [low, high). Units end there, and jump directly only to what is inside.
@@ -612,6 +614,8 @@ bool bt_cache_room(const struct bt *b, size_t code);
 
 /* --- gates.c: code that all units share, made when the cache is made ---------------------------------------- */
 void bt_gates_emit(struct bt *b);
+/* slot = address of the slot in the present context's jump table, of `bits` bits, for the linear address in a register; flags change. */
+void bt_jump_slot_emit(struct emitter *e, unsigned slot, unsigned lin, unsigned bits, int32_t below);
 
 /* --- heat.c: which pages of user code are hot; `code` is on the host ----------------------------------------------- */
 static inline uint8_t *bt_heat_of(struct bt *b, const uint8_t *code)
@@ -646,8 +650,8 @@ static inline bool bt_adapt_is_alone(const struct bt *b, const uint8_t *code)
 bool bt_adapt_is_guilty(const struct bt *b, const uint8_t *code);
 /* It has faulted at the view too often for what cannot be shown (bt_lesson.view_blame): it does without for a time. */
 void bt_adapt_blamed(struct bt *b, const uint8_t *code);
-/* Its check failed for good, and the interpreter did it; `plain`: without a miss of the TLB. */
-void bt_adapt_failed(struct bt *b, const uint8_t *code, bool plain);
+/* Its check failed for good, and the interpreter did it, with a miss of the TLB. */
+void bt_adapt_failed(struct bt *b, const uint8_t *code);
 /* A check that it shares lay across two pages. True: worth a unit from here on that shares none. */
 bool bt_adapt_crossed(struct bt *b, const uint8_t *code);
 /* It was called. True: it will be checked again, in a new unit. */

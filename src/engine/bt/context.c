@@ -87,6 +87,17 @@ static struct bt_context *find_context(struct bt *b, const struct bt_context *wa
     return recycle(b, wanted);
 }
 
+/* From the present one, which is found again. */
+static void enter(struct bt *b, struct bt_context *x)
+{
+    struct bt_area *a = bt_area(b->v);
+    a->context_before = a->context;
+    a->context = x;
+    a->jumps = x->jumps;
+    a->simd_always = bt_context_always_live(x);
+    bt_turns_follow(b);
+}
+
 struct bt_context *bt_context_now(struct bt *b)
 {
     struct vcpu *v = b->v;
@@ -104,15 +115,10 @@ struct bt_context *bt_context_now(struct bt *b)
             bt_turns_follow(b);
         return x;
     }
-    struct bt_context *before = x;
     x = bt_area(v)->context_before; /* kernel and user take turns */
     if (!is_context(x, &wanted))
         x = find_context(b, &wanted);
-    bt_area(v)->context_before = before;
-    bt_area(b->v)->context = x;
-    bt_area(v)->jumps = x->jumps;
-    bt_area(v)->simd_always = bt_context_always_live(x);
-    bt_turns_follow(b);
+    enter(b, x);
     return x;
 }
 
@@ -128,11 +134,7 @@ struct bt_context *bt_context_turned(struct bt *b)
         key |= (uint32_t)KEY_VIEW;
     if (!in64 || !y || !y->used || y->key != key || y->epoch != v->mmu.flush_epoch)
         return bt_context_now(b);
-    a->context_before = x;
-    a->context = y;
-    a->jumps = y->jumps;
-    a->simd_always = bt_context_always_live(y);
-    bt_turns_follow(b);
+    enter(b, y);
     return y;
 }
 

@@ -164,6 +164,17 @@ static void emit_call_out(const struct bt *b, struct emitter *e,
     emit_byte(e, 0xc3);
 }
 
+void bt_jump_slot_emit(struct emitter *e, unsigned slot, unsigned lin, unsigned bits, int32_t below)
+{
+    emit_reg(e, 0, 0x69, slot, lin); /* imul r32, r/m32, imm32 */
+    emit_imm(e, JUMP_HASH, 4);
+    emit_reg(e, 0, 0xc1, 5, slot); /* shr */
+    emit_byte(e, 32 - bits);
+    emit_reg(e, 0, 0xc1, 4, slot); /* shl */
+    emit_byte(e, (unsigned)__builtin_ctz(sizeof(struct bt_jump)));
+    emit_mem(e, ENC_W, 0x03, slot, shifted(AT_AREA(jumps), below));
+}
+
 /* T1 = the neighbour n further, of a set: flags change. */
 static void neighbour(struct emitter *e, unsigned n)
 {
@@ -175,13 +186,7 @@ static void emit_fetch_back(struct emitter *e)
 {
     struct amode lin = amode_at(T1, offsetof(struct bt_jump, lin)),
                  code = amode_at(T1, offsetof(struct bt_jump, code));
-    emit_reg(e, 0, 0x69, T1, T2); /* imul r32, r/m32, imm32 */
-    emit_imm(e, JUMP_HASH, 4);
-    emit_reg(e, 0, 0xc1, 5, T1);
-    emit_byte(e, 32 - JUMPS_BITS);
-    emit_reg(e, 0, 0xc1, 4, T1);
-    emit_byte(e, 4);
-    emit_mem(e, ENC_W, 0x03, T1, shifted(AT_AREA(jumps), 8));
+    bt_jump_slot_emit(e, T1, T2, JUMPS_BITS, 8);
     for (unsigned n = 1; n < JUMP_SET; n++) {
         neighbour(e, n);
         emit_mem(e, ENC_W, 0x3b, T2, lin);
@@ -228,30 +233,29 @@ void bt_gates_emit(struct bt *b)
     for (unsigned i = 0; i < turns.n; i++)
         emit_patch(&e, turns.exits[i], emit_exec(&e));
     emit_exit_s(b, &e);
-    b->gate_fill = HERE;
-    emit_call_out(b, &e, bt_fill);
-    b->gate_spot = HERE;
-    emit_call_out(b, &e, bt_spot_fill);
-    b->gate_spots = HERE;
-    emit_call_out(b, &e, bt_spots_reset);
-    b->gate_unlink = HERE;
-    emit_call_out(b, &e, bt_unlink);
     b->gate_lookup = HERE;
     emit_fetch_back(&e); /* goes on in lookup16 */
-    b->gate_lookup16 = HERE;
-    emit_call_out(b, &e, bt_lookup);
-    b->gate_tsc = HERE;
-    emit_call_out(b, &e, bt_tsc);
-    b->gate_smap = HERE;
-    emit_call_out(b, &e, bt_smap);
-    b->gate_account = HERE;
-    emit_call_out(b, &e, bt_account_gate);
+    const struct {
+        uint32_t *gate;
+        bool (*function)(struct vcpu *v, uint64_t lin, uint32_t info);
+    } calls[] = {
+        { &b->gate_lookup16, bt_lookup },
+        { &b->gate_fill, bt_fill },
+        { &b->gate_spot, bt_spot_fill },
+        { &b->gate_spots, bt_spots_reset },
+        { &b->gate_unlink, bt_unlink },
+        { &b->gate_tsc, bt_tsc },
+        { &b->gate_smap, bt_smap },
+        { &b->gate_account, bt_account_gate },
+        { &b->gate_simd_level, bt_simd_level },
+        { &b->gate_x87, bt_x87_ready },
+    };
+    for (unsigned i = 0; i < array_size(calls); i++) {
+        *calls[i].gate = HERE;
+        emit_call_out(b, &e, calls[i].function);
+    }
     b->gate_call = HERE;
     emit_call_insn(b, &e);
-    b->gate_simd_level = HERE;
-    emit_call_out(b, &e, bt_simd_level);
-    b->gate_x87 = HERE;
-    emit_call_out(b, &e, bt_x87_ready);
     b->gate_simd = HERE;
     emit_simd(b, &e);
     b->gates_end = (HERE + 63) & ~63u;

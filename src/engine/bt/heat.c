@@ -28,10 +28,9 @@ static void sample(struct bt *b, unsigned slices)
 {
     struct vcpu *v = b->v;
     uint64_t lin = (v->sf[SEG_CS].base + v->s.rip) & v->lin_mask;
-    const struct tlb_entry *e = tlb_slot(v->mmu.tlb, lin);
-    if (e->tag_x != ((lin & ~(uint64_t)PAGE_OFFSET_MASK) | v->mmu.gen))
+    const uint8_t *host = tlb_find_code(&v->mmu, lin);
+    if (!host)
         return;
-    const uint8_t *host = (const uint8_t *)(uintptr_t)(lin + e->addend);
     uint8_t *heat = bt_heat_of(b, host);
     unsigned before = *heat, after = before + slices < UINT8_MAX ? before + slices : UINT8_MAX;
     *heat = b->heat.last = (uint8_t)after;

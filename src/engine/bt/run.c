@@ -64,6 +64,16 @@ static struct bt_unit *find_crossing(struct bt *b, const uint8_t *host, uint64_t
     return at.host && second.host ? translate(b, &at, &second, key) : NULL;
 }
 
+/* The unit for code at `host`, now at `lin`: one that there is, or a new one. NULL: it cannot be made. */
+static struct bt_unit *find_or_make(struct bt *b, const uint8_t *host, uint64_t lin, uint32_t key)
+{
+    struct bt_unit *u = bt_cache_find(b, host, key, bt_window_of(bt_area(b->v)->context, lin));
+    if (u)
+        return u;
+    struct bt_code at = fetch(b, lin);
+    return at.host ? translate(b, &at, NULL, key) : NULL;
+}
+
 /* The unit at CS:rip, or NULL: the interpreter's turn, unless it ran cold blocks. Raises what the fetch raises. */
 static struct bt_unit *find_unit(struct bt *b, uint64_t lin, unsigned *cold_blocks)
 {
@@ -214,25 +224,20 @@ static void bail(struct bt *b)
     const uint8_t *code = failed ? interp_fetch_host(v, fetch_linear(v)) : NULL;
     uint64_t walks = v->mmu.stats.walks;
     interp_run_one(v);
-    if (code)
-        bt_adapt_failed(b, code, v->mmu.stats.walks == walks);
+    if (code && v->mmu.stats.walks != walks)
+        bt_adapt_failed(b, code);
 }
 
 /* A check that several accesses share lay across two pages, as the frame of a function may for as long as it runs: the unit that goes
  * on from there with checks of their own. NULL: the interpreter's turn. */
 static struct bt_unit *find_split(struct bt *b, uint64_t lin)
 {
-    const struct bt_context *x = bt_area(b->v)->context;
     uint64_t stamp = b->v->mmu.stamp;
     const uint8_t *host = interp_fetch_host(b->v, lin);
     if (!host || !bt_adapt_crossed(b, host))
         return NULL;
     uint32_t key = bt_unit_key(b, host) | (uint32_t)KEY_SPLIT;
-    struct bt_unit *u = bt_cache_find(b, host, key, bt_window_of(x, lin));
-    if (!u) {
-        struct bt_code at = fetch(b, lin);
-        u = at.host ? translate(b, &at, NULL, key) : NULL;
-    }
+    struct bt_unit *u = find_or_make(b, host, lin, key);
     return u && !u->crossing && u->insns && b->v->mmu.stamp == stamp ? u : NULL;
 }
 
@@ -292,6 +297,12 @@ static void go_on(struct bt *b, enum bt_exit_kind kind)
     }
 }
 
+static void run_from(struct bt *b, const void *code, uint64_t lin)
+{
+    enum bt_exit_kind kind = run_code(b, code, lin);
+    go_on(b, b->fill_crossed ? run_split(b) : kind);
+}
+
 #define HEAT_TURNS 16u /* of the run loop until it looks how hot the guest's code is */
 
 static void run_unit(struct bt *b, uint64_t lin)
@@ -301,7 +312,7 @@ static void run_unit(struct bt *b, uint64_t lin)
         bt_heat_look(b);
     struct bt_jump *j = &bt_area(b->v)->context->jumps[jump_slot(lin, bt_area(b->v)->context->key)];
     if (j->lin != lin) {
-        uint32_t stamp = v->mmu.stamp;
+        uint64_t stamp = v->mmu.stamp;
         unsigned cold_blocks = 0;
         struct bt_unit *u = find_unit(b, lin, &cold_blocks);
         b->n.cold_blocks += cold_blocks;
@@ -316,8 +327,7 @@ static void run_unit(struct bt *b, uint64_t lin)
         if (v->mmu.stamp != stamp) /* code was claimed: the view may show more than may be written */
             return;
     }
-    enum bt_exit_kind kind = run_code(b, j->code, lin);
-    go_on(b, b->fill_crossed ? run_split(b) : kind);
+    run_from(b, j->code, lin);
 }
 
 #define RESUMED_WARM 8u
@@ -337,10 +347,8 @@ static struct bt_unit *find_once(struct bt *b, uint64_t lin)
         l->resumed++;
         return NULL;
     }
-    if (!u) {
-        struct bt_code at = fetch(b, lin);
-        u = at.host ? translate(b, &at, NULL, key) : NULL;
-    }
+    if (!u)
+        u = find_or_make(b, host, lin, key);
     return u && u->insns && b->v->mmu.stamp == stamp ? u : NULL;
 }
 
@@ -356,8 +364,7 @@ static bool run_once(struct bt *b)
         v->mode |= MODE_STEP;
         return false;
     }
-    enum bt_exit_kind kind = run_code(b, bt_exec(b, u->entry_jump), lin);
-    go_on(b, b->fill_crossed ? run_split(b) : kind);
+    run_from(b, bt_exec(b, u->entry_jump), lin);
     return true;
 }
 

@@ -261,9 +261,9 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index)
 
 const uint8_t *bt_code_at(struct mmu *m, uint64_t lin)
 {
-    const struct tlb_entry *e = tlb_slot(m->tlb, lin);
-    if (likely(e->tag_x == ((lin & ~(uint64_t)PAGE_OFFSET_MASK) | m->gen)))
-        return (const uint8_t *)(uintptr_t)(lin + e->addend);
+    const uint8_t *host = tlb_find_code(m, lin);
+    if (host)
+        return host;
     if (mmu_peek(m, GVA(lin), ACCESS_FETCH, m->index).fault)
         return NULL;
     struct mmu_result r = mmu_translate(m, GVA(lin), ACCESS_FETCH, m->index);

@@ -203,16 +203,10 @@ static void change_sides(struct emitter *e, int32_t turn, enum mmu_gen_kind kind
 #undef PART
 }
 
-/* To the unit at T0, in a jump table of so many bits: in any slot of its set. */
-static void go(struct bt_turn_gates *g, struct emitter *e, unsigned bits)
+/* To the unit at T0, in any slot of its set. */
+static void go(struct bt_turn_gates *g, struct emitter *e)
 {
-    emit_reg(e, 0, 0x69, T1, T0); /* imul: jump_slot() */
-    emit_imm(e, JUMP_HASH, 4);
-    emit_reg(e, 0, 0xc1, 5, T1);
-    emit_byte(e, 32 - bits);
-    emit_reg(e, 0, 0xc1, 4, T1);
-    emit_byte(e, 4);
-    emit_mem(e, ENC_W, 0x03, T1, AT_AREA(jumps));
+    bt_jump_slot_emit(e, T1, T0, JUMPS_BITS, 0);
     uint8_t *found[JUMP_SET];
     for (unsigned i = 0; i < JUMP_SET; i++) {
         if (i > 0)
@@ -261,7 +255,7 @@ void bt_turn_gate_syscall(struct bt_turn_gates *g, struct emitter *e)
     status_from_image(e);
     change_sides(e, AREA_OFF(syscall), GEN_SHARED);
     emit_load(e, T0, AT_VCPU(s.msr.lstar));
-    go(g, e, JUMPS_BITS);
+    go(g, e);
 }
 
 /* The guest's XMM registers, if they are wanted at once and not there. */
@@ -311,7 +305,7 @@ void bt_turn_gate_sysret(const struct bt *b, struct bt_turn_gates *g, struct emi
     change_sides(e, AREA_OFF(sysret), GEN_SPACE);
     bring_simd(b, e);
     emit_mov(e, T0, H_RCX);
-    go(g, e, JUMPS_BITS);
+    go(g, e);
 }
 
 /* --- units ------------------------------------------------------------------------------------------------------------- */

@@ -251,7 +251,7 @@ bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt
     const uint8_t *field = b->code.write + l->field;
     bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
     /* A unit of another mode, or of another page, would run with rights that are not its own. */
-    uint32_t other = (from->key ^ to->key) & ~(uint32_t)(KEY_CROSSING | KEY_SPLIT | KEY_ONCE);
+    uint32_t other = (from->key ^ to->key) & ~(uint32_t)KEY_OF_UNIT;
     bool smap = other == KEY_SIBLING && mode_cpl(from->key) == 0 && !(to->key & KEY_VIEW) &&
                 l->key == to->key;
     return jump && facts_within(&to->facts, &l->facts) && (!other || smap) &&

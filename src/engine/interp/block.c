@@ -102,10 +102,8 @@ const uint8_t *interp_fetch(struct vcpu *v, uint64_t lin, struct page **page, gp
 
 const uint8_t *interp_fetch_host(struct vcpu *v, uint64_t lin)
 {
-    const struct tlb_entry *e = tlb_slot(v->mmu.tlb, lin);
-    if (likely(e->tag_x == ((lin & ~(uint64_t)PAGE_OFFSET_MASK) | v->mmu.gen)))
-        return (const uint8_t *)(uintptr_t)(lin + e->addend);
-    return fetch_page(v, lin).host;
+    const uint8_t *host = tlb_find_code(&v->mmu, lin);
+    return host ? host : fetch_page(v, lin).host;
 }
 
 static uint64_t next_page(const struct vcpu *v, uint64_t lin)

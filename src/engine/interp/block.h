@@ -19,10 +19,10 @@ struct block *block_find(struct vcpu *v, uint32_t mode);
 /* How often code at `host` was run cold, 0 to 255, as far as that is still known. */
 static inline uint8_t *block_heat(struct interp *c, const uint8_t *host)
 {
-    uint64_t hash = (uint64_t)(uintptr_t)host * 0x9e3779b97f4a7c15ull;
-    struct block_heat *heat = &c->heat[hash >> (64 - HEAT_ENTRY_BITS)];
-    if (heat->tag != (uint16_t)(hash >> 16))
-        *heat = (struct block_heat){ .tag = (uint16_t)(hash >> 16) };
+    uint32_t hash = hash_slot((uintptr_t)host, 32);
+    struct block_heat *heat = &c->heat[hash >> (32 - HEAT_ENTRY_BITS)];
+    if (heat->tag != (uint16_t)hash)
+        *heat = (struct block_heat){ .tag = (uint16_t)hash };
     return &heat->runs;
 }
 
