@@ -432,6 +432,9 @@ static void random_registers(struct vcpu_state *s, const struct place *p, struct
         if (i != RSP && (i < 8 || p->code_bytes == 8))
             s->gpr[i] = random_below(r, 2) ? place_pointer(p, r)
                                            : random_edge(r) >> (p->code_bytes == 8 ? 0 : 32);
+    for (unsigned i = 0; i < 16 && s->efer & EFER_LMA && p->code_bytes == 4; i++)
+        if (i != RSP && random_below(r, 2)) /* upper halves from 64-bit code */
+            s->gpr[i] |= random_edge(r) << 32;
     s->cc = flags_to_cc(random_next(r));
     random_vector(r, s->fpu.xmm[0], sizeof(s->fpu.xmm));
     for (unsigned i = 0; i < 8; i++) {

@@ -59,20 +59,14 @@ static void lea_word(struct translation *t, unsigned dst, struct amode m)
     (is64(t) ? emit_lea : emit_lea32)(&t->e, dst, m);
 }
 
-/* RSI and RDI are the addresses, as they are. */
-static bool direct(const struct translation *t, const struct planned *p)
-{
-    return is64(t) || (p->in.addrsize == 4 && p->mem.seg == SEG_PLAIN && p->stack.seg == SEG_PLAIN);
-}
-
 /* A pointer's step. */
 static void step(struct translation *t, const struct planned *p, unsigned reg)
 {
     emit_mem(&t->e, width(p->in.addrsize), 0x8d, reg, amode_at(reg, p->in.opsize)); /* lea */
 }
 
-/* Outside 64-bit mode the upper halves are whatever they are. */
-static void clean(struct translation *t, const struct insn *in)
+/* Outside 64-bit mode the upper halves are whatever they are, and stay so until nothing of the instruction can fail. */
+static void cut(struct translation *t, const struct insn *in)
 {
     if (is64(t))
         return;
@@ -80,8 +74,13 @@ static void clean(struct translation *t, const struct insn *in)
         emit_mov32(&t->e, H_RSI, H_RSI);
     if (has_dest(in))
         emit_mov32(&t->e, H_RDI, H_RDI);
-    if (repeats(in))
-        emit_mov32(&t->e, H_RCX, H_RCX);
+    emit_mov32(&t->e, H_RCX, H_RCX);
+}
+
+/* dst = a register as the address size has it. */
+static void mov_word(struct translation *t, unsigned dst, unsigned src)
+{
+    (is64(t) ? emit_mov : emit_mov32)(&t->e, dst, src);
 }
 
 static uint8_t *jump_if_down(struct translation *t)
@@ -95,7 +94,7 @@ static uint8_t *jump_if_down(struct translation *t)
 
 static struct amode end_of(struct translation *t, const struct planned *p, struct access *a, unsigned reg)
 {
-    if (direct(t, p))
+    if (is64(t))
         return access_emit(t, a, amode_at(reg, 0));
     if (p->in.addrsize == 2)
         emit_reg(&t->e, ENC_0F, 0xb7, T0, reg); /* movzx */
@@ -145,7 +144,7 @@ static struct amode other_end(struct translation *t, struct planned *p, unsigned
 
 static void movs_emit(struct translation *t, struct planned *p)
 {
-    unsigned size = p->in.opsize, via = direct(t, p) ? T0 : T2;
+    unsigned size = p->in.opsize, via = is64(t) ? T0 : T2;
     load_element(t, size, via, source(t, p));
     store(t, size, via, other_end(t, p, via, dest));
 }
@@ -153,7 +152,7 @@ static void movs_emit(struct translation *t, struct planned *p)
 /* The host reads in this order, which shows when both would fault. */
 static void cmps_emit(struct translation *t, struct planned *p)
 {
-    unsigned size = p->in.opsize, via = direct(t, p) ? T0 : T2;
+    unsigned size = p->in.opsize, via = is64(t) ? T0 : T2;
     load_element(t, size, via, dest(t, p));
     emit_mem(&t->e, width(size), sized(0x39, size), via, other_end(t, p, via, source));
 }
@@ -162,8 +161,6 @@ static void single_emit(struct translation *t, struct planned *p)
 {
     unsigned size = p->in.opsize;
     flags_away(t);
-    if (direct(t, p))
-        clean(t, &p->in);
     uint8_t *down = jump_if_down(t);
     stub_new(t, STUB_EXIT, down)->info = exit_at(t, BT_BAIL, t->index);
     switch (p->in.id) {
@@ -191,12 +188,12 @@ static uint8_t *jump_if_above(struct translation *t, unsigned reg, uint32_t most
     return emit_jcc(&t->e, 7, emit_exec(&t->e));
 }
 
-/* T2 = offset in the page behind the whole run from `reg`. */
-static uint8_t *jump_unless_fits(struct translation *t, unsigned reg, unsigned size)
+/* T2 = offset in the page behind the whole run from `reg`; `n`: the count's register. */
+static uint8_t *jump_unless_fits(struct translation *t, unsigned reg, unsigned n, unsigned size)
 {
     emit_mov32(&t->e, T2, reg);
     emit_alu_imm(&t->e, 4, T2, PAGE_OFFSET_MASK, false);
-    emit_lea(&t->e, T2, amode_indexed(T2, H_RCX, (uint8_t)log2_of(size), 0));
+    emit_lea(&t->e, T2, amode_indexed(T2, (uint8_t)n, (uint8_t)log2_of(size), 0));
     return jump_if_above(t, T2, PAGE_SIZE);
 }
 
@@ -206,9 +203,10 @@ static void count_iterations(struct translation *t, unsigned n)
 {
     if (!counting(t))
         return;
-    emit_load(&t->e, T2, AT_AREA(left));
-    emit_lea(&t->e, T2, amode_at(T2, 1));
-    emit_reg(&t->e, ENC_W, 0x2b, T2, n);
+    mov_word(t, T2, n);
+    emit_mem(&t->e, ENC_W, 0x2b, T2, AT_AREA(left)); /* sub */
+    emit_lea(&t->e, T2, amode_at(T2, -1));
+    emit_reg(&t->e, ENC_W, 0xf7, 3, T2); /* neg */
     stub_new(t, STUB_EXIT, emit_jcc(&t->e, 8, emit_exec(&t->e)))->info = exit_at(t, BT_BAIL, t->index);
     emit_store(&t->e, AT_AREA(left), T2);
 }
@@ -231,27 +229,41 @@ static struct stub *call_from(struct translation *t, uint8_t *const *jumps, unsi
     return s;
 }
 
+/* T0, T1 = distances of both ends. All groups are closed: the slot of one holds the first meanwhile, where T0 is wanted. */
+static void both_ends(struct translation *t, struct planned *p)
+{
+    source(t, p);
+    if (is64(t))
+        emit_mov(&t->e, T0, T1);
+    else
+        emit_store(&t->e, group_slot(0), T1);
+    dest(t, p);
+    if (!is64(t))
+        emit_load(&t->e, T0, group_slot(0));
+}
+
 static void move_emit(struct translation *t, struct planned *p)
 {
     struct emitter *e = &t->e;
-    unsigned size = p->in.opsize, n = 0;
+    unsigned size = p->in.opsize, n = 0, count = is64(t) ? H_RCX : T0;
     bool movs = p->in.id == INSN_MOVS;
     uint8_t *slow[4];
     flags_away(t);
-    clean(t, &p->in);
     slow[n++] = jump_if_down(t);
-    emit_lea(e, T2, amode_at(H_RCX, -1)); /* a count of 0 is large, too */
+    if (!is64(t))
+        emit_mov32(e, T0, H_RCX);
+    emit_lea(e, T2, amode_at((uint8_t)count, -1)); /* a count of 0 is large, too */
     slow[n++] = jump_if_above(t, T2, PAGE_SIZE / size - 1);
-    slow[n++] = jump_unless_fits(t, H_RDI, size);
+    slow[n++] = jump_unless_fits(t, H_RDI, count, size);
     if (movs)
-        slow[n++] = jump_unless_fits(t, H_RSI, size);
+        slow[n++] = jump_unless_fits(t, H_RSI, count, size);
     struct stub *s = call_from(t, slow, n);
-    if (movs) {
-        source(t, p);
-        emit_mov(e, T0, T1);
-    }
-    dest(t, p);
+    if (movs)
+        both_ends(t, p);
+    else
+        dest(t, p);
     count_iterations(t, H_RCX);
+    cut(t, &p->in);
     if (movs)
         add(t, H_RSI, T0);
     add(t, H_RDI, T1);
@@ -278,7 +290,7 @@ static void to_page_end(struct translation *t, unsigned size)
 
 static void if_zero(struct translation *t, unsigned reg, uint8_t **jump)
 {
-    emit_reg(&t->e, ENC_W, 0x85, reg, reg); /* test */
+    emit_reg(&t->e, is64(t) ? ENC_W : 0, 0x85, reg, reg); /* test */
     *jump = emit_jcc(&t->e, 4, emit_exec(&t->e));
 }
 
@@ -286,9 +298,9 @@ static void if_zero(struct translation *t, unsigned reg, uint8_t **jump)
 static void split_count(struct translation *t)
 {
     struct emitter *e = &t->e;
-    emit_reg(e, ENC_W, 0x3b, H_RCX, T0);
-    emit_reg(e, ENC_W | ENC_0F, 0x46, T0, H_RCX); /* cmovbe */
-    emit_mov(e, T2, H_RCX);
+    mov_word(t, T2, H_RCX);
+    emit_reg(e, ENC_W, 0x3b, T2, T0);
+    emit_reg(e, ENC_W | ENC_0F, 0x46, T0, T2); /* cmovbe */
     emit_reg(e, ENC_W, 0x2b, T2, T0);
     emit_store(e, AT_AREA(string_rest), T2);
 }
@@ -320,7 +332,6 @@ static void scan_emit(struct translation *t, struct planned *p)
     bool until_equal = p->in.prefixes & IP_REPNE;
     uint8_t *slow[3];
     flags_to_s(t);
-    clean(t, &p->in);
     slow[0] = jump_if_down(t);
     if_zero(t, H_RCX, &slow[1]);
     to_page_end(t, size);
@@ -328,8 +339,11 @@ static void scan_emit(struct translation *t, struct planned *p)
     struct stub *s = call_from(t, slow, array_size(slow));
     s->flags_e = true;
     dest(t, p);
+    if (!is64(t))
+        to_page_end(t, size); /* the address was in T0 */
     split_count(t);
     count_iterations(t, T0);
+    cut(t, &p->in);
     emit_mov(e, H_RCX, T0);
     add(t, H_RDI, T1);
     emit_reg(e, ENC_W, 0xf7, 3, T1);

@@ -46,8 +46,11 @@ static inline uint64_t dest_linear(const struct string_op *s, enum mmu_access ac
     return seg_linear(s->v, SEG_ES, s->v->s.gpr[RDI] & s->mask, s->size, access);
 }
 
+/* No iteration at all leaves the upper half, too. */
 static inline void advance(const struct string_op *s, enum reg r, uint64_t n)
 {
+    if (!n)
+        return;
     set_sized(s->v, r, s->v->s.gpr[r] + (uint64_t)s->step * n, s->op->addrsize);
 }
 
@@ -567,7 +570,7 @@ static uint64_t cmps_bulk(const struct string_op *s, uint64_t n)
     return made;
 }
 
-/* Up to n iterations in plain RAM; 0: take the way of single ones. */
+/* Up to n iterations in plain RAM; 0: take the way of single ones, registers as they were. */
 static uint64_t bulk(const struct string_op *s, uint64_t n)
 {
     switch (s->op->r1) {
