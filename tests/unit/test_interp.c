@@ -447,79 +447,6 @@ static void locked_operations(void **state)
     assert_true(state_rflags(&k->v->s) & FL_ZF);
 }
 
-/* --- upper halves of registers in compatibility mode ------------------------------------------------------------------------- */
-
-GUEST_CODE(lods, 32, "lodsd\n hlt");
-GUEST_CODE(stos, 32, "stosd\n hlt");
-GUEST_CODE(movs, 32, "movsd\n hlt");
-GUEST_CODE(cmps, 32, "cmpsd\n hlt");
-GUEST_CODE(scas, 32, "scasd\n hlt");
-GUEST_CODE(rep_stos, 32, "rep stosd\n hlt");
-GUEST_CODE(rep_move, 32, "rep movsd\n hlt");
-GUEST_CODE(repne_scas, 32, "repne scasd\n hlt");
-
-#define UPPER (0x1234567ull << 32)
-#define HOLE 0x500000u /* behind what kit_long() maps */
-
-static const struct {
-    const uint8_t *start, *end;
-} strings[] = {
-    { lods_start, lods_end },         { stos_start, stos_end },
-    { movs_start, movs_end },         { cmps_start, cmps_end },
-    { scas_start, scas_end },         { rep_stos_start, rep_stos_end },
-    { rep_move_start, rep_move_end }, { repne_scas_start, repne_scas_end },
-};
-
-static void begin_compatible(struct kit *k, unsigned string, uint32_t source, uint32_t dest, uint32_t count)
-{
-    kit_long(k, 3);
-    kit_seg(k, SEG_CS, G_CODE3 | 3);
-    vcpu_refresh(k->v);
-    load_code_at(k, strings[string].start, (size_t)(strings[string].end - strings[string].start),
-                 CODE_AT + 64 * string);
-    gpr(k)[RAX] = 1;
-    gpr(k)[RSI] = UPPER | source;
-    gpr(k)[RDI] = UPPER | dest;
-    gpr(k)[RCX] = UPPER | count;
-}
-
-/* The SDM leaves them open (1, 3.4.1.1), but processors keep what no instruction has written, and one that faults writes nothing. */
-static void strings_that_fault_keep_upper_halves(void **state)
-{
-    struct kit *k = *state;
-    for (unsigned i = 0; i < array_size(strings); i++)
-        for (unsigned dest_only = 0; dest_only < 2; dest_only++) {
-            uint32_t source = dest_only ? DATA_AT : HOLE;
-            if (dest_only && strings[i].start == lods_start)
-                continue;
-            begin_compatible(k, i, source, HOLE, 5);
-            run_to_exception(k, VEC_PF);
-            assert_int_equal(gpr(k)[RSI], UPPER | source);
-            assert_int_equal(gpr(k)[RDI], UPPER | HOLE);
-            assert_int_equal(gpr(k)[RCX], UPPER | 5);
-        }
-}
-
-/* Nothing of REP is done when ECX is 0; one iteration cuts the pointers that it steps. */
-static void strings_cut_what_they_step(void **state)
-{
-    struct kit *k = *state;
-    for (unsigned i = 0; i < array_size(strings); i++)
-        for (unsigned count = 0; count < 6; count += 5) {
-            const uint8_t *start = strings[i].start;
-            bool rep = i >= 5, works = count || !rep;
-            bool from = start == lods_start || start == movs_start || start == cmps_start ||
-                        start == rep_move_start;
-            begin_compatible(k, i, DATA_AT, DATA_AT + 0x100, count);
-            run_to_exception(k, VEC_GP); /* HLT is not for users */
-            unsigned step = works ? rep ? 20 : 4 : 0;
-            assert_int_equal(gpr(k)[RSI], from && works ? DATA_AT + step : UPPER | DATA_AT);
-            assert_int_equal(gpr(k)[RDI], start != lods_start && works ? DATA_AT + 0x100 + step
-                                                                       : UPPER | (DATA_AT + 0x100));
-            assert_int_equal(gpr(k)[RCX], !rep || !count ? UPPER | count : 0);
-        }
-}
-
 GUEST_CODE(device, 32,
            "mov edi, 0xd0000000\n mov dword ptr [edi], 3\n add dword ptr [edi], 4\n lock inc dword ptr "
            "[edi]\n mov eax, [edi]\n hlt");
@@ -762,8 +689,6 @@ int main(void)
         TEST(a_fault_in_the_middle_of_a_repeated_store),
         TEST(a_scan_stops_at_the_match),
         TEST(locked_operations),
-        TEST(strings_that_fault_keep_upper_halves),
-        TEST(strings_cut_what_they_step),
         TEST(memory_mapped_registers),
         TEST(a_processor_interrupts_itself),
         TEST(high_byte_registers),

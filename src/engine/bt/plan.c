@@ -96,7 +96,7 @@ static bool joins(const struct group *g, const struct address *a, const struct a
         return false;
     int64_t low = a->at < g->low ? a->at : g->low,
             high = a->at + x->size > g->high ? a->at + x->size : g->high;
-    return high - low <= GROUP_SPAN;
+    return (uint64_t)high - (uint64_t)low <= GROUP_SPAN; /* absolute addresses may be anywhere */
 }
 
 static void widen(struct group *g, const struct address *a, const struct access *x)

@@ -135,7 +135,7 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
         st->var[H_RDX] = value_made(i, H_RDX);
         break;
     case VERIFY_SMAP:
-        if (!r->u->kernel || r->u->view)
+        if (!r->u->privileged || r->u->view) /* real mode has it, too */
             return "a mode of the kernel's in user code, or by a view, which is for one";
         break;
     case VERIFY_SIMD_LEVEL:
