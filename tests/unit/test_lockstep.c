@@ -7,6 +7,7 @@
  *   SUNDOG_LOCKSTEP=n       programs in each world (default 1000)     SUNDOG_SEED=s     another sequence
  *   SUNDOG_LOCKSTEP_WORLD=w only the worlds whose name begins so     SUNDOG_UNIT_ENGINE=e   only this engine
  *
+ * What a program does with translations that are out of date is open: told apart, and no difference (stale.h).
  * A difference is told with the program, the first instruction behind which it shows, and the way to see it again.
  */
 #include "engine_kit.h"
@@ -18,6 +19,7 @@
 #include "disasm.h"
 #include "host/host_cpu.h"
 #include "sequence.h"
+#include "stale.h"
 #include "states.h"
 
 /* --- memory ------------------------------------------------------------------------------------------------------ */
@@ -552,6 +554,7 @@ struct verdict {
     } byte[BYTES_MAX];
     unsigned
         accessed; /* entries that differ in the accessed bit alone, which processors may set early (SDM 3A 4.8) */
+    bool open; /* they differ, but the program used translations that were out of date */
 };
 
 static void compare_page(struct machine m[2], uint64_t at, struct verdict *v)
@@ -666,6 +669,21 @@ static enum exit_cause run_one(struct machine *m, const struct batch *b, uint64_
     return program_run(m, g, count < g->limit ? count : g->limit, sliced && !whole ? &cuts : NULL);
 }
 
+/* Is what the program does up to `count` left to the processor? */
+static bool is_open(const struct batch *b, uint64_t seed, uint64_t count)
+{
+    static struct stale stale;
+    struct program g = { .seed = seed };
+    struct machine m;
+    machine_make(&m, &interp_engine, NULL, b->world->variant & WIDE);
+    program_start(&m, b->world, &g);
+    stale = (struct stale){ .pmap = m.k->pmap, .table = TABLE, .entry = g.place.entry };
+    interp_set_trace(m.k->v, stale_step, &stale);
+    program_run(&m, &g, count < g.limit ? count : g.limit, NULL);
+    machine_end(&m);
+    return stale.open;
+}
+
 /* Both run it; false: they differ. */
 static bool run_pair(struct machine m[2], const struct batch *b, unsigned n, uint64_t count,
                      struct program *g, struct verdict *v)
@@ -674,15 +692,19 @@ static bool run_pair(struct machine m[2], const struct batch *b, unsigned n, uin
     g->seed = program_seed(b, n);
     for (unsigned i = 0; i < 2; i++)
         v->cause[i] = run_one(&m[i], b, count, g, i == 1);
+    v->open = false;
     if (!differ(m, v))
         return true;
     /* A repeated instruction that overwrites itself goes on as it was fetched, as on the host, unless it is cut in the
      * middle: so the other one is cut, too. */
-    if (!code_changed(&m[0], g))
-        return false;
-    m[0].k->v->s.retired = begin;
-    v->cause[0] = run_one(&m[0], b, count, g, true);
-    return !differ(m, v);
+    if (code_changed(&m[0], g)) {
+        m[0].k->v->s.retired = begin;
+        v->cause[0] = run_one(&m[0], b, count, g, true);
+        if (!differ(m, v))
+            return true;
+    }
+    v->open = is_open(b, g->seed, count);
+    return v->open;
 }
 
 /* --- a difference ---------------------------------------------------------------------------------------------------------- */
@@ -774,7 +796,7 @@ static uint64_t setting(const char *name, uint64_t otherwise)
 }
 
 struct tally_of {
-    uint64_t programs, different, accessed, ended, exceptions;
+    uint64_t programs, different, open, accessed, ended, exceptions;
 };
 
 static void run_batch(const struct batch *b, unsigned programs, struct tally_of *t)
@@ -789,9 +811,10 @@ static void run_batch(const struct batch *b, unsigned programs, struct tally_of 
         t->programs++;
         t->accessed += v.accessed;
         t->ended += v.cause[0] != EXIT_COUNT;
-        if (same)
+        t->open += v.open;
+        if (same && !v.open)
             continue;
-        if (t->different++ < TOLD_MAX)
+        if (!same && t->different++ < TOLD_MAX)
             tell(b, n);
         t->exceptions += m[0].k->v->counters.exceptions_injected;
         pair_end(m); /* whatever is different would show again and again */
@@ -833,8 +856,9 @@ static void engines_and_single_instructions_agree(void **state)
             different += t.different;
             fprintf(stderr,
                     "%-7s %-17s %" PRIu64 " programs, %" PRIu64 " differ, %" PRIu64 " ended early, %" PRIu64
-                    " exceptions, %" PRIu64 " accessed bits set early\n",
-                    (*e)->name, worlds[i].name, t.programs, t.different, t.ended, t.exceptions, t.accessed);
+                    " exceptions, %" PRIu64 " accessed bits set early, %" PRIu64 " open\n",
+                    (*e)->name, worlds[i].name, t.programs, t.different, t.ended, t.exceptions, t.accessed,
+                    t.open);
         }
     }
     fprintf(stderr, "lockstep comparison: %" PRIu64 " programs, %" PRIu64 " differences\n", programs,
