@@ -49,7 +49,7 @@ uint8_t *host_view_room(uint64_t len)
     return p == MAP_FAILED ? NULL : p;
 }
 
-void host_view_release(uintptr_t at, uint64_t len) { munmap(at_address(at), len); }
+bool host_view_release(uintptr_t at, uint64_t len) { return munmap(at_address(at), len) == 0; }
 
 bool host_view_take(unsigned mappings)
 {
@@ -70,12 +70,13 @@ bool host_view_show(uintptr_t at, int fd, uint64_t off, uint64_t len, bool write
                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, (off_t)off) != MAP_FAILED;
 }
 
-void host_view_clear(uintptr_t at, uint64_t len)
+bool host_view_clear(uintptr_t at, uint64_t len)
 {
-    mmap(at_address(at), len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return mmap(at_address(at), len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+                0) != MAP_FAILED;
 }
 
-void host_view_readable(uintptr_t at, uint64_t len, bool yes)
+bool host_view_readable(uintptr_t at, uint64_t len, bool yes)
 {
-    mprotect(at_address(at), len, yes ? PROT_READ : PROT_NONE);
+    return mprotect(at_address(at), len, yes ? PROT_READ : PROT_NONE) == 0;
 }

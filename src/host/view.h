@@ -15,7 +15,9 @@ void host_set_gs_base(uint64_t base);
 bool host_view_reserve(uintptr_t at, uint64_t len);
 /* The same anywhere: where, or NULL. */
 uint8_t *host_view_room(uint64_t len);
-void host_view_release(uintptr_t at, uint64_t len);
+/* This and what follows: false: the host refused, and all is as it was. It does so when a mapping would be divided and there are too
+ * many, or without memory for its own. */
+must_use bool host_view_release(uintptr_t at, uint64_t len);
 /* A host lets a process have some 65,000 mappings of all kinds; all machines and processors in it share them. Before something is
  * shown, so many are taken, and given back when it is shown no more. False: there are not so many left. Any thread. */
 bool host_view_take(unsigned mappings);
@@ -23,8 +25,8 @@ void host_view_give(unsigned mappings);
 /* Shows `len` bytes of a memfd from `off` on at `at`, in a reserved range. False: the host has no room for more. */
 bool host_view_show(uintptr_t at, int fd, uint64_t off, uint64_t len, bool write);
 /* Nothing is shown there any more. */
-void host_view_clear(uintptr_t at, uint64_t len);
+must_use bool host_view_clear(uintptr_t at, uint64_t len);
 /* May the pages [at, at+len) of a private reservation be read? They read as zeroes. */
-void host_view_readable(uintptr_t at, uint64_t len, bool yes);
+must_use bool host_view_readable(uintptr_t at, uint64_t len, bool yes);
 
 #endif

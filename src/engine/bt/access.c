@@ -187,7 +187,7 @@ static void leave_on_fault(struct translation *t, uint32_t info)
         return;
     bool same = s && s->kind == STUB_EXIT && s->site >= 0 && s->info == info && s->state == t->state &&
                 recipe_equal(&s->recipe, &t->recipe) && (uint32_t)s->site + s->sites == b->nsites &&
-                !memcmp(&s->x87, &t->x87, sizeof(t->x87));
+                x87_note_equal(&s->x87, &t->x87);
     if (!same) {
         s = stub_new(t, STUB_EXIT, NULL);
         s->info = info;

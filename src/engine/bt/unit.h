@@ -61,7 +61,7 @@ struct access {
     uint8_t side; /* enum view_side */
     bool view;    /* by the view: `first` checks the area only; no spot, no slot */
     uint8_t seg;  /* enum seg, or SEG_PLAIN */
-    int8_t group;
+    int16_t group;
     bool first;    /* of its group: makes the check */
     uint16_t spot; /* its own, 0: none yet */
     int64_t at;    /* offset from the group's symbols */
@@ -405,6 +405,8 @@ void x87_emit(struct translation *t, struct planned *p);
 void x87_before(struct translation *t, const struct planned *p);
 /* Writes a note down; destroys T2. */
 void x87_flush(struct translation *t, struct x87_note *n);
+/* Would the same be written? */
+bool x87_note_equal(const struct x87_note *x, const struct x87_note *y);
 void x87_stub(struct translation *t, const struct stub *s);
 
 /* --- string.c ----------------------------------------------------------------------------------------------------- */

@@ -57,12 +57,21 @@ static int side_of(const struct bt_view *w, uint64_t lin)
     return -1;
 }
 
+/* What the host goes on showing could be reached by a view that it is not for: the machine stops, and no view is used any more. */
+static void must(struct bt *b, bool taken_away)
+{
+    if (unlikely(!taken_away))
+        b->v->internal_error = "the host did not take a mapping away";
+}
+
+/* One that could not be opened only costs time. */
 static void open_tables(struct bt *b, const struct bt_view *w, bool open)
 {
     for (unsigned side = 0; side < VIEW_SIDES && !w->narrow; side++)
         for (unsigned i = 0; i < w->nareas[side]; i++)
-            host_view_readable(table(b) + side * SIDE_TABLE + (uintptr_t)w->area[side][i] * PAGE_SIZE,
-                               PAGE_SIZE, open);
+            must(b, host_view_readable(table(b) + side * SIDE_TABLE + (uintptr_t)w->area[side][i] * PAGE_SIZE,
+                                       PAGE_SIZE, open) ||
+                        open);
 }
 
 /* What area i takes of the host's address space beside what those before it have taken: neighbours share their guards. */
@@ -87,10 +96,10 @@ static bool reserve(const struct bt_view *w, unsigned side, unsigned i)
     return from > VIEW_GUARD && from < HOST_END && from + len < HOST_END && host_view_reserve(from, len);
 }
 
-static void release(const struct bt_view *w, unsigned side, unsigned i)
+static void release(struct bt *b, const struct bt_view *w, unsigned side, unsigned i)
 {
     uint64_t len, from = range_of(w, side, i, &len);
-    host_view_release(from, len);
+    must(b, host_view_release(from, len));
 }
 
 /* Its pieces are shown no more. */
@@ -108,7 +117,7 @@ static void close_view(struct bt *b, struct bt_view *w)
     }
     for (unsigned side = 0; side < VIEW_SIDES; side++)
         while (w->nareas[side] > 0)
-            release(w, side, --w->nareas[side]);
+            release(b, w, side, --w->nareas[side]);
     give_back(w);
     if (w->stamp && b->views.lost && __builtin_ia32_rdtsc() - w->opened > LONG)
         b->views.lost--; /* it was worth it */
@@ -142,11 +151,11 @@ static void set_add(struct page_set *set, uint64_t page)
     set->bits[hash / 64] |= BIT(hash % 64);
 }
 
-static void empty(struct bt_view *w)
+static void empty(struct bt *b, struct bt_view *w)
 {
     for (unsigned side = 0; side < VIEW_SIDES && w->pieces; side++)
         for (unsigned i = 0; i < w->nareas[side]; i++)
-            host_view_clear(area_at(w, side, i), area_bytes(w));
+            must(b, host_view_clear(area_at(w, side, i), area_bytes(w)));
     give_back(w);
     w->since = __builtin_ia32_rdtsc();
     w->groups = w->pages = w->hosts = (struct page_set){ 0 };
@@ -248,7 +257,7 @@ static bool open_view(struct bt *b, uint64_t stamp)
     w->hasty = 0;
     w->cost = 0;
     w->opened = __builtin_ia32_rdtsc();
-    empty(w);
+    empty(b, w);
     w->stamp = stamp;
     b->n.views_opened++;
     put_in_force(b, w);
@@ -267,7 +276,7 @@ static bool catch_up(struct bt *b, struct bt_view *w, uint64_t stamp)
             if (!host_view_take(PIECE_MAPPINGS))
                 return false;
             w->pieces++; /* one becomes two */
-            host_view_clear((uintptr_t)(d->page + w->delta[side]), PAGE_SIZE);
+            must(b, host_view_clear((uintptr_t)(d->page + w->delta[side]), PAGE_SIZE));
             b->n.view_pages_dropped++;
         }
         w->stamp = d->to;
@@ -290,7 +299,7 @@ static bool refresh(struct bt *b, struct bt_view *w, uint64_t stamp)
         --*patience;
     if (w->pieces)
         b->n.views_dropped++;
-    empty(w);
+    empty(b, w);
     w->stamp = stamp;
     return true;
 }
@@ -352,7 +361,8 @@ static bool may_have(struct bt *b)
            v->s.rip < HOST_END;
 }
 
-bool bt_view_use(struct bt *b)
+/* The view for what runs now is in force. */
+static bool use(struct bt *b)
 {
     struct bt_views *all = &b->views;
     const struct vcpu *v = b->v;
@@ -375,6 +385,8 @@ bool bt_view_use(struct bt *b)
     put_in_force(b, w);
     return true;
 }
+
+bool bt_view_use(struct bt *b) { return use(b) && !b->v->internal_error; }
 
 /* --- filling ------------------------------------------------------------------------------------------------------- */
 

@@ -58,6 +58,18 @@ static void operand_flush(struct translation *t, struct x87_note *n)
     n->operand_pending = false;
 }
 
+static bool same_operand(const struct amode *x, const struct amode *y)
+{
+    return x->base == y->base && x->index == y->index && x->scale == y->scale && x->disp == y->disp;
+}
+
+bool x87_note_equal(const struct x87_note *x, const struct x87_note *y)
+{
+    return x->pending == y->pending && x->operand_pending == y->operand_pending &&
+           (!x->pending || (x->off == y->off && x->fop == y->fop && x->seg == y->seg)) &&
+           (!x->operand_pending || same_operand(&x->operand, &y->operand));
+}
+
 void x87_flush(struct translation *t, struct x87_note *n)
 {
     operand_flush(t, n);

@@ -49,8 +49,8 @@ static bool get_bit(const uint64_t *bits, uint64_t n) { return bits[n / 64] & BI
 static void give_up(struct lanes *all, struct lane *l)
 {
     if (l->host) {
-        host_view_release((uintptr_t)l->host, l->len);
-        host_view_give(l->pieces);
+        if (host_view_release((uintptr_t)l->host, l->len)) /* else it stays taken; nobody goes there */
+            host_view_give(l->pieces);
         if (l->served < l->shown * 64)
             all->patience += all->patience < PATIENCE_MAX;
         else if (all->patience)

@@ -27,6 +27,8 @@ struct string_op {
 
 static inline struct string_op string_begin(struct vcpu *v, const struct op *op)
 {
+    if (!op->opsize)
+        __builtin_unreachable(); /* lower_string() */
     return (struct string_op){
         .v = v,
         .op = op,
