@@ -132,7 +132,7 @@ static int set_engine_off(struct run_options *o, const char *value, struct error
     return engine_parse_passes(value, &o->vm.engine_config.passes_off, e) ? error_wrap(e, "--engine-off") : 0;
 }
 
-#define WARM_MAX 1000000u
+#define WARM_MAX 255u
 
 static int set_warm(struct run_options *o, const char *value, struct error *e)
 {

@@ -83,6 +83,19 @@ void *host_pages_alloc_before(size_t len, uint64_t reserve)
     return NULL;
 }
 
+void host_pages_clear(void *p, size_t len)
+{
+    const uintptr_t mask = PAGE_SIZE - 1;
+    uint8_t *at = p, *end = at + len;
+    uint8_t *first = at + (-(uintptr_t)at & mask), *last = end - ((uintptr_t)end & mask);
+    if (first >= last || madvise(first, (size_t)(last - first), MADV_DONTNEED) < 0) {
+        memset(at, 0, len);
+        return;
+    }
+    memset(at, 0, (size_t)(first - at));
+    memset(last, 0, (size_t)(end - last));
+}
+
 #define HUGE_PAGE ((uintptr_t)2 << 20)
 
 void host_memory_will_fill(void *p, size_t len)

@@ -18,6 +18,8 @@ void *host_pages_alloc(size_t len);
 /* The same, with `reserve` bytes of address space behind it where every access faults. */
 void *host_pages_alloc_before(size_t len, uint64_t reserve);
 void host_pages_free(void *p, size_t len);
+/* Zeroes a part of such pages; the host gets back what was in use of it. */
+void host_pages_clear(void *p, size_t len);
 /* A hint that this large buffer is about to be filled: in huge pages, where the host has them, that saves
  * thousands of page faults. */
 void host_memory_will_fill(void *p, size_t len);

@@ -105,7 +105,7 @@ def test_wrong_command(run, args):
     (["--code-cache", "2049M"], "1M to 2G"), (["--code-cache=32M", "--code-cache=32M"], "--code-cache is given twice"),
     (["--engine-off", "warp"], ", ".join(PASSES)), (["--engine-off", "merge,warp"], "'warp'"), (["--engine-off", "merge,"], "''"),
     (["--engine-off="], "''"), (["--engine-off", "chai"], "'chai'"), (["--engine-off", "x" * 5000], "xxx"),
-    (["--warm", "-1"], "--warm -1"), (["--warm", "1000001"], "1000000"), (["--warm", "much"], "--warm much"),
+    (["--warm", "-1"], "--warm -1"), (["--warm", "256"], "255"), (["--warm", "much"], "--warm much"),
     (["--verify-code", "some"], "all, sample or off"), (["--trace-blocks="], "--trace-blocks"),
     (["--trace-blocks=/no/such/dir/x"], "/no/such/dir/x"), (["--perf-map=yes"], "--perf-map"),
     (["--engine", "interp", "--code-cache", "32M"], "--code-cache"), (["--engine", "interp", "--engine-off", "merge"], "--engine-off"),

@@ -19,6 +19,7 @@
 #include "host/time.h"
 
 #define STRIKES 8u         /* failed checks for the first sentence; twice as many for each further one */
+#define STRIKE_ERA 256u    /* bails; who causes fewer than one in an era costs nothing that counts */
 #define SPLIT_STRIKES 4u   /* shared checks that lay across two pages until there is a unit without any */
 #define ALONE_STRIKES 512u /* and until it shares none wherever it is entered */
 #define TERMS_MAX 5u       /* doublings */
@@ -82,9 +83,19 @@ void bt_adapt_release(struct bt *b)
 
 /* --- checks that fail ---------------------------------------------------------------------------------------- */
 
+/* So long after the last strike that a new row begins. */
+static bool is_rare(const struct bt *b, struct bt_lesson *l)
+{
+    uint16_t now = (uint16_t)(b->n.exits_bail / STRIKE_ERA), since = (uint16_t)(now - l->struck);
+    l->struck = now;
+    return since > 1;
+}
+
 void bt_adapt_failed(struct bt *b, const uint8_t *code)
 {
     struct bt_lesson *l = lesson_of(b, code);
+    if (is_rare(b, l))
+        l->strikes = 0;
     if (!on(b) || ++l->strikes < STRIKES << l->terms)
         return;
     l->strikes = 0;
@@ -133,12 +144,15 @@ bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain)
 
 /* --- what is worth translating ------------------------------------------------------------------------------------- */
 
-#define REWRITTEN_MAX 4u      /* doublings of what makes code warm */
+#define REWRITTEN_WARM 10u
+#define REWRITTEN_MAX 4u      /* doublings of it */
 #define FORGET_REWRITES 1024u /* each so many of them count half */
 
 unsigned bt_adapt_warm(const struct bt *b, const uint8_t *code)
 {
-    unsigned runs = (unsigned)b->warm << b->lessons[bt_lesson_slot(code)].rewritten;
+    unsigned rewritten = b->lessons[bt_lesson_slot(code)].rewritten, runs = b->warm[vcpu_cpl(b->v) == 3];
+    if (rewritten && runs)
+        runs = (runs > REWRITTEN_WARM ? runs : REWRITTEN_WARM) << rewritten;
     return runs < UINT8_MAX ? runs : UINT8_MAX;
 }
 

@@ -362,14 +362,24 @@ struct bt_counters {
 #undef X
 };
 
-#define HASH_BITS 17
+#define HASH_PAGES_BITS 13 /* groups, for pages */
+#define HASH_PAGE_BITS 6   /* units of a page */
+#define HASH_BITS (HASH_PAGES_BITS + HASH_PAGE_BITS)
 #define PAGE_HASH_BITS 14
-#define LESSON_BITS 14
+#define LESSON_BITS 16
+
+/* The entry of a unit of flat code that was found: what is asked for again and again costs one line of the host's caches. */
+#define FOUND_BITS 16
+struct bt_found {
+    const uint8_t *host; /* NULL: none */
+    uint32_t key, entry_jump;
+};
 
 /* What was learnt about an instruction. */
 struct bt_lesson {
     uint8_t guilt;     /* samples in which its accesses hopped from page to page */
-    uint16_t strikes;  /* checks that failed for good */
+    uint16_t strikes;  /* checks that failed for good, one soon after the other */
+    uint16_t struck;   /* in which era the last one was */
     uint8_t innocent;  /* accesses of plain memory in a row, while it is called */
     uint8_t resumed;   /* times that it was executed with RF set, until it has a unit for that */
     uint8_t rewritten; /* units that began here and whose bytes changed */
@@ -453,13 +463,18 @@ struct bt_views {
 /* --- heat ------------------------------------------------------------------------------------------------- */
 
 #define HEAT_BITS 12
-#define HEAT_FULL 3u  /* slices of time from which on a page's units are superblocks */
-#define HEAT_VIEW 10u /* and by views */
+#define HEAT_FULL 5u  /* slices of time from which on a page's units are superblocks */
+#define HEAT_VIEW 12u /* and by views */
+enum bt_form { FORM_SHORT, FORM_FULL, FORM_VIEW };
+struct bt_page_heat {
+    uint8_t slices; /* of late */
+    uint8_t form;   /* enum bt_form of its units: what was hot once is not made anew when it cools */
+};
 struct bt_heat {
-    uint64_t since, cpu_ns;        /* when the present slice of time began, and this thread's time then */
-    uint32_t slices;               /* of user code */
-    uint8_t last;                  /* heat of the page where it was then */
-    uint8_t page[1u << HEAT_BITS]; /* its heat, by hash of its host address */
+    uint64_t since, cpu_ns; /* when the present slice of time began, and this thread's time then */
+    uint32_t slices;        /* of user code */
+    uint8_t last;           /* heat of the page where it was then */
+    struct bt_page_heat page[1u << HEAT_BITS]; /* by hash of its host address */
 };
 
 /* Misses that go upward from page to page. */
@@ -518,10 +533,11 @@ struct bt {
     uint32_t nheld, max_held;
     uint32_t hash[1u << HASH_BITS];              /* numbers of units, from 1 on */
     struct bt_unit *pages[1u << PAGE_HASH_BITS]; /* by host page */
-    uint8_t warm;                                /* a block is translated when it was run this often */
+    uint8_t warm[2]; /* a block of a kernel, of user code is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
     unsigned next_context;
     struct bt_jump *jump_memory;
+    struct bt_found *found;      /* by hash */
     struct translation *scratch; /* the unit being made */
     struct verifier *verifier;   /* NULL: no unit is verified */
     uint32_t verify_every, verify_count;
@@ -563,6 +579,8 @@ static inline uint64_t bt_exec_addr(const struct bt *b, uint32_t off)
 {
     return (uint64_t)(uintptr_t)b->code.exec + off;
 }
+/* --warm 0: at first sight, in its last form. */
+static inline bool bt_all_translated(const struct bt *b) { return !b->warm[true]; }
 static inline bool pass_on(const struct bt *b, enum engine_pass pass)
 {
     return !(b->cfg.passes_off >> pass & 1);
@@ -583,6 +601,9 @@ void bt_cache_make_room(struct bt *b);
 struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
 /* The same without comparing bytes: NULL also when that would have to be done. Changes nothing. */
 struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
+/* Where a jump table's entry for it leads; NULL: no unit, or one of several, by the page that follows. One of KEY_ONCE or KEY_SPLIT
+ * does something. */
+const void *bt_cache_entry(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
 /* The version of it that relies on just these facts, else the one that relies on the most of them, which may
  * be `u` itself. `room`: is another version worth making? */
 struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const struct facts *facts, bool *room);
@@ -618,7 +639,7 @@ void bt_gates_emit(struct bt *b);
 void bt_jump_slot_emit(struct emitter *e, unsigned slot, unsigned lin, unsigned bits, int32_t below);
 
 /* --- heat.c: which pages of user code are hot; `code` is on the host ----------------------------------------------- */
-static inline uint8_t *bt_heat_of(struct bt *b, const uint8_t *code)
+static inline struct bt_page_heat *bt_heat_of(struct bt *b, const uint8_t *code)
 {
     return &b->heat.page[hash_slot((uintptr_t)code >> PAGE_SHIFT, HEAT_BITS)];
 }
@@ -627,13 +648,13 @@ void bt_heat_look(struct bt *b);
 /* Is it worth superblocks? The kernel's is. */
 static inline bool bt_heat_full(struct bt *b, const uint8_t *code, uint32_t key)
 {
-    return mode_cpl(key) != 3 || !b->warm || *bt_heat_of(b, code) >= HEAT_FULL;
+    return mode_cpl(key) != 3 || bt_all_translated(b) || bt_heat_of(b, code)->form >= FORM_FULL;
 }
 /* The key of the unit there, in the present context. Each view has its own translations, and faults for each page that is shown. */
 static inline uint32_t bt_unit_key(struct bt *b, const uint8_t *code)
 {
     uint32_t key = bt_area(b->v)->context->key;
-    bool cold = mode_cpl(key) == 3 && b->warm && *bt_heat_of(b, code) < HEAT_VIEW;
+    bool cold = mode_cpl(key) == 3 && !bt_all_translated(b) && bt_heat_of(b, code)->form < FORM_VIEW;
     return key & KEY_VIEW && cold ? key & ~(uint32_t)KEY_VIEW : key;
 }
 
@@ -660,7 +681,7 @@ bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain);
 void bt_adapt_judge(struct bt *b, const uint8_t *code);
 /* The bytes of a unit that began here changed: what comes instead is cold again. */
 void bt_adapt_rewritten(struct bt *b, const uint8_t *code);
-/* How often code is interpreted before it is translated, 0 to 255. */
+/* How often code of the present privilege is interpreted before it is translated, 0 to 255. */
 unsigned bt_adapt_warm(const struct bt *b, const uint8_t *code);
 /* Whose time is up is let off. Cheap. */
 void bt_adapt_release(struct bt *b);

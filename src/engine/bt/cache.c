@@ -19,7 +19,7 @@
 
 #include "host/memory.h"
 
-#define DEFAULT_CACHE (64u << 20)
+#define DEFAULT_CACHE (128u << 20)
 #define BYTES_PER_UNIT 256u
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 64u
@@ -28,10 +28,14 @@
 #define SETTLE (1u << 20)       /* of the writable view's pages stay */
 #define SETTLE_IDLE (32u << 10) /* where there is time */
 #define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
+#define FOUND_MEMORY (sizeof(struct bt_found) << FOUND_BITS)
 
+/* Units of a page lie together: code that runs one after the other is looked for in few lines of the host's caches. */
 static unsigned hash_of(const uint8_t *host, uint32_t key)
 {
-    return hash_slot((uintptr_t)host ^ (uint64_t)key << 36, HASH_BITS);
+    uintptr_t page = (uintptr_t)host >> PAGE_SHIFT, offset = (uintptr_t)host & PAGE_OFFSET_MASK;
+    unsigned place = hash_slot(offset ^ (uint64_t)key << PAGE_SHIFT, HASH_PAGE_BITS);
+    return (unsigned)((page ^ page >> HASH_PAGES_BITS) << HASH_PAGE_BITS & ((1u << HASH_BITS) - 1)) | place;
 }
 
 /* Units as bt.hash names them; 0: none. */
@@ -129,8 +133,10 @@ int bt_cache_init(struct bt *b, struct error *e)
     b->calls = host_pages_alloc(b->max_calls * CALL_STRIDE);
     b->held = host_pages_alloc(b->max_held);
     b->jump_memory = host_pages_alloc(JUMP_MEMORY);
+    b->found = host_pages_alloc(FOUND_MEMORY);
     b->scratch = host_pages_alloc(sizeof(*b->scratch));
-    if (!b->units || !b->links || !b->sites || !b->calls || !b->held || !b->jump_memory || !b->scratch) {
+    if (!b->units || !b->links || !b->sites || !b->calls || !b->held || !b->jump_memory || !b->found ||
+        !b->scratch) {
         bt_cache_free(b);
         return error_set(e, -ENOMEM, "no memory for translated code; try a smaller --code-cache");
     }
@@ -148,14 +154,16 @@ void bt_cache_free(struct bt *b)
     host_pages_free(b->calls, b->max_calls * CALL_STRIDE);
     host_pages_free(b->held, b->max_held);
     host_pages_free(b->jump_memory, JUMP_MEMORY);
+    host_pages_free(b->found, FOUND_MEMORY);
     host_pages_free(b->scratch, sizeof(*b->scratch));
     host_code_unmap(&b->code);
 }
 
 void bt_cache_flush(struct bt *b, uint64_t *cause)
 {
-    memset(b->hash, 0, sizeof(b->hash));
-    memset(b->pages, 0, sizeof(b->pages));
+    host_pages_clear(b->hash, sizeof(b->hash));
+    host_pages_clear(b->pages, sizeof(b->pages));
+    host_pages_clear(b->found, FOUND_MEMORY);
     bt_cache_divide(b);
     clear_contexts(b);
     b->n.cache_flushes++;
@@ -223,6 +231,18 @@ static void unhash(struct bt *b, const struct bt_unit *u)
         x->hash_next = u->hash_next;
 }
 
+static struct bt_found *found_slot(struct bt *b, const uint8_t *host, uint32_t key)
+{
+    return &b->found[hash_of(host, key) & ((1u << FOUND_BITS) - 1)];
+}
+
+static void forget_found(struct bt *b, const struct bt_unit *u)
+{
+    struct bt_found *f = found_slot(b, u->host, u->key);
+    if (f->host == u->host)
+        f->host = NULL;
+}
+
 /* Takes *at out of its page's list, and what it stands for out of the hash. */
 static struct bt_unit *take_out(struct bt *b, struct bt_unit **at)
 {
@@ -230,6 +250,7 @@ static struct bt_unit *take_out(struct bt *b, struct bt_unit **at)
     *at = entry->page_next;
     entry->listed = false;
     unhash(b, u);
+    forget_found(b, u);
     return u;
 }
 
@@ -272,6 +293,7 @@ static void seal(struct bt *b, struct bt_unit *u)
     emit_mov_imm32(&e, T1, EXIT_INFO(BT_STALE, 0, 0));
     emit_jmp(&e, bt_exec_addr(b, b->gate_exit_s));
     u->sealed = true;
+    forget_found(b, u);
     wrote_one(b);
 }
 
@@ -423,6 +445,19 @@ struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t 
     while (u && !is_for(u, host, key, window))
         u = u->hash_next;
     return u && !u->sealed && bt_unit_fresh(u) ? u : NULL;
+}
+
+const void *bt_cache_entry(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
+{
+    struct bt_found *f = found_slot(b, host, key);
+    if (f->host == host && f->key == key && key & KEY_FLAT_CS)
+        return bt_exec(b, f->entry_jump);
+    const struct bt_unit *u = bt_cache_peek(b, host, key, window);
+    if (!u || u->crossing || (!u->insns && key & (KEY_ONCE | KEY_SPLIT)))
+        return NULL;
+    if (key & KEY_FLAT_CS)
+        *f = (struct bt_found){ host, key, u->entry_jump };
+    return bt_exec(b, u->entry_jump);
 }
 
 /* It is sealed, or its page was written and this processor was not told yet. */

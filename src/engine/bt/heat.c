@@ -15,12 +15,12 @@
 #define SLICE (1ull << 21) /* time stamp counts */
 #define SLICE_NS 600000u   /* of this thread's time: a slice that the host gave to others is none */
 #define SLICES_MAX 8u      /* that count at once */
-#define COOLING 8192u      /* slices after which those before them count half */
+#define COOLING 256u       /* slices after which those before them count half */
 
 static void cool(struct bt_heat *h)
 {
     for (unsigned i = 0; i < array_size(h->page); i++)
-        h->page[i] /= 2;
+        h->page[i].slices /= 2;
 }
 
 /* Where it gets hot its units are left, wherever they are. */
@@ -31,10 +31,12 @@ static void sample(struct bt *b, unsigned slices)
     const uint8_t *host = tlb_find_code(&v->mmu, lin);
     if (!host)
         return;
-    uint8_t *heat = bt_heat_of(b, host);
-    unsigned before = *heat, after = before + slices < UINT8_MAX ? before + slices : UINT8_MAX;
-    *heat = b->heat.last = (uint8_t)after;
-    if ((before < HEAT_FULL && after >= HEAT_FULL) || (before < HEAT_VIEW && after >= HEAT_VIEW)) {
+    struct bt_page_heat *h = bt_heat_of(b, host);
+    unsigned now = h->slices + slices < UINT8_MAX ? h->slices + slices : UINT8_MAX;
+    h->slices = b->heat.last = (uint8_t)now;
+    enum bt_form form = now >= HEAT_VIEW ? FORM_VIEW : now >= HEAT_FULL ? FORM_FULL : FORM_SHORT;
+    if (form > h->form) {
+        h->form = (uint8_t)form;
         bt_cache_drop_page(b, host);
         b->n.hot_pages++;
     }

@@ -19,7 +19,9 @@
 #include "host/faults.h"
 #include "host/memory.h"
 
-#define DEFAULT_WARM 20
+/* A unit of user code is short and costs some twenty runs of the interpreter; one of a kernel is a superblock. */
+#define WARM_USER 2
+#define WARM_KERNEL 20
 #define COLD_ARENA (4u << 20) /* decoded code that is not translated yet */
 
 /* --- finding units ------------------------------------------------------------------------------------------- */
@@ -230,15 +232,19 @@ static void bail(struct bt *b)
 
 /* A check that several accesses share lay across two pages, as the frame of a function may for as long as it runs: the unit that goes
  * on from there with checks of their own. NULL: the interpreter's turn. */
-static struct bt_unit *find_split(struct bt *b, uint64_t lin)
+static const void *find_split(struct bt *b, uint64_t lin)
 {
     uint64_t stamp = b->v->mmu.stamp;
     const uint8_t *host = interp_fetch_host(b->v, lin);
     if (!host || !bt_adapt_crossed(b, host))
         return NULL;
     uint32_t key = bt_unit_key(b, host) | (uint32_t)KEY_SPLIT;
+    const void *code = bt_cache_entry(b, host, key, bt_window_of(bt_area(b->v)->context, lin));
+    if (code)
+        return code;
     struct bt_unit *u = find_or_make(b, host, lin, key);
-    return u && !u->crossing && u->insns && b->v->mmu.stamp == stamp ? u : NULL;
+    bool useful = u && !u->crossing && u->insns && b->v->mmu.stamp == stamp;
+    return useful ? bt_exec(b, u->entry_jump) : NULL;
 }
 
 /* Of them in a row: the frame goes on to lie there. */
@@ -255,13 +261,13 @@ static enum bt_exit_kind run_split(struct bt *b)
     uint64_t before = 1; /* where the last one began: what fails there again crosses by itself */
     for (unsigned i = 0; i < SPLITS_MAX && kind == BT_BAIL && b->fill_crossed; i++) {
         uint64_t lin = fetch_linear(b->v);
-        struct bt_unit *u = lin != before || i == 0 ? find_split(b, lin) : NULL;
-        if (!u)
+        const void *code = lin != before || i == 0 ? find_split(b, lin) : NULL;
+        if (!code)
             break;
         before = lin;
         b->fill_failed = b->fill_crossed = false;
         b->n.splits++;
-        kind = run_code(b, bt_exec(b, u->entry_jump), lin);
+        kind = run_code(b, code, lin);
     }
     b->fill_crossed = false;
     return kind;
@@ -343,7 +349,7 @@ static struct bt_unit *find_once(struct bt *b, uint64_t lin)
     uint32_t key = bt_unit_key(b, host) | (uint32_t)KEY_ONCE;
     struct bt_unit *u = bt_cache_find(b, host, key, window);
     struct bt_lesson *l = &b->lessons[bt_lesson_slot(host)];
-    if (!u && b->warm && l->resumed < RESUMED_WARM) {
+    if (!u && !bt_all_translated(b) && l->resumed < RESUMED_WARM) {
         l->resumed++;
         return NULL;
     }
@@ -469,7 +475,8 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
     if (cfg)
         b->cfg = *cfg;
     b->interp.no_lanes = !pass_on(b, ENGINE_PASS_VIEW);
-    b->warm = (uint8_t)(b->cfg.warm ? b->cfg.warm - 1 : DEFAULT_WARM);
+    b->warm[true] = (uint8_t)(b->cfg.warm ? b->cfg.warm - 1 : WARM_USER);
+    b->warm[false] = (uint8_t)(b->cfg.warm ? b->cfg.warm - 1 : WARM_KERNEL);
     int err = block_cache_init(&b->interp, COLD_ARENA, e);
     if (!err)
         err = bt_cache_init(b, e);

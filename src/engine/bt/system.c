@@ -161,8 +161,8 @@ static uint64_t jump_resuming(struct bt *b)
     uint64_t lin = fetch_linear(v);
     const uint8_t *host = bt_code_at(&v->mmu, lin);
     uint32_t key = host ? bt_unit_key(b, host) | (uint32_t)KEY_ONCE : 0;
-    const struct bt_unit *u = host ? bt_cache_peek(b, host, key, bt_window_of(x, lin)) : NULL;
-    if (!u || !u->insns || b->interp.until - v->s.retired < BLOCK_OPS_MAX) {
+    const void *code = host ? bt_cache_entry(b, host, key, bt_window_of(x, lin)) : NULL;
+    if (!code || b->interp.until - v->s.retired < BLOCK_OPS_MAX) {
         v->mode |= MODE_STEP;
         return CALL_LEAVE;
     }
@@ -170,7 +170,7 @@ static uint64_t jump_resuming(struct bt *b)
         a->left = (int64_t)(b->interp.until - v->s.retired);
     a->exit_lin = lin;
     b->n.calls_jumped++;
-    return (uint64_t)(uintptr_t)bt_exec(b, u->entry_jump);
+    return (uint64_t)(uintptr_t)code;
 }
 
 /* The unit is the right one still: same mode and address space, code not changed, the count fits. */
@@ -278,10 +278,10 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
     bool reached = vcpu_long64(v) ? is_canonical48(lin) : window_has(window, lin);
     const uint8_t *host = reached ? bt_code_at(&v->mmu, lin) : NULL;
-    struct bt_unit *u = host ? bt_cache_peek(b, host, bt_unit_key(b, host), window) : NULL;
-    if (!u || u->crossing) /* one of several, by the page that follows */
+    const void *code = host ? bt_cache_entry(b, host, bt_unit_key(b, host), window) : NULL;
+    if (!code)
         return false;
-    bt_jump_put(bt_area(b->v)->context, lin, bt_exec(b, u->entry_jump));
+    bt_jump_put(bt_area(b->v)->context, lin, code);
     b->n.jumps_found++;
     return true;
 }

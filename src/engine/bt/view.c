@@ -212,7 +212,7 @@ static uint32_t settled(struct bt *b, uint64_t cr3)
     bool user = b->v->mmu.index == MMU_USER;
     unsigned slices = user ? SLICES : SUPERVISOR_SLICES, lost = user ? b->views.lost : 0,
              patience = *patience_of(b, cr3);
-    return b->warm == 0 ? 0 : slices << (patience > lost ? patience : lost);
+    return bt_all_translated(b) ? 0 : slices << (patience > lost ? patience : lost);
 }
 
 static void lose_patience(struct bt *b, struct bt_view *w)
@@ -291,7 +291,7 @@ static bool refresh(struct bt *b, struct bt_view *w, uint64_t stamp)
         return true;
     uint8_t *patience = patience_of(b, w->cr3);
     uint64_t lasted = __builtin_ia32_rdtsc() - w->since, cost = (uint64_t)w->pieces * PIECE_COST;
-    if (cost > lasted / 4 && b->warm) {
+    if (cost > lasted / 4 && !bt_all_translated(b)) {
         lose_patience(b, w);
         return false;
     }
@@ -308,7 +308,7 @@ static bool refresh(struct bt *b, struct bt_view *w, uint64_t stamp)
 static bool too_hasty(struct bt *b, struct bt_view *w)
 {
     uint64_t now = __builtin_ia32_rdtsc();
-    w->hasty = now - w->entered < HASTE && b->warm ? w->hasty + 1 : 0;
+    w->hasty = now - w->entered < HASTE && !bt_all_translated(b) ? w->hasty + 1 : 0;
     w->entered = now;
     return w->hasty > HASTY;
 }
@@ -317,7 +317,7 @@ static bool too_hasty(struct bt *b, struct bt_view *w)
 static bool is_settled(struct bt *b, uint64_t stamp)
 {
     struct bt_views *all = &b->views;
-    if (!b->warm)
+    if (bt_all_translated(b))
         return true;
     uint32_t slices = b->heat.slices - all->slices;
     if (!slices)
@@ -544,7 +544,7 @@ static void meet_area(struct bt *b, struct bt_view *w, uint64_t lin, unsigned si
 static bool too_dear(struct bt *b, struct bt_view *w)
 {
     w->cost += FAULT_COST;
-    return w->cost > GRACE + (__builtin_ia32_rdtsc() - w->opened) / 32 && b->warm;
+    return w->cost > GRACE + (__builtin_ia32_rdtsc() - w->opened) / 32 && !bt_all_translated(b);
 }
 
 void bt_view_fill(struct bt *b)

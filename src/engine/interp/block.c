@@ -61,7 +61,7 @@ void block_cache_free(struct interp *c)
 
 void block_cache_flush(struct interp *c)
 {
-    memset(c->hash, 0, HASH_BUCKETS * sizeof(*c->hash));
+    host_pages_clear(c->hash, HASH_BUCKETS * sizeof(*c->hash));
     memset(c->lookup, 0, sizeof(c->lookup));
     for (unsigned i = 0; i < LOOKUP_ENTRIES; i++)
         c->lookup[i].context = ~0ull; /* no mode key has all bits */
