@@ -21,6 +21,7 @@ void host_ticks_init(struct host_ticks *t)
     atomic_init(&t->sequence, 0);
     atomic_init(&t->rate, 0);
     atomic_flag_clear(&t->busy);
+    atomic_init(&t->shown, 0);
     t->seen = t->seen_ns = 0;
     host_cpuid(0x80000000, 0, r);
     bool has_leaf = r[0] >= 0x80000007;
@@ -54,51 +55,79 @@ static uint64_t rate_between(uint64_t counts, uint64_t ns, uint64_t before)
     return jumped ? 0 : rate;
 }
 
-static void publish(struct host_ticks *t, uint64_t at, uint64_t ns, uint64_t rate)
-{
-    atomic_fetch_add_explicit(&t->sequence, 1, memory_order_acq_rel);
-    atomic_store_explicit(&t->at, at, memory_order_release);
-    atomic_store_explicit(&t->at_ns, ns, memory_order_release);
-    atomic_store_explicit(&t->rate, rate, memory_order_release);
-    atomic_fetch_add_explicit(&t->sequence, 1, memory_order_release);
-}
-
 static uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
-/* The present window is over, or there is none (`last` 0): the kernel's clock, but not less than `last`, what it may have shown. The
- * first to come goes on from there for all. */
-static uint64_t compare(struct host_ticks *t, uint64_t last)
+/* A reading of the kernel's clock, or what was shown already; noted, so that who goes on from an older one begins there. */
+static uint64_t show(struct host_ticks *t, uint64_t ns)
 {
-    uint64_t counter, ns;
-    if (atomic_flag_test_and_set_explicit(&t->busy, memory_order_acquire))
-        return later(host_monotonic_ns(), last);
+    uint64_t shown = atomic_load(&t->shown);
+    while (shown < ns && !atomic_compare_exchange_weak(&t->shown, &shown, ns))
+        ;
+    return later(shown, ns);
+}
+
+/*
+ * The clock goes on from this comparison, or where somebody has shown more meanwhile, from there. Who shows a reading looks at the
+ * sequence afterwards: either it sees that this has begun, and shows it to nobody, or this sees it. False: somebody was just between, and
+ * all is as it was. The caller has `busy`, and shows *ns.
+ */
+static bool publish(struct host_ticks *t, uint64_t at, uint64_t *ns, uint64_t rate)
+{
+    uint64_t shown = atomic_load(&t->shown), now = __rdtsc();
+    atomic_fetch_add(&t->sequence, 1);
+    bool alone = atomic_load(&t->shown) == shown;
+    if (alone) {
+        at = shown > *ns ? now : at;
+        *ns = later(*ns, shown);
+        atomic_store_explicit(&t->at, at, memory_order_release);
+        atomic_store_explicit(&t->at_ns, *ns, memory_order_release);
+        atomic_store_explicit(&t->rate, rate, memory_order_release);
+    }
+    atomic_fetch_add_explicit(&t->sequence, 1, memory_order_release);
+    return alone;
+}
+
+/* The present window is over, or there is none. The caller has `busy`. */
+static uint64_t compare(struct host_ticks *t)
+{
+    uint64_t counter, ns, last = 0;
     uint64_t rate = atomic_load_explicit(&t->rate, memory_order_relaxed),
              from = atomic_load_explicit(&t->at_ns, memory_order_relaxed),
              counts = __rdtsc() - atomic_load_explicit(&t->at, memory_order_relaxed);
-    if (rate && counts < TICKS_WINDOW) { /* another one was here just now */
-        atomic_flag_clear_explicit(&t->busy, memory_order_release);
+    if (rate && counts < TICKS_WINDOW) /* another one was here just now */
         return from + extrapolate(counts, rate);
-    }
     if (rate)
-        last = from + extrapolate(TICKS_WINDOW, rate);
-    bool paired = read_pair(&counter, &ns);
-    uint64_t since = counter - t->seen;
-    if (paired && (!t->seen || since >= TICKS_WINDOW)) {
-        uint64_t now = t->seen ? rate_between(since, ns - t->seen_ns, rate) : 0;
-        atomic_store_explicit(&t->useless, rate && !now, memory_order_relaxed);
+        last = from + extrapolate(TICKS_WINDOW, rate); /* it may have been shown */
+    bool paired = read_pair(&counter, &ns), useless = atomic_load_explicit(&t->useless, memory_order_relaxed);
+    uint64_t since = counter - t->seen, next = later(ns, last);
+    if (!paired || useless || (t->seen && since < TICKS_WINDOW))
+        return show(t, next);
+    uint64_t now = t->seen ? rate_between(since, ns - t->seen_ns, rate) : 0;
+    bool published = now && publish(t, counter, &next, now);
+    if (published || !now) {
         t->seen = counter;
         t->seen_ns = ns;
-        if (rate || now)
-            publish(t, counter, later(ns, last), now);
     }
-    atomic_flag_clear_explicit(&t->busy, memory_order_release);
-    return later(ns, last);
+    if (published)
+        return next;
+    next = show(t, next);
+    if (rate && !now) /* whoever sees this sees what was shown, too */
+        atomic_store_explicit(&t->useless, true, memory_order_release);
+    return next;
+}
+
+/* While another thread compares: the kernel's clock, but not less than what the window may have shown. False: it has changed
+ * meanwhile, and goes on from what may be less. */
+static bool read_meanwhile(struct host_ticks *t, uint32_t sequence, uint64_t last, uint64_t *ns)
+{
+    *ns = show(t, later(host_monotonic_ns(), last));
+    return atomic_load(&t->sequence) == sequence;
 }
 
 uint64_t host_ticks_ns(struct host_ticks *t)
 {
-    if (unlikely(atomic_load_explicit(&t->useless, memory_order_relaxed)))
-        return host_monotonic_ns();
+    if (unlikely(atomic_load_explicit(&t->useless, memory_order_acquire)))
+        return later(host_monotonic_ns(), atomic_load_explicit(&t->shown, memory_order_relaxed));
     for (;;) {
         uint32_t before = atomic_load_explicit(&t->sequence, memory_order_acquire);
         uint64_t rate = atomic_load_explicit(&t->rate, memory_order_relaxed),
@@ -111,6 +140,12 @@ uint64_t host_ticks_ns(struct host_ticks *t)
             return ns + (counts * rate >> 32);
         if (rate && -counts < TICKS_WINDOW) /* read just before the comparison that is in force */
             return ns;
-        return compare(t, rate ? ns + extrapolate(TICKS_WINDOW, rate) : 0);
+        if (!atomic_flag_test_and_set_explicit(&t->busy, memory_order_acquire)) {
+            ns = compare(t);
+            atomic_flag_clear_explicit(&t->busy, memory_order_release);
+            return ns;
+        }
+        if (read_meanwhile(t, before, rate ? ns + extrapolate(TICKS_WINDOW, rate) : 0, &ns))
+            return ns;
     }
 }

@@ -17,6 +17,9 @@ struct host_ticks {
     _Atomic uint32_t sequence;
     _Atomic uint64_t at, at_ns, rate;
     atomic_flag busy; /* somebody compares with CLOCK_MONOTONIC */
+    /* The latest reading of CLOCK_MONOTONIC that was shown, or what might have been shown when the counter turned out to be of no
+     * use: nothing below that is shown any more. */
+    _Atomic uint64_t shown;
     /* Whoever has `busy`: the last comparison. */
     uint64_t seen, seen_ns;
     atomic_bool useless;
