@@ -210,18 +210,25 @@ static void begin(struct unit_plan *p, gpa addr, struct bt_window window, uint32
     p->crossing = false;
 }
 
+/* The one behind the last, at page offset `at`: left to the interpreter so far. */
+static struct planned *next(struct unit_plan *p, unsigned at)
+{
+    struct planned *i = &p->insns[p->count];
+    *i = (struct planned){ .how = HOW_BAIL, .off = (uint16_t)at, .end = (uint16_t)at };
+    return i;
+}
+
 /* Appends what the bytes at page offset `at` are: in p->insns[p->count]. `code`: where they are in the guest. */
 static enum decode_status append(struct unit_plan *p, const struct bt *b, const uint8_t *bytes,
                                  const uint8_t *code, unsigned avail, unsigned at, uint32_t key)
 {
-    struct planned *i = &p->insns[p->count];
+    struct planned *i = next(p, at);
     enum decode_status st = insn_decode_for(&i->in, bytes, avail, mode_code_bytes(key & 0xfff),
                                             cpu_features(b->v));
     if (st == DECODE_MORE)
         return st;
     i->how = st == DECODE_OK ? classify(b, &i->in, key) : HOW_BAIL;
     take_lesson(i, b, code, key);
-    i->off = i->end = (uint16_t)at;
     if (i->how == HOW_LOOP && !in_window(p, (int64_t)at + i->in.len + (int64_t)i->in.imm))
         i->how = HOW_BAIL; /* it has counted before its target is looked up */
     if (i->how == HOW_LOOP && i->in.opsize == 2 && p->code_bytes == 4)
@@ -250,9 +257,8 @@ static enum decode_status append(struct unit_plan *p, const struct bt *b, const 
 /* What goes on beyond CS's limit. */
 static void leave_to_interpreter(struct unit_plan *p, unsigned at)
 {
-    struct planned *i = &p->insns[p->count++];
-    i->how = HOW_BAIL;
-    i->off = i->end = (uint16_t)at;
+    next(p, at);
+    p->count++;
 }
 
 bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,

@@ -304,7 +304,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     *full = !bt_cache_room(b, CODE_MAX);
     if (*full)
         return NULL;
-    memset(t, 0, offsetof(struct translation, stubs));
+    memset(t, 0, offsetof(struct translation, plan));
     t->b = b;
     t->key = key;
     t->e = bt_emitter(b);

@@ -118,10 +118,7 @@ struct tracker {
 };
 
 struct unit_plan {
-    struct planned insns[UNIT_INSNS];
-    unsigned count;
-    struct group groups[GROUP_SLOTS];
-    unsigned ngroups;
+    unsigned count, ngroups;
     uint16_t start; /* offset in the page */
     /* The first jump back to the start, or -1; there, registers that moved by a constant since the start, and by how much. */
     int back;
@@ -133,6 +130,8 @@ struct unit_plan {
     uint8_t sp_bytes;   /* of the stack pointer: 2, 4, 8 */
     struct facts facts, wanted;
     bool crossing; /* the first instruction goes on on the next page; none is in the plan */
+    struct group groups[GROUP_SLOTS];
+    struct planned insns[UNIT_INSNS];
 };
 
 enum flags_state { FLAGS_E, FLAGS_S, FLAGS_R };
@@ -207,7 +206,6 @@ struct stub {
 struct translation {
     struct bt *b;
     struct bt_unit *unit;
-    struct unit_plan plan;
     struct emitter e;
     uint32_t key;
     enum flags_state state;
@@ -238,7 +236,9 @@ struct translation {
     int kept_group, lasting_group;   /* in a strip: groups whose distances T0 and T1 hold, or NO_GROUP */
     uint32_t host_start, host_stubs; /* offsets in the cache */
     unsigned nstubs;
-    struct stub stubs[STUBS]; /* last: not cleared for each unit */
+    /* Not cleared for each unit: */
+    struct unit_plan plan;
+    struct stub stubs[STUBS];
 };
 
 static inline bool is_conditional(enum how how) { return how == HOW_JCC || how == HOW_LOOP; }
