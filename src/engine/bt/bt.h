@@ -571,7 +571,7 @@ static inline struct bt *bt_of(struct vcpu *v) { return bt_area(v)->bt; }
 static inline struct emitter bt_emitter(const struct bt *b)
 {
     return (struct emitter){ .at = b->code.write + b->used,
-                             .end = b->code.write + b->segments[b->segment].to.code,
+                             .end = b->code.write + b->segments[b->segment].to.code - EMIT_SLACK,
                              .to_exec = b->code.exec - b->code.write };
 }
 static inline const void *bt_exec(const struct bt *b, uint32_t off) { return b->code.exec + off; }

@@ -283,7 +283,7 @@ static struct emitter entry_at(const struct bt *b, const struct bt_unit *u)
 {
     uint8_t *at = b->code.write + u->entry_jump;
     return (struct emitter){ .at = at,
-                             .end = b->code.write + b->code.size,
+                             .end = b->code.write + b->code.size - EMIT_SLACK,
                              .to_exec = b->code.exec - b->code.write };
 }
 

@@ -36,7 +36,9 @@ struct amode {
 };
 
 #define VIEW_ACCESSES 4u
-/* Where code goes. Nothing is written beyond `end`: `full` is set instead. */
+#define EMIT_SLACK 32u
+/* Where code goes. What would end beyond `end` is not emitted: `full` is set instead. An instruction is put together where it
+ * will stand, so it may scribble on EMIT_SLACK bytes behind `end`. Behind what is emitted nothing is written. */
 struct emitter {
     uint8_t *at, *end;
     intptr_t to_exec; /* address at which the byte at `at` will run, minus `at` */
@@ -46,10 +48,10 @@ struct emitter {
 };
 
 /* What an instruction is encoded with; imm bytes follow by emit_imm(). */
-#define ENC_W 1u  /* REX.W */
-#define ENC_66 2u /* operand-size or mandatory prefix */
-#define ENC_F2 4u
-#define ENC_F3 8u
+#define ENC_66 1u /* operand-size or mandatory prefix */
+#define ENC_F2 2u
+#define ENC_F3 4u
+#define ENC_W 8u /* REX.W, as in REX */
 #define ENC_LOCK 16u
 #define ENC_BYTE 32u /* byte registers: 4..7 mean SPL..DIL */
 #define ENC_0F 64u
@@ -57,10 +59,9 @@ struct emitter {
 #define ENC_0F3A 256u
 
 void emit_byte(struct emitter *e, unsigned byte);
+/* bytes: 0 to 8 */
 void emit_imm(struct emitter *e, uint64_t val, unsigned bytes);
-/* Notes an operand that may fault; prefixes of one by GS, in front of all others. emit_mem() does it itself. */
-void emit_segment(struct emitter *e, const struct amode *m);
-/* opcode reg, [mem] / opcode reg, rm */
+/* opcode reg, [mem] / opcode reg, rm. An operand in memory that may fault is noted. */
 void emit_mem(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, struct amode m);
 void emit_reg(struct emitter *e, unsigned enc, unsigned opcode, unsigned reg, unsigned rm);
 /* An opcode whose low three bits name a register. */
