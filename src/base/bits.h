@@ -17,6 +17,9 @@ static inline uint64_t bits(uint64_t v, unsigned low, unsigned count)
 /* All ones in the low `bytes` (1..8) bytes. */
 static inline uint64_t mask_bytes(unsigned bytes) { return bytes >= 8 ? ~0ull : BIT(bytes * 8) - 1; }
 
+/* Number of the lowest bit of v, which is not 0. */
+static inline unsigned lowest_bit(uint64_t v) { return (unsigned)__builtin_ctzll(v); }
+
 /* Sign-extends the low `bits_` (1..64) bits. */
 static inline int64_t sext(uint64_t v, unsigned bits_)
 {

@@ -205,6 +205,7 @@ static void begin(struct unit_plan *p, gpa addr, struct bt_window window, uint32
     p->window = window;
     p->code64 = key_code64(key);
     p->flat_cs = key & KEY_FLAT_CS;
+    p->view = key & KEY_VIEW;
     p->code_bytes = (uint8_t)mode_code_bytes(key & MODE_KEY_MASK);
     p->sp_bytes = p->code64 ? 8 : key & MODE_SS32 ? 4 : 2;
     p->crossing = false;

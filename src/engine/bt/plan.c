@@ -39,12 +39,12 @@ static void follow(struct tracker *k, const struct planned *p)
         moved = (struct symbol){ k->reg[in->mem.base].id, k->reg[in->mem.base].add + in->mem.disp };
     unsigned written = p->how == HOW_CALL_OUT ? 0xffff : p->fx.gpr_written;
     bool push = p->stack.used && p->stack.write, pop = p->stack.used && p->stack.read;
-    reach_follow(k, p, written);
+    if (k->view)
+        reach_follow(k, p, written);
     if (push || pop)
         written &= ~(1u << RSP);
-    for (unsigned r = 0; r < 16; r++)
-        if (written >> r & 1)
-            k->reg[r] = fresh(k);
+    for (unsigned left = written; left; left &= left - 1)
+        k->reg[lowest_bit(left)] = fresh(k);
     if (moved.id)
         k->reg[dst->reg] = moved;
     if (in->id == INSN_LEAVE) {
@@ -197,13 +197,68 @@ static bool reckons_whole(const struct planned *x)
     return x->how == HOW_X87 || x->how == HOW_LOAD_SEG || x->how == HOW_INLINE;
 }
 
+static void track_from_start(struct tracker *k, const struct unit_plan *p)
+{
+    k->next = SYMBOLS_FIXED;
+    k->bytes = p->code_bytes;
+    k->sp_bytes = p->sp_bytes;
+    k->view = p->view;
+    for (unsigned r = 0; r < 16; r++)
+        k->reg[r] = (struct symbol){ (uint16_t)(r + 1), 0 };
+    if (k->view)
+        reach_begin(k, &p->facts);
+}
+
+static void plan_stack(struct unit_plan *p, struct tracker *k, struct planned *x, bool merge)
+{
+    struct symbol sp = k->reg[x->in.id == INSN_LEAVE ? RBP : RSP];
+    struct address a = { .base = k->sp_bytes == k->bytes ? sp.id : NEVER_GROUPED,
+                         .seg = x->stack.seg,
+                         .at = sp.add - (x->stack.write ? x->stack.size : 0) };
+    x->stack.doubtful = x->mem.used || may_lead_nowhere(p, x);
+    if (x->stack.view)
+        place_view(p, k, &x->stack, &a, NULL, &sp);
+    else
+        place(p, &x->stack, &a, merge, x->alone);
+}
+
+static void plan_mem(struct unit_plan *p, struct tracker *k, struct planned *x, bool merge)
+{
+    struct address a = address_of(k, x);
+    const struct mem_operand *m = &x->in.mem;
+    x->mem.whole = reckons_whole(x);
+    if (x->mem.view)
+        place_view(p, k, &x->mem, &a, m, m->base < 16 ? &k->reg[m->base] : NULL);
+    else
+        place(p, &x->mem, &a, merge, x->alone || x->mem.probe);
+}
+
+/* Groups that no later access may join. */
+static void close_groups(struct unit_plan *p, const struct planned *x)
+{
+    bool all = x->how == HOW_CALL_OUT || x->how == HOW_STRING;
+    unsigned moved = inline_moves_base(x);
+    for (unsigned g = 0; g < p->ngroups && (all || moved < SEG_COUNT); g++)
+        p->groups[g].closed |= all || p->groups[g].seg == moved;
+}
+
+/* What others are told of the registers behind it, and what it would have liked to know. */
+static void note_facts(struct unit_plan *p, struct tracker *k, unsigned i)
+{
+    struct planned *x = &p->insns[i];
+    if (x->how == HOW_CALL_OUT)
+        reach_forget(k);
+    if (x->how == HOW_JCC || x->how == HOW_JMP || x->how == HOW_CALL || i + 1 == p->count) {
+        x->facts = reach_facts(k);
+        x->passes = reach_passes(k);
+    }
+}
+
 void unit_plan(struct unit_plan *p, const struct bt *b)
 {
-    struct tracker k = { .next = SYMBOLS_FIXED, .bytes = p->code_bytes, .sp_bytes = p->sp_bytes };
+    struct tracker k;
     bool merge = pass_on(b, ENGINE_PASS_MERGE);
-    for (unsigned r = 0; r < 16; r++)
-        k.reg[r] = (struct symbol){ (uint16_t)(r + 1), 0 };
-    reach_begin(&k, &p->facts);
+    track_from_start(&k, p);
     p->wanted = (struct facts){ 0 };
     p->ngroups = 0;
     p->back = -1;
@@ -213,47 +268,23 @@ void unit_plan(struct unit_plan *p, const struct bt *b)
             x->how = HOW_CALL_OUT;
         /* Two accesses: the stack's check comes first (call [mem], push [mem]). */
         if (x->stack.used) {
-            struct symbol sp = k.reg[x->in.id == INSN_LEAVE ? RBP : RSP];
-            struct address a = { .base = k.sp_bytes == k.bytes ? sp.id : NEVER_GROUPED,
-                                 .seg = x->stack.seg,
-                                 .at = sp.add - (x->stack.write ? x->stack.size : 0) };
-            x->stack.doubtful = x->mem.used || may_lead_nowhere(p, x);
-            if (x->stack.view)
-                place_view(p, &k, &x->stack, &a, NULL, &sp);
-            else
-                place(p, &x->stack, &a, merge, x->alone);
-            if (x->mem.used && !x->stack.view &&
-                x->stack.group == NO_GROUP) { /* its distance would be lost to the other access */
-                end_before(p, i);
-                return;
-            }
-            if (x->mem.used && !x->stack.view)
+            plan_stack(p, &k, x, merge);
+            if (x->mem.used && !x->stack.view) {
+                if (x->stack.group == NO_GROUP) { /* its distance would be lost to the other access */
+                    end_before(p, i);
+                    return;
+                }
                 p->groups[x->stack.group].slot = true;
+            }
         }
-        if (x->mem.used) {
-            struct address a = address_of(&k, x);
-            const struct mem_operand *m = &x->in.mem;
-            x->mem.whole = reckons_whole(x);
-            if (x->mem.view)
-                place_view(p, &k, &x->mem, &a, m, m->base < 16 ? &k.reg[m->base] : NULL);
-            else
-                place(p, &x->mem, &a, merge, x->alone || x->mem.probe);
-        }
-        unsigned moved = inline_moves_base(x);
-        for (unsigned g = 0; g < p->ngroups && moved < SEG_COUNT; g++)
-            p->groups[g].closed |= p->groups[g].seg == moved;
-        if (x->how == HOW_CALL_OUT || x->how == HOW_STRING)
-            for (unsigned g = 0; g < p->ngroups; g++)
-                p->groups[g].closed = true;
+        if (x->mem.used)
+            plan_mem(p, &k, x, merge);
+        close_groups(p, x);
         if (x->how == HOW_SIMD && vector_level(&x->in) > SIMD_SSE)
             p->wanted.bits |= vector_level(&x->in) == SIMD_AVX ? FACT_AVX : FACT_AVX512;
         follow(&k, x);
-        if (x->how == HOW_CALL_OUT)
-            reach_forget(&k);
-        if (x->how == HOW_JCC || x->how == HOW_JMP || x->how == HOW_CALL || i + 1 == p->count) {
-            x->facts = reach_facts(&k);
-            x->passes = reach_passes(&k);
-        }
+        if (k.view)
+            note_facts(p, &k, i);
         note_back(p, &k, i);
     }
 }

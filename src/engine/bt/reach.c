@@ -40,20 +40,17 @@ static void add_pair(struct tracker *k, uint16_t pair)
 void reach_begin(struct tracker *k, const struct facts *facts)
 {
     k->nreaches = 0;
-    for (unsigned side = 0; side < VIEW_SIDES; side++)
-        for (unsigned place = 0; place < FACT_PLACES; place++)
-            if (facts->bits & FACT_IN_REACH(side, place))
-                add_fact(k, place, side);
+    for (uint64_t left = facts->bits % FACT_SMALL(0); left; left &= left - 1)
+        add_fact(k, lowest_bit(left) % FACT_PLACES, lowest_bit(left) / FACT_PLACES);
     for (unsigned i = 0; i < FACT_PAIRS && facts->pair[i]; i++)
         add_pair(k, facts->pair[i]);
-    for (unsigned r = 0; r < 16; r++)
-        k->small[r] = facts->bits & FACT_SMALL(r);
+    k->small = (uint16_t)(facts->bits / FACT_SMALL(0));
 }
 
 void reach_forget(struct tracker *k)
 {
     k->nreaches = 0;
-    memset(k->small, 0, sizeof(k->small));
+    k->small = 0;
 }
 
 static struct reach *find(struct tracker *k, const struct reach *like)
@@ -89,7 +86,7 @@ void reach_access(struct unit_plan *p, struct tracker *k, struct access *x, cons
                   const struct reach *at, int64_t base_at)
 {
     struct reach r = *at;
-    x->loose = r.index && r.base && !r.seg && !x->whole && k->small[m->index];
+    x->loose = r.index && r.base && !r.seg && !x->whole && k->small >> m->index & 1;
     if (x->loose) {
         r.index = r.scale = 0;
         r.at = base_at;
@@ -144,9 +141,7 @@ struct facts reach_facts(const struct tracker *k)
             if (k->reg[reg].id == r->base && holds(r, k->reg[reg].add))
                 facts.bits |= FACT_IN_REACH(r->side, reg);
     }
-    for (unsigned reg = 0; reg < 16; reg++)
-        if (k->small[reg])
-            facts.bits |= FACT_SMALL(reg);
+    facts.bits |= FACT_SMALL(0) * k->small;
     return facts;
 }
 
@@ -167,7 +162,7 @@ static bool makes_small(const struct tracker *k, const struct insn *in)
     case INSN_MOV:
         if (in->op[0].size == 8)
             return src->kind == OPND_IMM ? (int64_t)in->imm == (int32_t)in->imm
-                                         : src->kind == OPND_REG && k->small[src->reg];
+                                         : src->kind == OPND_REG && k->small >> src->reg & 1;
         return in->op[0].size == 4;
     case INSN_MOVZX:
     case INSN_MOVSX: return in->op[0].size >= 4;
@@ -196,10 +191,8 @@ static bool makes_small(const struct tracker *k, const struct insn *in)
 void reach_follow(struct tracker *k, const struct planned *p, unsigned written)
 {
     const struct operand *dst = &p->in.op[0];
-    bool small = p->how != HOW_CALL_OUT && dst->kind == OPND_REG && makes_small(k, &p->in);
-    for (unsigned r = 0; r < 16; r++)
-        if (written >> r & 1) {
-            bool partial = dst->kind == OPND_REG && dst->reg == r && dst->size < 4 && p->how == HOW_COPY;
-            k->small[r] = partial ? k->small[r] : small && dst->reg == r;
-        }
+    unsigned mine = dst->kind == OPND_REG ? written & 1u << dst->reg : 0;
+    bool partial = dst->size < 4 && p->how == HOW_COPY; /* the rest stays */
+    bool small = partial ? k->small & mine : p->how != HOW_CALL_OUT && makes_small(k, &p->in);
+    k->small = (uint16_t)((k->small & ~written) | (small ? mine : 0));
 }

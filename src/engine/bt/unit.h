@@ -112,7 +112,8 @@ struct tracker {
     uint16_t next;
     uint8_t bytes; /* register width that addresses are made of: the rest does not matter */
     uint8_t sp_bytes;
-    bool small[16]; /* a number of 32 bits */
+    bool view;      /* else nothing is known or asked of what follows */
+    uint16_t small; /* registers that hold a number of 32 bits */
     unsigned nreaches;
     struct reach reaches[REACHES];
 };
@@ -125,6 +126,7 @@ struct unit_plan {
     uint16_t steady;
     int64_t stride[16];
     bool code64, flat_cs;
+    bool view; /* KEY_VIEW */
     struct bt_window window;
     uint8_t code_bytes; /* of the code's own addresses: 2, 4, 8 */
     uint8_t sp_bytes;   /* of the stack pointer: 2, 4, 8 */
@@ -298,7 +300,7 @@ bool unroll_undo(struct unroll *u, struct unit_plan *p);
 /* --- plan.c: groups the accesses ------------------------------------------------------------------------------ */
 void unit_plan(struct unit_plan *p, const struct bt *b);
 
-/* --- reach.c ---------------------------------------------------------------------------------------------------- */
+/* --- reach.c: of units that have a view ------------------------------------------------------------------------- */
 void reach_begin(struct tracker *k, const struct facts *facts);
 /* Registers and view may have changed. */
 void reach_forget(struct tracker *k);
