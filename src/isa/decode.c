@@ -62,31 +62,108 @@ static const struct opspec_rule rules[OPSPEC_COUNT] = {
 };
 /* clang-format on */
 
-/* Rows by opcode, chained in table order: derived once from the constant tables, constant from then on. 0 ends a chain. */
+/* --- finding the row ----------------------------------------------------------------------------------------------- */
+
+/* The rest of what decides between rows of an opcode, as a number below SITUATIONS. */
+#define SITUATIONS 24u
+static inline unsigned situation(bool p66, uint8_t rep, bool reg_form, bool long64)
+{
+    unsigned repeat = rep == 0xf3 ? 1 : rep == 0xf2 ? 2 : 0;
+    return repeat << 3 | (unsigned)p66 << 2 | (unsigned)reg_form << 1 | long64;
+}
+
+/* One row of an opcode: the situations that it is for, and what ModRM has to be. */
+struct candidate {
+    uint32_t situations : SITUATIONS;
+    uint8_t last : 1; /* of its opcode */
+    uint8_t modrm, modrm_mask;
+    uint16_t row;
+};
+
+_Static_assert(sizeof(struct candidate) == 8, "few of them make a line of the host's caches");
+
+struct opcode_rows {
+    uint16_t first;   /* in candidates[], in table order; 0: none */
+    uint8_t modrm[2]; /* is there a ModRM byte? By long64. All rows of a mode agree. */
+};
+
+#define SPAN(flags) ((flags)&IF_PLUSR ? 8 : (flags)&IF_COND ? 16 : 1)
+/* clang-format off */
+enum {
+    BASE_CANDIDATES = 1
+#define I(id, map, pfx, opcode, reg, mod, a, b, c, flags) + SPAN(flags)
+#include "isa/insn_int.def"
+#include "isa/insn_simd.def"
+#include "isa/insn_x87.def"
+#undef I
+    ,
+    EXT_CANDIDATES = 1
+#define X(id, feat, map, pfx, opcode, reg, mod, vl, w, a, b, c, d, esize, bsize, flags, xflags) + SPAN(flags)
+#include "isa/insn_ext.def"
+#include "isa/insn_vex.def"
+#include "isa/insn_evex.def"
+#undef X
+};
+/* clang-format on */
+#define CANDIDATES (BASE_CANDIDATES > EXT_CANDIDATES ? BASE_CANDIDATES : EXT_CANDIDATES)
+
+/* Derived once from the constant tables, constant from then on. */
 struct row_index {
-    uint16_t first[MAP_COUNT][256];
-    struct {
-        uint16_t row, next;
-    } link[2048];
+    struct opcode_rows opcodes[MAP_COUNT * 256];
+    struct candidate candidates[CANDIDATES];
 };
 static struct {
     struct row_index base, ext;
 } index_;
 static once_flag index_once = ONCE_FLAG_INIT;
 
+static unsigned opcode_number(unsigned map, unsigned opcode) { return map << 8 | opcode; }
+
+/* The situations of an enum insn_pfx, of an enum insn_mod, and of rows for one kind of mode. */
+static const uint32_t by_prefix[] = {
+    [PX] = 0xffffff, [PN] = 0x00000f, [P66] = 0x0000f0, [PF3] = 0x00ff00, [PF2] = 0xff0000, [PNR] = 0x0000ff
+};
+static const uint32_t by_mod[] = { [MA] = 0xffffff, [MM] = 0x333333, [MR] = 0xcccccc };
+#define IN_LONG64 0xaaaaaau
+
+static struct candidate candidate_of(const struct insn_row *row, unsigned number)
+{
+    bool modrm = !(row->flags & IF_NOMODRM);
+    unsigned rm = modrm ? IF_RM_GET(row->flags) : 0;
+    int reg = modrm ? row->reg : -1;
+    uint32_t modes = row->flags & IF_NO64 ? ~IN_LONG64 : row->flags & IF_ONLY64 ? IN_LONG64 : ~0u;
+    return (struct candidate){
+        .situations = by_prefix[row->pfx] & (modrm ? by_mod[row->mod] : ~0u) & modes,
+        .modrm_mask = (reg >= 0 ? 0x38 : 0) | (rm & 8 ? 7 : 0),
+        .modrm = (uint8_t)((reg >= 0 ? reg << 3 : 0) | (rm & 7)),
+        .row = (uint16_t)number,
+    };
+}
+
 static void index_rows(struct row_index *x, const struct insn_row *rows, unsigned count)
 {
-    unsigned used = 1;
-    for (unsigned r = count; r-- > 0;) { /* backwards: chains come out in table order */
-        const struct insn_row *row = &rows[r];
-        unsigned span = row->flags & IF_PLUSR ? 8 : row->flags & IF_COND ? 16 : 1;
-        for (unsigned i = 0; i < span && used < array_size(x->link); i++, used++) {
-            uint16_t *head = &x->first[row->map][row->opcode + i];
-            x->link[used].row = (uint16_t)r;
-            x->link[used].next = *head;
-            *head = (uint16_t)used;
-        }
+    for (unsigned r = 0; r < count; r++)
+        for (unsigned i = 0; i < SPAN(rows[r].flags); i++)
+            x->opcodes[opcode_number(rows[r].map, rows[r].opcode + i)].first++;
+    unsigned end = 1;
+    for (unsigned n = 0; n < array_size(x->opcodes); n++) {
+        struct opcode_rows *o = &x->opcodes[n];
+        if (!o->first)
+            continue;
+        end += o->first;
+        o->first = (uint16_t)end; /* and back to its first as they are filled in */
+        x->candidates[end - 1].last = 1;
     }
+    for (unsigned r = count; r-- > 0;)
+        for (unsigned i = 0; i < SPAN(rows[r].flags); i++) {
+            struct opcode_rows *o = &x->opcodes[opcode_number(rows[r].map, rows[r].opcode + i)];
+            struct candidate *c = &x->candidates[--o->first];
+            bool last = c->last;
+            *c = candidate_of(&rows[r], r);
+            c->last = last;
+            o->modrm[0] |= !(rows[r].flags & (IF_NOMODRM | IF_ONLY64));
+            o->modrm[1] |= !(rows[r].flags & (IF_NOMODRM | IF_NO64));
+        }
 }
 
 static void build_index(void)
@@ -95,25 +172,66 @@ static void build_index(void)
     index_rows(&index_.ext, insn_ext_rows, insn_ext_row_count);
 }
 
-/* The bytes still to be read, and what has been gathered. */
+static inline bool candidate_matches(const struct candidate *c, unsigned where, uint8_t modrm)
+{
+    return c->situations >> where & 1 && !((modrm ^ c->modrm) & c->modrm_mask);
+}
+
+/* Of rows `first` and those behind it. */
+static const struct insn_row *find_row(unsigned first, uint8_t modrm, unsigned where)
+{
+    if (!first)
+        return NULL;
+    for (const struct candidate *c = &index_.base.candidates[first];; c++) {
+        if (candidate_matches(c, where, modrm))
+            return &insn_rows[c->row];
+        if (c->last)
+            return NULL;
+    }
+}
+
+/* The extensions' row, when the processor has it. */
+static const struct insn_row *find_ext_row(unsigned first, const struct insn *in,
+                                           const struct vex_prefix *vex, unsigned where, uint64_t features)
+{
+    for (const struct candidate *c = &index_.ext.candidates[first];; c++) {
+        const struct insn_row *row = &insn_ext_rows[c->row];
+        if (candidate_matches(c, where, in->modrm) && vex_matches(row, in, vex) &&
+            vex_has_features(row, in, vex, features))
+            return row;
+        if (c->last)
+            return NULL;
+    }
+}
+
+/* --- bytes ----------------------------------------------------------------------------------------------------------- */
+
+/* Bytes are read without a look at how many there are, from a place with WINDOW of them; whoever gives an answer looks whether
+ * that was too far. */
+#define WINDOW 48u
 struct cursor {
     const uint8_t *bytes;
     unsigned pos, avail;
-    bool short_; /* ran past avail */
     struct vex_prefix vex;
 };
 
-static uint64_t take(struct cursor *c, unsigned n)
+static inline uint64_t take(struct cursor *c, unsigned n)
 {
-    uint64_t v = 0;
-    if (c->pos + n > c->avail) {
-        c->short_ = true;
-        c->pos = c->avail;
-        return 0;
-    }
-    memcpy(&v, c->bytes + c->pos, n);
+    uint64_t v = get_le64(c->bytes + c->pos) & mask_bytes(n);
     c->pos += n;
     return v;
+}
+
+static inline bool too_far(const struct cursor *c) { return c->pos > c->avail; }
+
+static enum decode_status incomplete(const struct cursor *c)
+{
+    return c->avail >= INSN_MAX_LEN ? DECODE_TOO_LONG : DECODE_MORE;
+}
+
+static enum decode_status invalid(const struct cursor *c)
+{
+    return too_far(c) ? incomplete(c) : DECODE_INVALID;
 }
 
 struct prefix_state {
@@ -122,36 +240,46 @@ struct prefix_state {
     int8_t seg;  /* -1 none */
 };
 
-/* Reads legacy prefixes and REX; leaves the cursor at the opcode. A REX not directly before the opcode is ignored. */
-static void take_prefixes(struct cursor *c, struct insn *in, struct prefix_state *ps, bool long64)
+/* clang-format off */
+enum prefix { NO_PREFIX, OSIZE, ASIZE, LOCK, REPEAT, SEGMENT, SEGMENT_NO64, REX, VEX };
+static const uint8_t prefixes[256] = {
+    [0x66] = OSIZE, [0x67] = ASIZE, [0xf0] = LOCK, [0xf2] = REPEAT, [0xf3] = REPEAT, [0x64] = SEGMENT, [0x65] = SEGMENT,
+    [0x26] = SEGMENT_NO64, [0x2e] = SEGMENT_NO64, [0x36] = SEGMENT_NO64, [0x3e] = SEGMENT_NO64,
+    [0x40] = REX, [0x41] = REX, [0x42] = REX, [0x43] = REX, [0x44] = REX, [0x45] = REX, [0x46] = REX, [0x47] = REX,
+    [0x48] = REX, [0x49] = REX, [0x4a] = REX, [0x4b] = REX, [0x4c] = REX, [0x4d] = REX, [0x4e] = REX, [0x4f] = REX,
+    [0x62] = VEX, [0xc4] = VEX, [0xc5] = VEX,
+};
+/* clang-format on */
+
+/* Reads legacy prefixes and REX; leaves the cursor at the opcode, whose kind it returns. A REX not directly before the opcode is
+ * ignored. */
+static enum prefix take_prefixes(struct cursor *c, struct insn *in, struct prefix_state *ps, bool long64)
 {
-    for (;;) {
-        uint8_t b = (uint8_t)take(c, 1);
-        if (c->short_)
-            return;
-        if (long64 && (b & 0xf0) == 0x40) {
+    for (; c->pos < c->avail; c->pos++) {
+        uint8_t b = c->bytes[c->pos];
+        enum prefix kind = prefixes[b];
+        if (kind == NO_PREFIX || kind == VEX)
+            return kind;
+        if (kind == REX) {
+            if (!long64)
+                return NO_PREFIX;
             in->rex = b;
             continue;
         }
-        switch (b) {
-        case 0x66:
+        in->rex = 0;
+        switch (kind) {
+        case OSIZE:
             ps->p66 = true;
             in->prefixes |= IP_OSIZE;
             break;
-        case 0x67: in->prefixes |= IP_ASIZE; break;
-        case 0xf0: in->prefixes |= IP_LOCK; break;
-        case 0xf2: ps->rep = b; break;
-        case 0xf3: ps->rep = b; break;
-        case 0x26: ps->seg = long64 ? ps->seg : ES; break;
-        case 0x2e: ps->seg = long64 ? ps->seg : CS; break;
-        case 0x36: ps->seg = long64 ? ps->seg : SS; break;
-        case 0x3e: ps->seg = long64 ? ps->seg : DS; break;
-        case 0x64: ps->seg = FS; break;
-        case 0x65: ps->seg = GS; break;
-        default: c->pos--; return;
+        case ASIZE: in->prefixes |= IP_ASIZE; break;
+        case LOCK: in->prefixes |= IP_LOCK; break;
+        case REPEAT: ps->rep = b; break;
+        case SEGMENT: ps->seg = b == 0x64 ? FS : GS; break;
+        default: ps->seg = long64 ? ps->seg : (b >> 3 & 3); break; /* ES, CS, SS, DS */
         }
-        in->rex = 0;
     }
+    return NO_PREFIX;
 }
 
 static enum insn_map take_opcode(struct cursor *c, struct insn *in)
@@ -165,75 +293,6 @@ static enum insn_map take_opcode(struct cursor *c, struct insn *in)
     enum insn_map map = in->opcode == 0x38 ? MAP_0F38 : MAP_0F3A;
     in->opcode = (uint8_t)take(c, 1);
     return map;
-}
-
-static bool prefix_matches(enum insn_pfx want, const struct prefix_state *ps)
-{
-    switch (want) {
-    case PX: return true;
-    case PN: return !ps->p66 && !ps->rep;
-    case P66: return ps->p66 && !ps->rep;
-    case PF3: return ps->rep == 0xf3;
-    case PF2: return ps->rep == 0xf2;
-    case PNR: return !ps->rep;
-    }
-    return false;
-}
-
-static bool modrm_matches(const struct insn_row *row, uint8_t modrm)
-{
-    bool reg_form = modrm >= 0xc0;
-    if (row->reg >= 0 && row->reg != ((modrm >> 3) & 7))
-        return false;
-    if (row->mod == MM && reg_form)
-        return false;
-    if (row->mod == MR && !reg_form)
-        return false;
-    unsigned rm = IF_RM_GET(row->flags);
-    return !(rm & 8) || (rm & 7) == (modrm & 7u);
-}
-
-static const struct insn_row *find_row(enum insn_map map, uint8_t opcode, uint8_t modrm,
-                                       const struct prefix_state *ps, bool long64)
-{
-    for (unsigned l = index_.base.first[map][opcode]; l; l = index_.base.link[l].next) {
-        const struct insn_row *row = &insn_rows[index_.base.link[l].row];
-        if ((row->flags & IF_NO64 && long64) || (row->flags & IF_ONLY64 && !long64))
-            continue;
-        if (!prefix_matches(row->pfx, ps))
-            continue;
-        if (row->flags & IF_NOMODRM || modrm_matches(row, modrm))
-            return row;
-    }
-    return NULL;
-}
-
-/* The extensions' row, when the processor has it. */
-static const struct insn_row *find_ext_row(enum insn_map map, const struct insn *in,
-                                           const struct vex_prefix *vex, const struct prefix_state *ps,
-                                           bool long64, uint64_t features)
-{
-    for (unsigned l = index_.ext.first[map][in->opcode]; l; l = index_.ext.link[l].next) {
-        const struct insn_row *row = &insn_ext_rows[index_.ext.link[l].row];
-        if ((row->flags & IF_NO64 && long64) || (row->flags & IF_ONLY64 && !long64))
-            continue;
-        if (!prefix_matches(row->pfx, ps) || !(row->flags & IF_NOMODRM || modrm_matches(row, in->modrm)))
-            continue;
-        if (vex_matches(row, in, vex) && vex_has_features(row, in, vex, features))
-            return row;
-    }
-    return NULL;
-}
-
-/* True when rows of this opcode have a ModRM byte (all of one opcode agree, but for rows of one mode only). */
-static bool opcode_has_modrm(enum insn_map map, uint8_t opcode, bool long64)
-{
-    for (unsigned l = index_.base.first[map][opcode]; l; l = index_.base.link[l].next) {
-        uint32_t flags = insn_rows[index_.base.link[l].row].flags;
-        if (!(flags & (long64 ? IF_NO64 : IF_ONLY64)))
-            return !(flags & IF_NOMODRM);
-    }
-    return false;
 }
 
 /* 16-bit addressing forms (SDM 2A Table 2-1). */
@@ -288,11 +347,10 @@ static void take_mem32(struct cursor *c, struct insn *in, bool long64)
     }
 }
 
-static unsigned operand_size(const struct insn *in, unsigned rule, unsigned code_bytes)
+static unsigned size_by_rule(const struct insn *in, unsigned rule, unsigned code_bytes)
 {
     unsigned y = in->rex & 8 ? 8 : 4;
     switch (rule) {
-    case V: return in->opsize;
     case Y: return y;
     case Z: return in->opsize == 8 ? 4 : in->opsize;
     case SBYTE: return 1;
@@ -306,8 +364,13 @@ static unsigned operand_size(const struct insn *in, unsigned rule, unsigned code
     case VQUARTER: return in->vl / 4u;
     case VEIGHTH: return in->vl / 8u;
     case VDUP: return in->vl == 16 ? 8 : in->vl;
-    default: return rule;
+    default: return 0;
     }
+}
+
+static inline unsigned operand_size(const struct insn *in, unsigned rule, unsigned code_bytes)
+{
+    return rule < V ? rule : rule == V ? in->opsize : size_by_rule(in, rule, code_bytes);
 }
 
 static void set_byte_reg(struct operand *o, unsigned reg, bool rex)
@@ -343,7 +406,7 @@ static bool take_operand(struct cursor *c, struct insn *in, struct operand *o, u
     unsigned rm = (in->modrm & 7) | (in->rex & 1u) << 3;
     bool is_mem = in->modrm < 0xc0;
     unsigned size = operand_size(in, r->size, code_bytes);
-    unsigned mem_size = r->mem_size ? operand_size(in, r->mem_size, code_bytes) : size;
+    unsigned mem_size = unlikely(r->mem_size) ? operand_size(in, r->mem_size, code_bytes) : size;
 
     switch ((enum where)r->where) {
     case W_NONE: break;
@@ -447,11 +510,6 @@ static void finish(struct insn *in)
         in->id = INSN_NOP;
 }
 
-static enum decode_status incomplete(const struct cursor *c)
-{
-    return c->avail >= INSN_MAX_LEN ? DECODE_TOO_LONG : DECODE_MORE;
-}
-
 /* Bytes of the memory operand, or those that an 8-bit displacement counts. */
 static unsigned memory_size(const struct insn *in, unsigned code_bytes)
 {
@@ -474,8 +532,8 @@ static enum decode_status take_rest(struct cursor *c, struct insn *in, const str
 {
     const struct insn_row *row = in->row;
     bool long64 = code_bytes == 8, modrm = !(row->flags & IF_NOMODRM);
-    bool register_only = rules[row->op[0]].where == W_RM_REG || rules[row->op[1]].where == W_RM_REG;
-    for (unsigned i = 0; i < 3; i++)
+    bool register_only = row->op[0] == Ry || row->op[1] == Ry;
+    for (unsigned i = 0; i < 3 && in->enc; i++)
         if (rules[row->op[i]].where == W_VSIB)
             in->vsib = (uint8_t)operand_size(in, rules[row->op[i]].size, code_bytes);
     if (in->enc == ENCODING_EVEX)
@@ -490,12 +548,13 @@ static enum decode_status take_rest(struct cursor *c, struct insn *in, const str
     }
     bool valid = true;
     for (unsigned i = 0; i < 3; i++)
-        valid &= take_operand(c, in, &in->op[i], row->op[i], code_bytes);
+        if (row->op[i] != __)
+            valid &= take_operand(c, in, &in->op[i], row->op[i], code_bytes);
     if (in->enc)
         valid &= take_operand(c, in, &in->op4, row->op4, code_bytes) && vex_valid(in, &c->vex);
     if (in->id == INSN_ENTER)
         in->imm2 = take(c, 1);
-    if (c->short_)
+    if (too_far(c))
         return incomplete(c);
     if (!valid || !segment_allowed(in) || (in->prefixes & IP_LOCK && !lock_allowed(in)))
         return DECODE_INVALID;
@@ -507,9 +566,6 @@ static enum decode_status take_rest(struct cursor *c, struct insn *in, const str
 /* C4, C5 and 62 are old instructions outside 64-bit mode unless a register form follows, which those do not have. */
 static bool is_vex(const struct cursor *c, bool long64)
 {
-    uint8_t b = c->pos < c->avail ? c->bytes[c->pos] : 0;
-    if (b != 0xc4 && b != 0xc5 && b != 0x62)
-        return false;
     return long64 || (c->pos + 1 < c->avail && c->bytes[c->pos + 1] >= 0xc0);
 }
 
@@ -526,17 +582,17 @@ static enum decode_status decode_vex(struct cursor *c, struct insn *in, struct p
     if (c->vex.invalid)
         return DECODE_INVALID;
     c->pos += n;
-    ps->p66 = c->vex.pfx == P66;
-    ps->rep = c->vex.pfx == PF3 ? 0xf3 : c->vex.pfx == PF2 ? 0xf2 : 0;
     in->opcode = (uint8_t)take(c, 1);
-    unsigned first = index_.ext.first[c->vex.map][in->opcode];
-    if (!c->short_ && !first)
-        return DECODE_INVALID;
-    if (!c->short_ && !(insn_ext_rows[index_.ext.link[first].row].flags & IF_NOMODRM))
+    const struct opcode_rows *rows = &index_.ext.opcodes[opcode_number(c->vex.map, in->opcode)];
+    if (!rows->first)
+        return invalid(c);
+    if (rows->modrm[long64])
         in->modrm = (uint8_t)take(c, 1);
-    if (c->short_)
+    if (too_far(c))
         return incomplete(c);
-    in->row = find_ext_row(c->vex.map, in, &c->vex, ps, long64, features);
+    uint8_t rep = c->vex.pfx == PF3 ? 0xf3 : c->vex.pfx == PF2 ? 0xf2 : 0;
+    unsigned where = situation(c->vex.pfx == P66, rep, in->modrm >= 0xc0, long64);
+    in->row = find_ext_row(rows->first, in, &c->vex, where, features);
     if (!in->row)
         return DECODE_INVALID;
     in->id = in->row->id;
@@ -545,42 +601,54 @@ static enum decode_status decode_vex(struct cursor *c, struct insn *in, struct p
     return take_rest(c, in, ps, code_bytes);
 }
 
-enum decode_status insn_decode_for(struct insn *in, const uint8_t *bytes, unsigned avail, unsigned code_bytes,
-                                   uint64_t features)
+static enum decode_status decode(struct cursor *c, struct insn *in, unsigned code_bytes, uint64_t features)
 {
-    call_once(&index_once, build_index);
     bool long64 = code_bytes == 8;
-    struct cursor c = { .bytes = bytes, .avail = avail > INSN_MAX_LEN ? INSN_MAX_LEN : avail };
     struct prefix_state ps = { .seg = -1 };
-    *in = (struct insn){ 0 };
-
-    take_prefixes(&c, in, &ps, long64);
+    enum prefix kind = take_prefixes(c, in, &ps, long64);
     bool asize = in->prefixes & IP_ASIZE;
     in->addrsize = (uint8_t)(long64 ? (asize ? 4 : 8) : (code_bytes == 4) != asize ? 4 : 2);
     in->seg = (uint8_t)(ps.seg >= 0 ? ps.seg : DS);
     in->prefixes |= ps.seg >= 0 ? IP_SEG : 0;
-    if (features && !(features & FEATURES_NO_VEX) && is_vex(&c, long64))
-        return decode_vex(&c, in, &ps, code_bytes, features);
-    enum insn_map map = take_opcode(&c, in);
+    if (kind == VEX && features && !(features & FEATURES_NO_VEX) && is_vex(c, long64))
+        return decode_vex(c, in, &ps, code_bytes, features);
+    enum insn_map map = take_opcode(c, in);
     in->prefixes |= (ps.rep == 0xf3 ? IP_REP : 0) | (ps.rep == 0xf2 ? IP_REPNE : 0) | (in->rex ? IP_REX : 0);
 
-    bool ext = features && index_.ext.first[map][in->opcode];
-    bool modrm = !c.short_ && (ext || opcode_has_modrm(map, in->opcode, long64));
-    if (modrm)
-        in->modrm = (uint8_t)take(&c, 1);
-    if (c.short_)
-        return incomplete(&c);
+    unsigned number = opcode_number(map, in->opcode);
+    const struct opcode_rows *rows = &index_.base.opcodes[number];
+    unsigned ext = features ? index_.ext.opcodes[number].first : 0;
+    if (ext || rows->modrm[long64])
+        in->modrm = (uint8_t)take(c, 1);
+    if (too_far(c))
+        return incomplete(c);
 
-    const struct insn_row *row = ext ? find_ext_row(map, in, &c.vex, &ps, long64, features) : NULL;
+    unsigned where = situation(ps.p66, ps.rep, in->modrm >= 0xc0, long64);
+    const struct insn_row *row = ext ? find_ext_row(ext, in, &c->vex, where, features) : NULL;
     if (!row)
-        row = find_row(map, in->opcode, in->modrm, &ps, long64);
+        row = find_row(rows->first, in->modrm, where);
     if (!row)
         return DECODE_INVALID;
     in->row = row;
     in->id = row->id;
     in->cond = row->flags & IF_COND ? in->opcode & 15 : 0;
     set_sizes(in, row, code_bytes);
-    return take_rest(&c, in, &ps, code_bytes);
+    return take_rest(c, in, &ps, code_bytes);
+}
+
+enum decode_status insn_decode_for(struct insn *in, const uint8_t *bytes, unsigned avail, unsigned code_bytes,
+                                   uint64_t features)
+{
+    call_once(&index_once, build_index);
+    struct cursor c = { .bytes = bytes, .avail = avail > INSN_MAX_LEN ? INSN_MAX_LEN : avail };
+    uint8_t copy[WINDOW];
+    if (avail < WINDOW) {
+        memset(copy, 0, sizeof(copy));
+        memcpy(copy, bytes, avail);
+        c.bytes = copy;
+    }
+    *in = (struct insn){ 0 };
+    return decode(&c, in, code_bytes, features);
 }
 
 enum decode_status insn_decode(struct insn *in, const uint8_t *bytes, unsigned avail, unsigned code_bytes)

@@ -237,7 +237,7 @@ enum decode_status {
     DECODE_TOO_LONG, /* over 15 bytes: #GP(0) */
 };
 
-/* Decodes one instruction from `avail` (1..15) readable bytes in 16-, 32- or 64-bit code (code_bytes 2, 4,
+/* Decodes one instruction from `avail` (1 or more) readable bytes, of which it takes 15 at most, in 16-, 32- or 64-bit code (code_bytes 2, 4,
  * 8). Pure; any thread. LOCK on a row or form that does not allow it is DECODE_INVALID (SDM 2A LOCK). Knows
  * insn_rows[] only: what the extensions would make of the bytes does not exist. */
 enum decode_status insn_decode(struct insn *out, const uint8_t *bytes, unsigned avail, unsigned code_bytes);

@@ -257,7 +257,10 @@ enum bt_exit_kind {
 /* --- units ------------------------------------------------------------------------------------------------- */
 
 #define UNIT_INSNS 64u
-#define INSN_MAX 15u /* bytes of an instruction */
+#define INSN_MAX 15u  /* bytes of an instruction */
+#define CODE_LINE 64u /* granule of the pmap's code map */
+#define HELD_MAX \
+    ((UNIT_INSNS + 1) * INSN_MAX + CODE_LINE) /* bytes of guest code that a unit is decoded from */
 
 /* What is looked at to find it, and to enter it, comes first: one line of the host's caches. */
 struct bt_unit {

@@ -175,7 +175,7 @@ bool bt_cache_room(const struct bt *b, size_t code)
     const struct bt_level *to = &b->segments[b->segment].to;
     return b->used + code <= to->code && b->nunits + 2 <= to->units &&
            b->nlinks + 4 * UNIT_INSNS <= to->links && b->nsites + 6 * UNIT_INSNS <= to->sites &&
-           b->ncalls + 2 * UNIT_INSNS <= to->calls && b->nheld + (UNIT_INSNS + 1) * INSN_MAX <= to->held;
+           b->ncalls + 2 * UNIT_INSNS <= to->calls && b->nheld + HELD_MAX <= to->held;
 }
 
 void bt_cache_sites(const struct bt *b, uint32_t at, uint32_t *first, uint32_t *end)

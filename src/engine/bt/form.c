@@ -10,8 +10,6 @@
 #include "cpu/model.h"
 #include "engine/bt/unit.h"
 
-#define CODE_LINE 64u /* granule of the pmap's code map */
-
 /* clang-format off */
 static const uint8_t how_by_id[INSN_ID_COUNT] = {
     [INSN_ADD] = HOW_COPY, [INSN_OR] = HOW_COPY, [INSN_ADC] = HOW_COPY, [INSN_SBB] = HOW_COPY,
@@ -219,13 +217,27 @@ static struct planned *next(struct unit_plan *p, unsigned at)
     return i;
 }
 
-/* Appends what the bytes at page offset `at` are: in p->insns[p->count]. `code`: where they are in the guest. */
-static enum decode_status append(struct unit_plan *p, const struct bt *b, const uint8_t *bytes,
-                                 const uint8_t *code, unsigned avail, unsigned at, uint32_t key)
+/* What instructions are decoded for. */
+struct decoding {
+    const struct bt *b;
+    uint32_t key;
+    unsigned code_bytes;
+    uint64_t features;
+};
+
+static struct decoding decoding_for(const struct bt *b, uint32_t key)
 {
+    return (struct decoding){ b, key, mode_code_bytes(key & MODE_KEY_MASK), cpu_features(b->v) };
+}
+
+/* Appends what the bytes at page offset `at` are: in p->insns[p->count]. `code`: where they are in the guest. */
+static enum decode_status append(struct unit_plan *p, const struct decoding *d, const uint8_t *bytes,
+                                 const uint8_t *code, unsigned avail, unsigned at)
+{
+    const struct bt *b = d->b;
+    uint32_t key = d->key;
     struct planned *i = next(p, at);
-    enum decode_status st = insn_decode_for(&i->in, bytes, avail, mode_code_bytes(key & 0xfff),
-                                            cpu_features(b->v));
+    enum decode_status st = insn_decode_for(&i->in, bytes, avail, d->code_bytes, d->features);
     if (st == DECODE_MORE)
         return st;
     i->how = st == DECODE_OK ? classify(b, &i->in, key) : HOW_BAIL;
@@ -265,8 +277,9 @@ static void leave_to_interpreter(struct unit_plan *p, unsigned at)
 bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,
                         uint32_t key)
 {
+    struct decoding d = decoding_for(b, key);
     begin(p, addr, (struct bt_window){ 0, PAGE_SIZE }, key);
-    return append(p, b, bytes, bytes, INSN_MAX, p->start, key) != DECODE_MORE;
+    return append(p, &d, bytes, bytes, INSN_MAX, p->start) != DECODE_MORE;
 }
 
 static bool ends(const struct planned *i, bool superblock)
@@ -282,23 +295,21 @@ static bool may_resume(enum how how)
            how == HOW_PUSH || how == HOW_POP;
 }
 
-/* Code is decoded from a copy, which is kept: others may write meanwhile. */
-static void hold(struct bt *b, unsigned start, const uint8_t *host, unsigned *held, unsigned upto)
+/* Claims page offsets [from, upto) for decoding. Code is decoded from a copy, which is kept: others may write meanwhile. */
+static void claim(struct bt *b, const struct bt_code *where, unsigned from, unsigned upto)
 {
-    if (upto <= *held)
-        return;
-    memcpy(b->held + b->nheld + *held - start, host + *held - start, upto - *held);
-    *held = upto;
+    unsigned start = where->addr.v & PAGE_OFFSET_MASK;
+    pmap_claim_code(b->v->pmap, GPA(where->addr.v - start + from), upto - from);
+    memcpy(b->held + b->nheld + from - start, where->host + from - start, upto - from);
 }
 
 void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, uint32_t key)
 {
-    const uint8_t *host = where->host;
-    gpa addr = where->addr;
-    unsigned at = addr.v & PAGE_OFFSET_MASK, claimed = at, held = at, high = where->window.high;
-    bool superblock = pass_on(b, ENGINE_PASS_SUPERBLOCK) && bt_heat_full(b, host, key);
+    unsigned start = where->addr.v & PAGE_OFFSET_MASK, at = start, claimed = at, high = where->window.high;
+    bool superblock = pass_on(b, ENGINE_PASS_SUPERBLOCK) && bt_heat_full(b, where->host, key);
+    struct decoding d = decoding_for(b, key);
     struct unroll u = { 0 };
-    begin(p, addr, where->window, key);
+    begin(p, where->addr, where->window, key);
     for (;;) {
         if (p->count == UNIT_INSNS || at >= high) {
             if (!unroll_undo(&u, p))
@@ -306,15 +317,14 @@ void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, u
             at = p->insns[p->count - 1].end;
             continue;
         }
-        unsigned avail = high - at < INSN_MAX ? high - at : INSN_MAX;
-        if (at + avail > claimed) {
-            unsigned upto = (at + avail + CODE_LINE - 1) & ~(CODE_LINE - 1);
-            pmap_claim_code(b->v->pmap, GPA((addr.v & ~(uint64_t)PAGE_OFFSET_MASK) + at), upto - at);
+        unsigned end = high - at < INSN_MAX ? high : at + INSN_MAX;
+        if (end > claimed) {
+            unsigned upto = (end + CODE_LINE - 1) & ~(CODE_LINE - 1);
+            claim(b, where, claimed, upto);
             claimed = upto;
         }
-        hold(b, p->start, host, &held, at + avail);
-        if (append(p, b, b->held + b->nheld + at - p->start, host + at - p->start, avail, at, key) ==
-            DECODE_MORE) {
+        const uint8_t *bytes = b->held + b->nheld + at - start;
+        if (append(p, &d, bytes, where->host + at - start, high - at, at) == DECODE_MORE) {
             if (high < PAGE_SIZE || key & KEY_ONCE)
                 leave_to_interpreter(p, at);
             else

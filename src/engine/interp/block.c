@@ -279,15 +279,15 @@ static bool decode_page(struct builder *b, const struct fetched *f)
     struct vcpu *v = b->v;
     struct block *blk = b->block;
     unsigned start = f->addr.v & PAGE_OFFSET_MASK, code_bytes = mode_code_bytes(b->mode);
+    uint64_t features = cpu_features(v);
     for (bool more = true; more;) {
-        unsigned at = start + blk->bytes, avail = PAGE_SIZE - at;
+        unsigned at = start + blk->bytes, left = PAGE_SIZE - at, avail = left < INSN_MAX ? left : INSN_MAX;
         unsigned limit = within_limit(v, v->s.rip + blk->bytes);
         struct insn in;
         if (avail == 0 || (limit == 0 && blk->count))
             break;
         if (limit == 0)
             cpu_raise_gp0(v);
-        avail = avail < INSN_MAX ? avail : INSN_MAX;
         unsigned end = at + avail;
         if (end > b->claimed) {
             unsigned upto = (end + CODE_LINE - 1) & ~(CODE_LINE - 1);
@@ -296,7 +296,8 @@ static bool decode_page(struct builder *b, const struct fetched *f)
         }
         const uint8_t *bytes = f->host + blk->bytes;
         unsigned allowed = avail < limit ? avail : limit;
-        enum decode_status st = insn_decode_for(&in, bytes, allowed, code_bytes, cpu_features(v));
+        enum decode_status st = insn_decode_for(&in, bytes, limit < INSN_MAX ? allowed : left, code_bytes,
+                                                features);
         if (st == DECODE_MORE) {
             if (blk->count)
                 break;
