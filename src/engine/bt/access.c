@@ -338,7 +338,7 @@ static bool spot_wanted(struct translation *t, struct access *a)
     if (a->spot)
         return true;
     if (mode_cpl(t->key) != 3 || !bt_heat_full(b, t->unit->host, t->key) || !pass_on(b, ENGINE_PASS_ADAPT) ||
-        b->nspots + 2 > b->segments[b->segment].to.spots || bt_adapt_is_guilty(b, guest_code(t)))
+        b->nspots + 2 > b->segments[b->segment].to.spots || bt_adapt_is(b, guest_code(t), VERDICT_GUILTY))
         return false;
     if (!t->unit->spots) {
         t->unit->first_spot = (uint16_t)b->nspots++;

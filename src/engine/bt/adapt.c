@@ -34,11 +34,20 @@ static struct bt_lesson *lesson_of(struct bt *b, const uint8_t *code)
     return &b->lessons[bt_lesson_slot(code)];
 }
 
-static void next_term(struct bt_lesson *l)
+static void set_verdict(struct bt *b, const uint8_t *code, enum bt_verdict verdict, bool stands)
 {
+    unsigned slot = bt_lesson_slot(code);
+    uint64_t *word = &b->verdicts[verdict][slot / 64], bit = BIT(slot % 64);
+    *word = stands ? *word | bit : *word & ~bit;
+}
+
+static void next_term(struct bt *b, const uint8_t *code)
+{
+    struct bt_lesson *l = lesson_of(b, code);
     if (l->terms < TERMS_MAX)
         l->terms++;
     l->strikes = l->innocent = l->guilt = 0;
+    set_verdict(b, code, VERDICT_GUILTY, false);
 }
 
 /* --- sentences for a time ------------------------------------------------------------------------------------ */
@@ -46,10 +55,9 @@ static void next_term(struct bt_lesson *l)
 /* Lets `code` off when its time is up, or earlier when the list is full. */
 static void let_off(struct bt *b, struct bt_sentence *s)
 {
-    struct bt_lesson *l = lesson_of(b, s->code);
-    l->alone = false;
-    l->view_blame = 0;
-    next_term(l);
+    set_verdict(b, s->code, VERDICT_ALONE, false);
+    lesson_of(b, s->code)->view_blame = 0;
+    next_term(b, s->code);
     bt_cache_drop_code(b, s->code);
     b->n.let_off++;
     s->code = NULL;
@@ -99,7 +107,7 @@ void bt_adapt_failed(struct bt *b, const uint8_t *code)
     if (!on(b) || ++l->strikes < STRIKES << l->terms)
         return;
     l->strikes = 0;
-    l->called = true;
+    set_verdict(b, code, VERDICT_CALLED, true);
     b->n.made_calls++;
     bt_cache_drop_code(b, code);
 }
@@ -107,12 +115,12 @@ void bt_adapt_failed(struct bt *b, const uint8_t *code)
 bool bt_adapt_crossed(struct bt *b, const uint8_t *code)
 {
     struct bt_lesson *l = lesson_of(b, code);
-    if (!on(b) || l->alone)
+    if (!on(b) || bt_adapt_is(b, code, VERDICT_ALONE))
         return false;
     if (++l->strikes < ALONE_STRIKES << l->terms)
         return l->strikes >= SPLIT_STRIKES;
     l->strikes = 0;
-    l->alone = true;
+    set_verdict(b, code, VERDICT_ALONE, true);
     sentence(b, code, FIRST_TERM_NS);
     b->n.made_alone++;
     bt_cache_drop_code(b, code);
@@ -135,8 +143,8 @@ bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain)
     }
     if (++l->innocent < INNOCENT)
         return false;
-    l->called = false;
-    next_term(l);
+    set_verdict(b, code, VERDICT_CALLED, false);
+    next_term(b, code);
     bt_cache_drop_code(b, code);
     b->n.let_off++;
     return true;
@@ -177,11 +185,6 @@ void bt_adapt_rewritten(struct bt *b, const uint8_t *code)
 /* After so many samples whoever is not guilty yet is innocent again. */
 #define FORGIVE 32u
 
-bool bt_adapt_is_guilty(const struct bt *b, const uint8_t *code)
-{
-    return b->lessons[bt_lesson_slot(code)].guilt >= GUILTY;
-}
-
 void bt_adapt_judge(struct bt *b, const uint8_t *code)
 {
     uint64_t now = __builtin_ia32_rdtsc(), since = now - b->sampled;
@@ -193,6 +196,7 @@ void bt_adapt_judge(struct bt *b, const uint8_t *code)
                 b->lessons[i].guilt = 0;
     if (since > (uint64_t)SPOT_SAMPLE * DENSE_CYCLES || ++l->guilt != GUILTY)
         return;
+    set_verdict(b, code, VERDICT_GUILTY, true);
     sentence(b, code, FIRST_TERM_NS);
     bt_cache_drop_code(b, code);
     b->n.spots_guilty++;

@@ -386,11 +386,17 @@ struct bt_lesson {
     uint8_t innocent;  /* accesses of plain memory in a row, while it is called */
     uint8_t resumed;   /* times that it was executed with RF set, until it has a unit for that */
     uint8_t rewritten; /* units that began here and whose bytes changed */
-    uint8_t terms : 6;
-    bool called : 1, alone : 1;
+    uint8_t terms;
     uint8_t
         view_blame; /* faults at views that do not suit its accesses: BLAMED of them, and it does without */
     uint8_t view_side; /* SIDE_*, and how sure that is */
+};
+/* What follows from it, apart from it: whoever translates asks about each instruction. */
+enum bt_verdict {
+    VERDICT_CALLED, /* its handler is called */
+    VERDICT_ALONE,  /* it shares its check with no other */
+    VERDICT_GUILTY, /* its address is checked by the TLB rather than by spot */
+    VERDICTS
 };
 #define SENTENCES 64u
 struct bt_sentence {
@@ -509,6 +515,7 @@ struct bt {
     uint32_t nspots;
     const void *spot_code[SPOTS];                /* guest instruction of each, on the host */
     struct bt_lesson lessons[1u << LESSON_BITS]; /* by guest instruction */
+    uint64_t verdicts[VERDICTS][(1u << LESSON_BITS) / 64];
     struct bt_sentence sentences[SENTENCES];
     unsigned next_sentence;
     uint64_t next_release; /* 0: nobody waits */
@@ -662,16 +669,11 @@ static inline uint32_t bt_unit_key(struct bt *b, const uint8_t *code)
 }
 
 /* --- adapt.c: what was learnt about single instructions; `code` is where one begins on the host ---------------- */
-static inline bool bt_adapt_is_called(const struct bt *b, const uint8_t *code)
+static inline bool bt_adapt_is(const struct bt *b, const uint8_t *code, enum bt_verdict verdict)
 {
-    return b->lessons[bt_lesson_slot(code)].called;
+    unsigned slot = bt_lesson_slot(code);
+    return b->verdicts[verdict][slot / 64] >> slot % 64 & 1;
 }
-static inline bool bt_adapt_is_alone(const struct bt *b, const uint8_t *code)
-{
-    return b->lessons[bt_lesson_slot(code)].alone;
-}
-/* Is its address checked by the TLB rather than by spot? */
-bool bt_adapt_is_guilty(const struct bt *b, const uint8_t *code);
 /* It has faulted at the view too often for what cannot be shown (bt_lesson.view_blame): it does without for a time. */
 void bt_adapt_blamed(struct bt *b, const uint8_t *code);
 /* Its check failed for good, and the interpreter did it, with a miss of the TLB. */

@@ -106,9 +106,9 @@ static enum how classify(const struct bt *b, const struct insn *in, uint32_t key
 /* What was learnt while it ran. */
 static void take_lesson(struct planned *p, const struct bt *b, const uint8_t *code, uint32_t key)
 {
-    p->lesson = p->how != HOW_BAIL && p->how != HOW_CALL_OUT && bt_adapt_is_called(b, code) &&
+    p->lesson = p->how != HOW_BAIL && p->how != HOW_CALL_OUT && bt_adapt_is(b, code, VERDICT_CALLED) &&
                 call_out_possible(b, &p->in, key);
-    p->alone = key & KEY_SPLIT || bt_adapt_is_alone(b, code);
+    p->alone = key & KEY_SPLIT || bt_adapt_is(b, code, VERDICT_ALONE);
     if (p->lesson)
         p->how = HOW_CALL_OUT;
 }
