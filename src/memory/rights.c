@@ -111,9 +111,12 @@ uint32_t pmap_claim_code(struct pmap *pm, gpa addr, unsigned len)
     if (!pg || !len || len > PAGE_SIZE - off)
         return 0;
     unsigned a = off >> 6, b = (off + len - 1) >> 6;
+    uint64_t lines = (~0ull >> (63 - (b - a))) << a;
     host_mutex_lock(&pm->lock);
-    atomic_fetch_or(&pg->code_map, (~0ull >> (63 - (b - a))) << a);
-    atomic_fetch_or(&pg->state, PAGE_CODE);
+    if ((atomic_load(&pg->code_map) & lines) != lines)
+        atomic_fetch_or(&pg->code_map, lines);
+    if (!(atomic_load(&pg->state) & PAGE_CODE))
+        atomic_fetch_or(&pg->state, PAGE_CODE);
     uint32_t version = atomic_load(&pg->code_version);
     uint32_t writers = atomic_load(&pg->writers) ? atomic_exchange(&pg->writers, 0) : 0;
     host_mutex_unlock(&pm->lock);

@@ -552,6 +552,8 @@ struct bt {
     struct verifier *verifier;   /* NULL: no unit is verified */
     uint32_t verify_every, verify_count;
     struct bt_counters n;
+    uint64_t translating;     /* n.translate_ns in time stamp counts */
+    uint64_t began, began_ns; /* time stamp counter and host_monotonic_ns() when all this was made */
     FILE *perf_map;
     struct bt_bails *bails; /* NULL: not counted */
     struct bt_views views;

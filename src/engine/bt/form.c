@@ -295,41 +295,44 @@ static bool may_resume(enum how how)
            how == HOW_PUSH || how == HOW_POP;
 }
 
-/* Claims page offsets [from, upto) for decoding. Code is decoded from a copy, which is kept: others may write meanwhile. */
-static void claim(struct bt *b, const struct bt_code *where, unsigned from, unsigned upto)
+/* Claims page offsets from `from` to behind `end` for decoding. Code is decoded from a copy, which is kept: others may write
+ * meanwhile. Returns up to where; the version of the page's code, as far as it was not known before. */
+static unsigned claim(struct bt *b, const struct bt_code *where, unsigned from, unsigned end,
+                      uint32_t *version)
 {
-    unsigned start = where->addr.v & PAGE_OFFSET_MASK;
-    pmap_claim_code(b->v->pmap, GPA(where->addr.v - start + from), upto - from);
+    unsigned start = where->addr.v & PAGE_OFFSET_MASK, upto = (end + CODE_LINE - 1) & ~(CODE_LINE - 1);
+    uint32_t now = pmap_claim_code(b->v->pmap, GPA(where->addr.v - start + from), upto - from);
+    if (from == start)
+        *version = now;
     memcpy(b->held + b->nheld + from - start, where->host + from - start, upto - from);
+    return upto;
 }
 
-void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, uint32_t key)
+uint32_t unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, uint32_t key)
 {
     unsigned start = where->addr.v & PAGE_OFFSET_MASK, at = start, claimed = at, high = where->window.high;
     bool superblock = pass_on(b, ENGINE_PASS_SUPERBLOCK) && bt_heat_full(b, where->host, key);
     struct decoding d = decoding_for(b, key);
     struct unroll u = { 0 };
+    uint32_t version = 0;
     begin(p, where->addr, where->window, key);
     for (;;) {
         if (p->count == UNIT_INSNS || at >= high) {
             if (!unroll_undo(&u, p))
-                return;
+                return version;
             at = p->insns[p->count - 1].end;
             continue;
         }
         unsigned end = high - at < INSN_MAX ? high : at + INSN_MAX;
-        if (end > claimed) {
-            unsigned upto = (end + CODE_LINE - 1) & ~(CODE_LINE - 1);
-            claim(b, where, claimed, upto);
-            claimed = upto;
-        }
+        if (end > claimed)
+            claimed = claim(b, where, claimed, end, &version);
         const uint8_t *bytes = b->held + b->nheld + at - start;
         if (append(p, &d, bytes, where->host + at - start, high - at, at) == DECODE_MORE) {
             if (high < PAGE_SIZE || key & KEY_ONCE)
                 leave_to_interpreter(p, at);
             else
                 p->crossing = p->count == 0;
-            return;
+            return version;
         }
         struct planned *i = &p->insns[p->count - 1];
         if (key & KEY_ONCE && !may_resume(i->how)) {
@@ -338,7 +341,7 @@ void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, u
             i->mem.used = i->stack.used = false;
         }
         if (ends(i, superblock) || key & KEY_ONCE)
-            return;
+            return version;
         at = superblock ? unroll_next(&u, p) : i->end;
     }
 }

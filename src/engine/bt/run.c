@@ -18,6 +18,7 @@
 #include "engine/interp/run.h"
 #include "host/faults.h"
 #include "host/memory.h"
+#include "host/time.h"
 
 /* A unit of user code is short and costs some twenty runs of the interpreter; one of a kernel is a superblock. */
 #define WARM_USER 2
@@ -472,6 +473,8 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
     if (!b)
         return error_set(e, -ENOMEM, "no memory for the translator");
     b->v = v;
+    b->began = __builtin_ia32_rdtsc();
+    b->began_ns = host_monotonic_ns();
     if (cfg)
         b->cfg = *cfg;
     b->interp.no_lanes = !pass_on(b, ENGINE_PASS_VIEW);
@@ -533,11 +536,20 @@ static void bt_code_changed(struct vcpu *v, uint64_t page)
         bt_cache_seal_page(bt_of(v), pg->host);
 }
 
+static uint64_t translate_ns(const struct bt *b)
+{
+    double ns = (double)(host_monotonic_ns() - b->began_ns),
+           counts = (double)(__builtin_ia32_rdtsc() - b->began);
+    return (uint64_t)((double)b->translating * ns / counts);
+}
+
 static void bt_stats(const struct vcpu *v, void (*put)(void *ctx, const char *name, uint64_t value),
                      void *ctx)
 {
-    const struct bt_counters *n = &bt_of((struct vcpu *)(uintptr_t)v)->n;
-#define X(name) put(ctx, #name, n->name);
+    const struct bt *b = bt_of((struct vcpu *)(uintptr_t)v);
+    struct bt_counters n = b->n;
+    n.translate_ns = translate_ns(b);
+#define X(name) put(ctx, #name, n.name);
     BT_COUNTERS(X)
 #undef X
 }

@@ -11,8 +11,6 @@
 #include "engine/bt/unit.h"
 #include "engine/bt/verify.h"
 
-#include "host/time.h"
-
 #define CODE_MAX (32u << 10) /* of one unit */
 
 enum first_event { FIRST_DEFINED, FIRST_NEEDED, FIRST_LOST };
@@ -255,10 +253,9 @@ static bool plan_unit(struct translation *t, const struct bt_code *at, const str
                       struct bt_unit *u)
 {
     struct pmap *pm = t->b->v->pmap;
-    u->version = pmap_claim_code(pm, at->addr, 1);
     u->live = &at->page->code_version;
     if (!second) {
-        unit_form(&t->plan, t->b, at, t->key);
+        u->version = unit_form(&t->plan, t->b, at, t->key);
         u->crossing = t->plan.crossing;
         return true;
     }
@@ -300,7 +297,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
                             uint32_t key, const struct facts *facts, bool *full)
 {
     struct translation *t = b->scratch;
-    uint64_t began = host_monotonic_ns();
+    uint64_t began = __builtin_ia32_rdtsc();
     *full = !bt_cache_room(b, CODE_MAX);
     if (*full)
         return NULL;
@@ -360,7 +357,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     count_unit(b, u, &t->plan);
     if (b->cfg.trace_fd > 0 || b->perf_map)
         bt_trace_unit(t);
-    b->n.translate_ns += host_monotonic_ns() - began;
+    b->translating += __builtin_ia32_rdtsc() - began;
     return u;
 }
 

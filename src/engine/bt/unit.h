@@ -277,7 +277,8 @@ static inline unsigned host_of(unsigned guest)
 }
 
 /* --- form.c: decodes a unit ---------------------------------------------------------------------------------- */
-void unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, uint32_t key);
+/* Claims the bytes that it decodes; returns the version of the page's code that they are of. */
+uint32_t unit_form(struct unit_plan *p, struct bt *b, const struct bt_code *where, uint32_t key);
 /* One instruction of these bytes, from two pages; false: none. */
 bool unit_form_crossing(struct unit_plan *p, const struct bt *b, const uint8_t bytes[INSN_MAX], gpa addr,
                         uint32_t key);

@@ -291,7 +291,9 @@ static bool decode_page(struct builder *b, const struct fetched *f)
         unsigned end = at + avail;
         if (end > b->claimed) {
             unsigned upto = (end + CODE_LINE - 1) & ~(CODE_LINE - 1);
-            pmap_claim_code(v->pmap, GPA(f->addr.v + blk->bytes), upto - at);
+            uint32_t version = pmap_claim_code(v->pmap, GPA(f->addr.v + blk->bytes), upto - at);
+            if (!b->claimed)
+                blk->version = version;
             b->claimed = upto;
         }
         const uint8_t *bytes = f->host + blk->bytes;
@@ -367,7 +369,6 @@ static struct block *build(struct vcpu *v, uint64_t lin, uint32_t mode)
     b.max_ops = mode & MODE_STEP ? 1 : BLOCK_OPS_MAX;
     *b.block = (struct block){
         .live = &f.page->code_version,
-        .version = pmap_claim_code(v->pmap, f.addr, 1),
         .host = f.host,
         .runs = *block_heat(c, f.host),
         .mode = mode,
