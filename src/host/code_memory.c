@@ -11,6 +11,9 @@
 
 #define PAGE 4096u
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
 #endif
@@ -115,6 +118,12 @@ static void advise(const struct host_code *c, size_t off, size_t len, int advice
     size_t end = (off + len) & ~(size_t)(PAGE - 1);
     if (first < end)
         madvise(c->write + first, end - first, advice);
+}
+
+/* Hosts before 5.14 do not know it, and make each page when it is written. */
+void host_code_prepare(struct host_code *c, size_t off, size_t len)
+{
+    advise(c, off, len, MADV_POPULATE_WRITE);
 }
 
 /* For a shared mapping this drops page-table entries only; the memfd keeps the pages. */

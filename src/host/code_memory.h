@@ -24,6 +24,9 @@ int host_code_map_for_perf(struct host_code *c, size_t size, struct error *e);
 /* Undoes either; does nothing for a `c` that is unmapped or all zero. Nobody executes there any
  * more. */
 void host_code_unmap(struct host_code *c);
+/* The whole pages within [off, off+len) will be written soon: the host makes them at once, and maps several at once to whoever
+ * executes there. Best effort. Any thread. */
+void host_code_prepare(struct host_code *c, size_t off, size_t len);
 /* The whole pages within [off, off+len) are written seldom from now on: the writable view lets go of them
  * until the next write, which then costs a page fault. Otherwise the host counts each page twice as
  * resident. What they hold stays. Best effort. Any thread, also while others execute there. */

@@ -192,6 +192,24 @@ static void settled_pages_are_resident_once(void **s)
     host_code_unmap(&c);
 }
 
+static void prepared_pages_are_resident(void **s)
+{
+    (void)s;
+    struct host_code c = mapped(64 * PAGE);
+    struct host_usage u;
+    struct host_range view = { c.write, c.size, 0 };
+    host_code_prepare(&c, PAGE + 1, 9 * PAGE);  /* whole: pages 2 to 9 */
+    host_code_prepare(&c, 63 * PAGE, SIZE_MAX); /* the end is cut off */
+    host_code_prepare(&c, SIZE_MAX, 8);
+    assert_true(host_usage_read(&u, &view, 1));
+    if (!view.resident)
+        skip(); /* a host that does not know it */
+    assert_int_equal(view.resident, 9 * PAGE);
+    write_return(&c, 2 * PAGE, 5);
+    assert_int_equal(call(&c, 2 * PAGE), 5);
+    host_code_unmap(&c);
+}
+
 static void unmapping_leaves_nothing(void **s)
 {
     (void)s;
@@ -278,6 +296,7 @@ int main(void)
         cmocka_unit_test(the_size_is_sealed),
         cmocka_unit_test(discarded_pages_go_back_to_the_host),
         cmocka_unit_test(settled_pages_are_resident_once),
+        cmocka_unit_test(prepared_pages_are_resident),
         cmocka_unit_test(unmapping_leaves_nothing),
         cmocka_unit_test(senseless_sizes_are_refused),
         cmocka_unit_test(a_host_that_forbids_it_is_told_of),

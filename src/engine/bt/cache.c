@@ -25,6 +25,7 @@
 #define BYTES_PER_SITE 64u
 #define BYTES_PER_CALL 512u
 #define BYTES_PER_HELD 6u       /* of guest code */
+#define AHEAD (64u << 10)       /* memory is made ready in such pieces */
 #define SETTLE (1u << 20)       /* of the writable view's pages stay */
 #define SETTLE_IDLE (32u << 10) /* where there is time */
 #define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
@@ -267,6 +268,11 @@ static void settle(struct bt *b, uint32_t from)
 
 void bt_cache_wrote(struct bt *b, uint32_t bytes)
 {
+    if (b->used > b->ready) {
+        b->ready = b->used & ~(uint32_t)PAGE_OFFSET_MASK;
+        host_code_prepare(&b->code, b->ready, AHEAD);
+        b->ready += AHEAD;
+    }
     b->wrote += bytes;
     settle(b, SETTLE);
 }
