@@ -50,19 +50,20 @@ struct symbol {
 
 /* One access of an instruction to memory. */
 struct access {
-    bool used, write, read;
-    bool aligned; /* faults unless 16-byte aligned */
-    bool probe;   /* a mask says what of it is accessed: shares its check with nobody, and it marks nothing */
-    bool doubtful; /* once it is checked the instruction may still fault */
-    bool narrow;   /* its offset has 16 bits */
+    bool used : 1, write : 1, read : 1;
+    bool aligned : 1; /* faults unless 16-byte aligned */
+    bool
+        probe : 1; /* a mask says what of it is accessed: shares its check with nobody, and it marks nothing */
+    bool doubtful : 1; /* once it is checked the instruction may still fault */
+    bool narrow : 1;   /* its offset has 16 bits */
+    bool whole : 1;    /* the address is reckoned first, index and all */
+    bool loose : 1;    /* its index is small: `first` checks the base alone */
+    bool view : 1;     /* by the view: `first` checks the area only; no spot, no slot */
+    bool first : 1;    /* of its group: makes the check */
+    uint8_t side : 1;  /* enum view_side */
     uint8_t size;
-    bool whole;   /* the address is reckoned first, index and all */
-    bool loose;   /* its index is small: `first` checks the base alone */
-    uint8_t side; /* enum view_side */
-    bool view;    /* by the view: `first` checks the area only; no spot, no slot */
-    uint8_t seg;  /* enum seg, or SEG_PLAIN */
-    int16_t group;
-    bool first;    /* of its group: makes the check */
+    uint8_t seg; /* enum seg, or SEG_PLAIN */
+    int8_t group;
     uint16_t spot; /* its own, 0: none yet */
     int64_t at;    /* offset from the group's symbols */
 };
@@ -86,15 +87,15 @@ struct group {
 
 struct planned {
     struct insn in;
-    struct insn_effects fx;
-    enum how how;
-    bool lesson;       /* HOW_CALL_OUT: only since its check fails */
-    bool alone;        /* shares its checks with no other */
-    uint16_t off, end; /* offsets in the page */
     struct access mem, stack;
-    uint32_t host_at;   /* where its code begins in the cache */
     struct facts facts; /* behind a jump and the last one: reach_facts(), reach_passes() */
     uint16_t passes;
+    uint16_t off, end; /* offsets in the page */
+    enum how how : 8;
+    bool lesson : 1;  /* HOW_CALL_OUT: only since its check fails */
+    bool alone : 1;   /* shares its checks with no other */
+    uint32_t host_at; /* where its code begins in the cache */
+    struct insn_effects fx;
 };
 
 /* An address that was in an area of the view: at = what is added to its symbols. */
@@ -140,7 +141,7 @@ enum flags_state { FLAGS_E, FLAGS_S, FLAGS_R };
 
 /* How to make the flags again: `kind` a, b where b is a register or `imm`. For ADD and SUB a holds the result. */
 struct recipe {
-    enum { RECIPE_NONE, RECIPE_CMP, RECIPE_TEST, RECIPE_ADD, RECIPE_SUB } kind;
+    enum { RECIPE_NONE, RECIPE_CMP, RECIPE_TEST, RECIPE_ADD, RECIPE_SUB } kind : 8;
     uint8_t a, b, size;
     int32_t imm;
     uint16_t inputs; /* registers that must stay as they are */
@@ -181,27 +182,27 @@ struct stub {
         STUB_STRIP,  /* a strip's set-up failed */
         STUB_LOOP,   /* to the body's second copy */
         STUB_CALL,   /* does the instruction by a call */
-    } kind;
+    } kind : 8;
+    enum flags_state state : 8;
+    bool flags_e; /* STUB_CALL: goes back in state E */
+    uint8_t base; /* STUB_FILL: address = base + disp */
+    int32_t disp;
     uint8_t *from;  /* rel32 of the jump that comes here, or NULL */
     uint8_t *from2; /* another one, or NULL */
-    bool flags_e;   /* STUB_CALL: goes back in state E */
     uint64_t retry; /* where to go back */
-    uint8_t base;   /* STUB_FILL: address = base + disp */
-    int32_t disp;
-    uint32_t fill; /* STUB_FILL: its argument; STUB_LINK: key of the unit that is jumped to */
-    enum flags_state state;
     struct recipe recipe;
     struct x87_note x87;
-    uint8_t level;  /* STUB_SIMD: enum simd_level */
+    uint32_t fill;  /* STUB_FILL: its argument; STUB_LINK: key of the unit that is jumped to */
     uint32_t info;  /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
     int32_t site;   /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
     uint16_t sites; /* how many from there on */
     uint16_t target;
-    uint16_t index; /* of the instruction */
-    uint16_t rest;  /* STUB_LINK, STUB_FAR: instructions of the unit that are not executed */
-    int64_t far_target;
+    uint16_t index;     /* of the instruction */
+    uint16_t rest;      /* STUB_LINK, STUB_FAR: instructions of the unit that are not executed */
+    uint16_t passes;    /* STUB_LINK */
     struct facts facts; /* STUB_LINK */
-    uint16_t passes;
+    int64_t far_target;
+    uint8_t level; /* STUB_SIMD: enum simd_level */
 };
 #define STUBS (8 * UNIT_INSNS)
 
