@@ -571,7 +571,12 @@ static inline void bt_account(struct bt *b, uint32_t mode, uint64_t retired, boo
     b->accounted = retired;
 }
 
-static inline unsigned bt_lesson_slot(const uint8_t *code) { return hash_slot((uintptr_t)code, LESSON_BITS); }
+/* What is one line of code is one word of a verdict's bits. */
+static inline unsigned bt_lesson_slot(const uint8_t *code)
+{
+    uintptr_t line = (uintptr_t)code / 64, offset = (uintptr_t)code % 64;
+    return hash_slot(line, LESSON_BITS - 6) * 64 + (unsigned)offset;
+}
 
 /* rip at a linear address. CS's base is 0 in 64-bit mode. */
 static inline uint64_t bt_rip(const struct vcpu *v, uint64_t lin)

@@ -248,7 +248,7 @@ bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt
     if (n < begin.links || n >= used.links || n - from->first_link >= from->links ||
         l->field < begin.code + 2 || l->field > used.code - 4)
         return false;
-    const uint8_t *field = b->code.write + l->field;
+    const uint8_t *field = b->code.exec + l->field; /* it has just run: its page is mapped there */
     bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
     /* A unit of another mode, or of another page, would run with rights that are not its own. */
     uint32_t other = (from->key ^ to->key) & ~(uint32_t)KEY_OF_UNIT;
