@@ -250,7 +250,10 @@ static void take_frame(struct guest *g, struct test_result *r)
     r->vector = (uint32_t)(stub / 16);
     unsigned skip = r->vector < 32 && with_error >> r->vector & 1;
     if (rsp > RAM_SIZE - 64 || ram_read(g->pmap, GPA(rsp), frame, 8 * (5 + skip)) < 0) {
-        r->vector = 0xff;
+        r->vector = 0xff; /* a HLT that no exception led to: SYSCALL with no handler */
+        r->error = 0;
+        r->out.rip = g->v->s.rip;
+        r->out.rflags = state_rflags(&g->v->s);
         return;
     }
     r->error = skip ? (uint32_t)frame[0] : 0;
