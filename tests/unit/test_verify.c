@@ -138,6 +138,9 @@ static struct verify_before before_unit(const struct bt *b, uint32_t n)
                                .nlinks = b->nlinks };
     if (n < b->nunits)
         p.nlinks = b->units[n].first_link;
+    p.used_stubs = b->segments[b->segment].from.stubs;
+    for (uint32_t i = 0; i < n && i < b->nunits; i++)
+        p.used_stubs += b->units[i].stub_bytes;
     while (p.nsites < b->nsites && b->sites[p.nsites].at < p.used)
         p.nsites++;
     while (p.ncalls < b->ncalls && ((struct bt_call *)(void *)(b->calls + p.ncalls * CALL_STRIDE))->unit < n)
@@ -150,23 +153,41 @@ struct subject {
     struct verifier *w;
     struct verify_gate gates[VERIFY_GATES];
     struct verify_unit x;
-    uint8_t code[CODE_MAX];
+    uint8_t code[CODE_MAX]; /* its body, then its stubs */
     unsigned tried, refused;
 };
+
+static uint32_t bytes_of(const struct subject *s) { return s->x.body.size + s->x.stubs.size; }
+
+/* Of an offset in the cache. */
+static uint32_t offset_of(const struct subject *s, uint32_t at)
+{
+    return at - s->x.body.at < s->x.body.size ? at - s->x.body.at : at - s->x.stubs.at + s->x.body.size;
+}
+
+/* Of the instruction there; false: none. */
+static bool decode_at(const struct subject *s, uint32_t off, struct verify_insn *in)
+{
+    const struct verify_part *p = off < s->x.body.size ? &s->x.body : &s->x.stubs;
+    uint32_t begin = p == &s->x.body ? 0 : s->x.body.size;
+    return !verify_decode(in, s->code + off, begin + p->size - off, s->x.exec + p->at + off - begin, false);
+}
 
 static void take_unit(struct subject *s, const struct bt *b, uint32_t n)
 {
     struct verify_before before = before_unit(b, n), behind = before_unit(b, n + 1);
     bt_verify_describe(b, &b->units[n], &before, &behind, s->gates, &s->x);
-    assert_true(s->x.size <= CODE_MAX);
-    memcpy(s->code, s->x.code, s->x.size);
+    assert_true(bytes_of(s) <= CODE_MAX);
+    memcpy(s->code, s->x.body.code, s->x.body.size);
+    memcpy(s->code + s->x.body.size, s->x.stubs.code, s->x.stubs.size);
     /* Links that were made go to their stubs again, as when the unit was verified. */
     for (uint32_t i = 0; i < s->x.nlinks; i++) {
         const struct bt_link *l = &s->x.links[i];
         uint32_t rel = l->stub - (l->field + 4);
-        memcpy(s->code + (l->field - s->x.at), &rel, 4);
+        memcpy(s->code + offset_of(s, l->field), &rel, 4);
     }
-    s->x.code = s->code;
+    s->x.body.code = s->code;
+    s->x.stubs.code = s->code + s->x.body.size;
 }
 
 static bool accepted(struct subject *s)
@@ -565,11 +586,11 @@ static unsigned plant_everywhere(struct subject *s, unsigned bug, unsigned *miss
 {
     struct verify_insn in, before = { .op = OP_FORBIDDEN };
     unsigned planted = 0;
-    for (uint32_t off = 0; off < s->x.size; off += in.len, before = in) {
+    for (uint32_t off = 0; off < bytes_of(s); off += in.len, before = in) {
         uint8_t kept[CODE_MAX];
-        if (verify_decode(&in, s->code + off, s->x.size - off, s->x.exec + off, false))
+        if (!decode_at(s, off, &in))
             fail_msg("a unit that cannot be decoded");
-        memcpy(kept, s->code, s->x.size);
+        memcpy(kept, s->code, bytes_of(s));
         if (bugs[bug].plant(s->code + off, &in, &before)) {
             planted++;
             if (accepted(s)) {
@@ -577,7 +598,7 @@ static unsigned plant_everywhere(struct subject *s, unsigned bug, unsigned *miss
                 ++*missed;
             }
         }
-        memcpy(s->code, kept, s->x.size);
+        memcpy(s->code, kept, bytes_of(s));
     }
     return planted;
 }
@@ -595,8 +616,8 @@ static bool expect_refused(struct subject *s, const char *what, unsigned *missed
 static int exit_kind(const struct subject *s, uint32_t exit)
 {
     struct verify_insn in;
-    for (uint32_t off = exit - s->x.at; off < s->x.size; off += in.len) {
-        if (verify_decode(&in, s->code + off, s->x.size - off, s->x.exec + off, false))
+    for (uint32_t off = offset_of(s, exit); off < bytes_of(s); off += in.len) {
+        if (!decode_at(s, off, &in))
             return -1;
         if (in.op == OP_MOV && in.o[0].kind == OPR_GPR && in.o[0].reg == T1 && in.o[1].kind == OPR_IMM)
             return EXIT_KIND((uint32_t)in.o[1].val);
@@ -653,10 +674,33 @@ static unsigned change_tables(struct subject *s, unsigned *missed)
     return planted;
 }
 
+/* The body ends early, so that its last instruction runs on into the stubs, or the stubs are others. */
+static unsigned change_parts(struct subject *s, unsigned *missed)
+{
+    const struct verify_unit kept = s->x;
+    struct verify_insn in;
+    uint32_t last = 0;
+    unsigned planted = 0;
+    for (uint32_t off = 0; off < kept.body.size && decode_at(s, off, &in); off += in.len)
+        last = off;
+    s->x.body.size = last;
+    planted += expect_refused(s, "a body without its end", missed);
+    s->x = kept;
+    if (kept.stubs.size) {
+        s->x.stubs.size = 0;
+        planted += expect_refused(s, "a unit without its stubs", missed);
+        s->x = kept;
+        s->x.stubs.at += 1;
+        planted += expect_refused(s, "stubs that lie elsewhere", missed);
+        s->x = kept;
+    }
+    return planted;
+}
+
 static void random_changes(struct subject *s, struct random *r, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
-        uint32_t at = (uint32_t)(random_next(r) % s->x.size);
+        uint32_t at = (uint32_t)(random_next(r) % bytes_of(s));
         uint8_t kept = s->code[at];
         s->code[at] ^= (uint8_t)(1u << random_next(r) % 8);
         s->tried++;
@@ -681,7 +725,7 @@ static void attack(struct kit *k, unsigned cpl, unsigned bits, const uint8_t *co
 {
     struct random sequence = { setting("SUNDOG_SEED", 1) };
     struct bt *b = translated(k, cpl, bits, code, len);
-    unsigned viewed = 0, with_facts = 0, tables = 0;
+    unsigned viewed = 0, with_facts = 0, tables = 0, parts = 0;
     for (uint32_t n = 0; n < b->nunits; n++) {
         if (!b->units[n].listed || b->units[n].sealed) /* its entry was overwritten */
             continue;
@@ -692,14 +736,15 @@ static void attack(struct kit *k, unsigned cpl, unsigned bits, const uint8_t *co
         for (unsigned bug = 0; bug < array_size(bugs); bug++)
             if (!bugs[bug].where || bugs[bug].where == (subject.x.view ? VIEWED : LOOKED_UP))
                 planted[bug] += plant_everywhere(&subject, bug, missed);
+        parts += change_parts(&subject, missed);
         viewed += subject.x.view;
         with_facts += facts_any(&subject.x.facts);
         if (subject.x.view)
             tables += change_tables(&subject, missed);
         random_changes(&subject, &sequence, setting("SUNDOG_MUTATIONS", 300));
     }
-    fprintf(stderr, "%u units, %u by a view, %u of them with facts; %u changes of tables\n", b->nunits,
-            viewed, with_facts, tables);
+    fprintf(stderr, "%u units, %u by a view, %u of them with facts; %u changes of tables, %u of parts\n",
+            b->nunits, viewed, with_facts, tables, parts);
     can_view |= viewed;
 }
 

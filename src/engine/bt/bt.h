@@ -299,7 +299,7 @@ struct bt_unit {
         };
         struct bt_unit *head; /* of `tail` */
     };
-    uint32_t code_bytes;
+    uint16_t code_bytes, stub_bytes;
     uint32_t first_link;
     uint32_t held; /* in bt.held, from there on: guest code that it was made from */
     uint16_t first_spot;
@@ -404,9 +404,12 @@ struct bt_sentence {
     uint64_t until;      /* host_monotonic_ns() */
 };
 
-/* How much of the cache's memory and of its tables is used. */
+/*
+ * How much of the cache's memory and of its tables is used. Stubs are what units do when something is wrong: they lie by themselves, so
+ * that the code that runs is close together.
+ */
 struct bt_level {
-    uint32_t code, units, links, sites, calls, spots, held;
+    uint32_t code, stubs, units, links, sites, calls, spots, held;
 };
 
 /* The cache is a ring of segments: what is made goes into one until it is full, then the next is emptied. */
@@ -502,7 +505,7 @@ struct bt {
     struct host_code code;
     struct bt_segment segments[SEGMENTS];
     unsigned nsegments, segment; /* that is being filled */
-    uint32_t used;               /* code memory up to here, in that segment; as all the n* below */
+    uint32_t used, used_stubs;   /* code memory up to here, in that segment; as all the n* below */
     uint32_t gates_end;          /* flushing keeps what is below */
     uint32_t ready;              /* up to here the host has made code memory */
     uint32_t wrote;              /* bytes of pages that the writable view may hold: bt_cache_wrote() */
@@ -592,6 +595,13 @@ static inline struct emitter bt_emitter(const struct bt *b)
                              .end = b->code.write + b->segments[b->segment].to.code - EMIT_SLACK,
                              .to_exec = b->code.exec - b->code.write };
 }
+/* The same for stubs. */
+static inline struct emitter bt_stub_emitter(const struct bt *b)
+{
+    return (struct emitter){ .at = b->code.write + b->used_stubs,
+                             .end = b->code.write + b->segments[b->segment].to.stubs,
+                             .to_exec = b->code.exec - b->code.write };
+}
 static inline const void *bt_exec(const struct bt *b, uint32_t off) { return b->code.exec + off; }
 static inline uint64_t bt_exec_addr(const struct bt *b, uint32_t off)
 {
@@ -648,7 +658,7 @@ void bt_cache_unlink_from(struct bt *b, const struct bt_unit *u);
 void bt_cache_unlink_to(struct bt *b, const struct bt_unit *to);
 /* Which sites, in ascending order, may be about code at this offset: [*first, *end). */
 void bt_cache_sites(const struct bt *b, uint32_t at, uint32_t *first, uint32_t *end);
-/* Room for one more unit of `code` bytes and its tables in the present segment, else false. */
+/* Room for one more unit of `code` bytes, as many of stubs, and its tables in the present segment, else false. */
 bool bt_cache_room(const struct bt *b, size_t code);
 
 /* --- gates.c: code that all units share, made when the cache is made ---------------------------------------- */

@@ -20,6 +20,7 @@
 #include "host/memory.h"
 
 #define DEFAULT_CACHE (128u << 20)
+#define CODE_EIGHTHS 5u /* of its memory: the rest is for stubs */
 #define BYTES_PER_UNIT 256u
 #define BYTES_PER_LINK 96u
 #define BYTES_PER_SITE 64u
@@ -73,7 +74,8 @@ struct bt_level bt_cache_used(const struct bt *b, unsigned i)
 {
     if (i != b->segment)
         return b->segments[i].used;
-    return (struct bt_level){ b->used, b->nunits, b->nlinks, b->nsites, b->ncalls, b->nspots, b->nheld };
+    return (struct bt_level){ b->used,   b->used_stubs, b->nunits, b->nlinks,
+                              b->nsites, b->ncalls,     b->nspots, b->nheld };
 }
 
 /* What is made from now on goes into segment i, which is empty. */
@@ -82,6 +84,7 @@ static void begin_segment(struct bt *b, unsigned i)
     const struct bt_level *l = &b->segments[i].from;
     b->segment = i;
     b->used = l->code;
+    b->used_stubs = l->stubs;
     b->nunits = l->units;
     b->nlinks = l->links;
     b->nsites = l->sites;
@@ -95,8 +98,11 @@ static uint32_t part(uint32_t all, unsigned i, unsigned n) { return (uint32_t)((
 static struct bt_level boundary(const struct bt *b, unsigned i)
 {
     unsigned n = b->nsegments;
-    uint32_t code = part((uint32_t)b->code.size, i, n) & ~(uint32_t)PAGE_OFFSET_MASK;
+    uint32_t stubs_at = part((uint32_t)b->code.size, CODE_EIGHTHS, 8),
+             code = part(stubs_at, i, n) & ~(uint32_t)PAGE_OFFSET_MASK,
+             stubs = part((uint32_t)b->code.size - stubs_at, i, n) & ~(uint32_t)PAGE_OFFSET_MASK;
     return (struct bt_level){ code > b->gates_end ? code : b->gates_end,
+                              stubs_at + stubs,
                               part(b->max_units, i, n),
                               part(b->max_links, i, n),
                               part(b->max_sites, i, n),
@@ -174,7 +180,7 @@ void bt_cache_flush(struct bt *b, uint64_t *cause)
 bool bt_cache_room(const struct bt *b, size_t code)
 {
     const struct bt_level *to = &b->segments[b->segment].to;
-    return b->used + code <= to->code && b->nunits + 2 <= to->units &&
+    return b->used + code <= to->code && b->used_stubs + code <= to->stubs && b->nunits + 2 <= to->units &&
            b->nlinks + 4 * UNIT_INSNS <= to->links && b->nsites + 6 * UNIT_INSNS <= to->sites &&
            b->ncalls + 2 * UNIT_INSNS <= to->calls && b->nheld + HELD_MAX <= to->held;
 }

@@ -16,12 +16,15 @@ static void write_unit(FILE *out, const struct translation *t)
 {
     const struct bt_unit *u = t->unit;
     uint64_t lin = t->b->v->s.rip;
-    fprintf(out, "unit %u guest %#llx key %#x insns %u guest_bytes %u host %#llx host_bytes %u\n",
+    fprintf(out,
+            "unit %u guest %#llx key %#x insns %u guest_bytes %u host %#llx host_bytes %u stubs %#llx "
+            "stub_bytes %u\n",
             (unsigned)(u - t->b->units), (unsigned long long)lin, u->key, u->insns, u->guest_bytes,
-            (unsigned long long)bt_exec_addr(t->b, t->host_start), u->code_bytes);
+            (unsigned long long)bt_exec_addr(t->b, t->host_start), u->code_bytes,
+            (unsigned long long)bt_exec_addr(t->b, t->host_stubs), u->stub_bytes);
     uint32_t from = t->host_start;
     for (unsigned i = 0; i <= t->plan.count; i++) {
-        uint32_t to = i < t->plan.count ? t->plan.insns[i].host_at : t->host_stubs;
+        uint32_t to = i < t->plan.count ? t->plan.insns[i].host_at : t->host_start + u->code_bytes;
         fputs("  host ", out);
         put_hex(out, t->b->code.write + from, to - from);
         fputc('\n', out);
@@ -36,8 +39,14 @@ static void write_unit(FILE *out, const struct translation *t)
         from = to;
     }
     fputs("  stubs ", out);
-    put_hex(out, t->b->code.write + t->host_stubs, t->host_start + u->code_bytes - t->host_stubs);
+    put_hex(out, t->b->code.write + t->host_stubs, u->stub_bytes);
     fputc('\n', out);
+}
+
+static void name_for_perf(const struct translation *t, uint32_t at, unsigned bytes, const char *part)
+{
+    fprintf(t->b->perf_map, "%llx %x guest_%s_%llx%s\n", (unsigned long long)bt_exec_addr(t->b, at), bytes,
+            mode_cpl(t->key) == 3 ? "user" : "kernel", (unsigned long long)t->b->v->s.rip, part);
 }
 
 void bt_trace_unit(const struct translation *t)
@@ -50,10 +59,10 @@ void bt_trace_unit(const struct translation *t)
             fclose(out);
         }
     }
-    if (b->perf_map)
-        fprintf(b->perf_map, "%llx %x guest_%s_%llx\n", (unsigned long long)bt_exec_addr(b, t->host_start),
-                t->unit->code_bytes, mode_cpl(t->key) == 3 ? "user" : "kernel",
-                (unsigned long long)b->v->s.rip);
+    if (b->perf_map) {
+        name_for_perf(t, t->host_start, t->unit->code_bytes, "");
+        name_for_perf(t, t->host_stubs, t->unit->stub_bytes, "_stubs");
+    }
 }
 
 void bt_trace_open(struct bt *b)

@@ -276,7 +276,7 @@ static void count_unit(struct bt *b, const struct bt_unit *u, const struct unit_
 {
     b->n.units++;
     b->n.guest_bytes += u->guest_bytes;
-    b->n.host_bytes += u->code_bytes;
+    b->n.host_bytes += (uint32_t)(u->code_bytes + u->stub_bytes);
     b->n.guest_insns += p->count;
     count_insns(b, p);
 }
@@ -293,6 +293,25 @@ static void hold_bytes(struct bt *b, struct bt_unit *u, const struct unit_plan *
     b->nheld += u->held_bytes;
 }
 
+/* Of one unit, and as many of stubs: bt_cache_room() has seen to it. */
+static struct emitter limited(struct emitter e)
+{
+    e.end = e.at + CODE_MAX;
+    return e;
+}
+
+static void stubs_apart(struct translation *t)
+{
+    struct emitter body = t->e;
+    t->host_stubs = t->b->used_stubs;
+    t->e = limited(bt_stub_emitter(t->b));
+    stubs_emit(t);
+    t->unit->stub_bytes = (uint16_t)(here(t) - t->host_stubs);
+    t->b->used_stubs = here(t);
+    body.full |= t->e.full;
+    t->e = body;
+}
+
 static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct bt_code *second,
                             uint32_t key, const struct facts *facts, bool *full)
 {
@@ -304,7 +323,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     memset(t, 0, offsetof(struct translation, plan));
     t->b = b;
     t->key = key;
-    t->e = bt_emitter(b);
+    t->e = limited(bt_emitter(b));
     t->plan.facts = *facts;
     t->delta_group = facts->bits & FACT_FAR_DELTA ? FAR_SIDE : NO_GROUP;
     struct verify_before before = bt_verify_before(b);
@@ -338,10 +357,10 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     body_emit(t, t->plan.count - 1);
     loop_emit(t);
     late_entry(t, first);
-    t->host_stubs = here(t);
-    stubs_emit(t);
-    u->code_bytes = here(t) - b->used;
+    u->code_bytes = (uint16_t)(here(t) - b->used);
+    stubs_apart(t);
     if (t->e.full || t->failed || !bt_verify_unit(b, u, &before)) {
+        b->used_stubs = before.used_stubs;
         b->nlinks = before.nlinks;
         b->nsites = before.nsites;
         b->ncalls = before.ncalls;
@@ -351,7 +370,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     if (!u->crossing && !second)
         hold_bytes(b, u, &t->plan);
     b->used = (here(t) + 15) & ~15u;
-    bt_cache_wrote(b, u->code_bytes);
+    bt_cache_wrote(b, u->code_bytes + u->stub_bytes);
     b->nunits++;
     bt_cache_add(b, u);
     count_unit(b, u, &t->plan);

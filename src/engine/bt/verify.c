@@ -16,6 +16,7 @@
 #define STEPS_MAX 400000u /* ways are finite; this is for our own mistakes */
 #define SEAL_BYTES 11u    /* what bt_cache_drop_page() writes over the entry for jump tables */
 #define NONE 0xffffu
+#define NOWHERE UINT32_MAX
 
 struct verifier {
     struct verify_insn insns[INSNS_MAX];
@@ -53,32 +54,51 @@ static bool breaks(struct verifier *w, unsigned i, const char *rule)
 
 /* --- the map --------------------------------------------------------------------------------------------------- */
 
-static void decode_all(struct verifier *w)
+/* Offsets within the unit: the body's, then the stubs'. */
+static uint32_t unit_bytes(const struct verify_unit *u) { return u->body.size + u->stubs.size; }
+
+/* Of an offset in the cache; NOWHERE: outside of the unit. */
+static uint32_t offset_of(const struct verify_unit *u, uint64_t at)
 {
-    const struct verify_unit *u = w->u;
-    w->count = 0;
-    for (uint32_t off = 0; off < u->size;) {
+    if (at - u->body.at < u->body.size)
+        return (uint32_t)(at - u->body.at);
+    if (at - u->stubs.at < u->stubs.size)
+        return u->body.size + (uint32_t)(at - u->stubs.at);
+    return NOWHERE;
+}
+
+static uint32_t end_of(const struct verify_insn *in) { return in->off + in->len; }
+
+static void decode_part(struct verifier *w, const struct verify_part *p, uint32_t begin)
+{
+    for (uint32_t off = 0; off < p->size && !w->broken;) {
         if (w->count == INSNS_MAX) {
             breaks(w, 0, "more instructions than a unit can have");
             return;
         }
         struct verify_insn *in = &w->insns[w->count];
-        const char *rule = verify_decode(in, u->code + off, u->size - off, u->exec + off, false);
-        in->off = off;
-        w->at[off] = (uint16_t)w->count;
+        const char *rule = verify_decode(in, p->code + off, p->size - off, w->u->exec + p->at + off, false);
+        in->off = begin + off;
+        w->at[in->off] = (uint16_t)w->count;
         w->state_of[w->count] = w->site_of[w->count] = w->link_of[w->count] = NONE;
         w->visited[w->count] = w->waits[w->count] = false;
         w->count++;
-        if (breaks(w, w->count - 1, rule))
-            return;
+        breaks(w, w->count - 1, rule);
         off += in->len;
     }
 }
 
-/* A way leads to this offset: gives the place a state. */
-static void meet(struct verifier *w, unsigned from, uint64_t off)
+static void decode_all(struct verifier *w)
 {
-    unsigned i = off < w->u->size ? w->at[off] : NONE;
+    w->count = 0;
+    decode_part(w, &w->u->body, 0);
+    decode_part(w, &w->u->stubs, w->u->body.size);
+}
+
+/* A way leads to this offset within the unit: gives the place a state. */
+static void meet(struct verifier *w, unsigned from, uint32_t off)
+{
+    unsigned i = off < unit_bytes(w->u) ? w->at[off] : NONE;
     if (i == NONE) {
         breaks(w, from, "a way to where no instruction of the unit begins");
         return;
@@ -91,6 +111,19 @@ static void meet(struct verifier *w, unsigned from, uint64_t off)
     }
     w->known[w->nstates] = false;
     w->state_of[i] = (uint16_t)w->nstates++;
+}
+
+/* Where a jump goes. */
+static uint32_t target_of(const struct verifier *w, const struct verify_insn *in)
+{
+    return offset_of(w->u, in->target - w->u->exec);
+}
+
+/* Where a call's failure comes back; it stays within its part. */
+static uint32_t failure_of(const struct verifier *w, const struct verify_insn *in)
+{
+    uint32_t off = end_of(in) + 5;
+    return in->off < w->u->body.size && off >= w->u->body.size ? NOWHERE : off;
 }
 
 static const struct verify_gate *gate_at(const struct verifier *w, uint64_t address)
@@ -116,9 +149,9 @@ static void map_branch(struct verifier *w, unsigned i)
         if (!g || verify_gate_is_left(g->kind))
             breaks(w, i, "a call of something that is no gate");
         else if (can_fail(g->kind))
-            meet(w, i, in->off + in->len + 5);
+            meet(w, i, failure_of(w, in));
     } else if (in->relative && !(in->op == OP_JMP && g)) {
-        meet(w, i, in->target - w->u->exec);
+        meet(w, i, target_of(w, in));
     }
 }
 
@@ -126,9 +159,9 @@ static void map_sites(struct verifier *w)
 {
     const struct verify_unit *u = w->u;
     for (unsigned n = 0; n < u->nsites; n++) {
-        uint32_t at = u->sites[n].at - u->at, to = u->sites[n].exit - u->at;
-        if (at >= u->size || w->at[at] == NONE || (n && u->sites[n - 1].at >= u->sites[n].at)) {
-            breaks(w, 0, "a place of a host fault outside of the unit, or out of order");
+        uint32_t at = offset_of(u, u->sites[n].at), to = offset_of(u, u->sites[n].exit);
+        if (at >= u->body.size || w->at[at] == NONE || (n && u->sites[n - 1].at >= u->sites[n].at)) {
+            breaks(w, 0, "a place of a host fault outside of the unit's body, or out of order");
             return;
         }
         w->site_of[w->at[at]] = (uint16_t)n;
@@ -144,15 +177,15 @@ static void map_links(struct verifier *w)
     const struct verify_unit *u = w->u;
     for (unsigned n = 0; n < u->nlinks; n++) {
         const struct bt_link *l = &u->links[n];
-        uint64_t end = (uint64_t)l->field - u->at + 4;
+        uint32_t end = offset_of(u, l->field) + 4;
         unsigned i = 0;
-        while (i < w->count && w->insns[i].off + w->insns[i].len != end)
+        while (i < w->count && end_of(&w->insns[i]) != end)
             i++;
         if (i == w->count || !w->insns[i].relative || w->insns[i].op == OP_CALL || w->insns[i].len < 5) {
             breaks(w, 0, "a link that is no jump of the unit");
             return;
         }
-        if (w->insns[i].target - u->exec != (uint64_t)l->stub - u->at)
+        if (w->insns[i].target - u->exec != l->stub)
             breaks(w, i, "a link that does not begin at its stub");
         if (w->link_of[i] != NONE)
             breaks(w, i, "two links at one jump");
@@ -163,8 +196,8 @@ static void map_links(struct verifier *w)
 /* A dropped unit gets a jump over its entry: nothing else may lead there. */
 static void map_seal(struct verifier *w)
 {
-    uint32_t from = w->u->entry_jump - w->u->at;
-    if (from + SEAL_BYTES > w->u->size)
+    uint32_t from = offset_of(w->u, w->u->entry_jump);
+    if (from >= w->u->body.size || from + SEAL_BYTES > w->u->body.size)
         breaks(w, 0, "no room for the seal");
     for (unsigned i = 0; i < w->count && !w->broken; i++)
         if (w->state_of[i] != NONE && w->insns[i].off > from && w->insns[i].off < from + SEAL_BYTES)
@@ -191,15 +224,16 @@ static void map_spots(struct verifier *w)
 static void draw_map(struct verifier *w)
 {
     const struct verify_unit *u = w->u;
-    if (u->size > CODE_BYTES_MAX || u->first_spot + (uint64_t)u->nspots > SPOTS) {
+    if (u->body.size > CODE_BYTES_MAX / 2 || u->stubs.size > CODE_BYTES_MAX / 2 ||
+        u->first_spot + (uint64_t)u->nspots > SPOTS) {
         breaks(w, 0, "larger than a unit can be");
         return;
     }
-    memset(w->at, 0xff, u->size * sizeof(w->at[0]));
+    memset(w->at, 0xff, unit_bytes(u) * sizeof(w->at[0]));
     decode_all(w);
-    meet(w, 0, u->entry_s - u->at);
-    meet(w, 0, u->entry_e - u->at);
-    meet(w, 0, u->entry_jump - u->at);
+    meet(w, 0, offset_of(u, u->entry_s));
+    meet(w, 0, offset_of(u, u->entry_e));
+    meet(w, 0, offset_of(u, u->entry_jump));
     for (unsigned i = 0; i < w->count && !w->broken; i++)
         if (w->insns[i].op == OP_JCC || w->insns[i].op == OP_JMP || w->insns[i].op == OP_CALL)
             map_branch(w, i);
@@ -231,7 +265,7 @@ static void arrive(struct verifier *w, unsigned i, const struct verify_state *st
     }
 }
 
-static void arrive_at(struct verifier *w, uint64_t off, const struct verify_state *st)
+static void arrive_at(struct verifier *w, uint32_t off, const struct verify_state *st)
 {
     arrive(w, w->at[off], st);
 }
@@ -240,7 +274,7 @@ static void arrive_at(struct verifier *w, uint64_t off, const struct verify_stat
 static bool site_ends(const struct verifier *w, unsigned site, enum bt_exit_kind kind)
 {
     int64_t info = -1;
-    for (unsigned i = w->at[w->u->sites[site].exit - w->u->at]; i < w->count; i++) {
+    for (unsigned i = w->at[offset_of(w->u, w->u->sites[site].exit)]; i < w->count; i++) {
         const struct verify_insn *in = &w->insns[i];
         const struct verify_operand *o = in->o;
         if (in->op == OP_JMP || in->op == OP_JCC || in->op == OP_CALL)
@@ -286,7 +320,7 @@ static bool take_branch(struct verifier *w, unsigned i, struct verify_state *st)
         if (g)
             breaks(w, i, rules_exit(&w->rules, st, g->kind));
         else
-            arrive_at(w, in->target - w->u->exec, st);
+            arrive_at(w, target_of(w, in), st);
         return false;
     }
     struct verify_state other = *st;
@@ -295,11 +329,11 @@ static bool take_branch(struct verifier *w, unsigned i, struct verify_state *st)
         rules_branch(st, in->cond, false);
         if (!links(w, i, &other))
             return false;
-        arrive_at(w, in->target - w->u->exec, &other);
+        arrive_at(w, target_of(w, in), &other);
         return true;
     }
     if (can_fail(g->kind) && !breaks(w, i, rules_call(&w->rules, &other, g->kind, true, i)))
-        arrive_at(w, in->off + in->len + 5, &other);
+        arrive_at(w, failure_of(w, in), &other);
     return !breaks(w, i, rules_call(&w->rules, st, g->kind, false, i));
 }
 
@@ -316,7 +350,7 @@ static bool step(struct verifier *w, unsigned i, struct verify_state *st)
         return false;
     }
     if (w->site_of[i] != NONE)
-        arrive_at(w, w->u->sites[w->site_of[i]].exit - w->u->at, st);
+        arrive_at(w, offset_of(w->u, w->u->sites[w->site_of[i]].exit), st);
     if (in->op == OP_JCC || in->op == OP_JMP || in->op == OP_CALL)
         return take_branch(w, i, st);
     if (breaks(w, i, rules_apply(&w->rules, st, in, i)))
@@ -332,7 +366,7 @@ static void follow(struct verifier *w, unsigned i)
             breaks(w, i, "ways without end");
         if (w->broken || !step(w, i, &st))
             return;
-        if (++i == w->count) {
+        if (++i == w->count || w->insns[i].off == w->u->body.size) {
             breaks(w, i - 1, "a way that runs off the end");
             return;
         }
@@ -350,7 +384,7 @@ static void enter(struct verifier *w, uint32_t entry, bool guest_flags, bool lin
     struct verify_state st;
     rules_entry(&st, guest_flags, linear);
     view_entry(&w->rules, &st, linear);
-    arrive_at(w, entry - w->u->at, &st);
+    arrive_at(w, offset_of(w->u, entry), &st);
 }
 
 bool verify_unit(struct verifier *w, const struct verify_unit *u, struct verify_result *r)
@@ -376,7 +410,9 @@ bool verify_unit(struct verifier *w, const struct verify_unit *u, struct verify_
         return true;
     r->rule = w->broken;
     r->at = w->broken_at < w->count ? w->insns[w->broken_at].off : 0;
-    if (r->at < u->size)
-        verify_format(u->code + r->at, u->size - r->at, u->exec + r->at, r->text, sizeof(r->text));
+    const struct verify_part *p = r->at < u->body.size ? &u->body : &u->stubs;
+    uint32_t off = r->at - (p == &u->body ? 0 : u->body.size);
+    if (off < p->size)
+        verify_format(p->code + off, p->size - off, u->exec + p->at + off, r->text, sizeof(r->text));
     return false;
 }

@@ -42,11 +42,16 @@ static inline bool verify_gate_is_left(enum verify_gate_kind kind) { return kind
 
 #define VERIFY_CALLS (4 * 64u) /* records of called instructions that a unit can have */
 
+/* Code in one piece. */
+struct verify_part {
+    const uint8_t *code; /* its bytes */
+    uint32_t at, size;   /* offset in the cache, bytes */
+};
+
 /* A unit, as it stands in the cache. Offsets are from the cache's start, as in struct bt_unit. */
 struct verify_unit {
-    const uint8_t *code; /* its bytes */
-    uint64_t exec;       /* address at which the first of them runs */
-    uint32_t at, size;   /* offset and bytes */
+    struct verify_part body, stubs;
+    uint64_t exec; /* address at which the cache's first byte runs */
     uint32_t entry_s, entry_e, entry_jump;
     const struct verify_gate *gates;
     unsigned ngates;
@@ -74,7 +79,7 @@ struct verify_unit {
 /* Why not. */
 struct verify_result {
     const char *rule; /* which rule is broken; NULL: none */
-    uint32_t at;      /* offset of the instruction within the unit */
+    uint32_t at;      /* offset of the instruction within the unit: its body, then its stubs */
     char text[96];    /* that instruction */
 };
 
@@ -107,7 +112,7 @@ int bt_verify_init(struct bt *b, struct error *e);
 void bt_verify_free(struct bt *b);
 /* How much of the tables belonged to others before a unit was made. */
 struct verify_before {
-    uint32_t used, nlinks, nsites, nspots, ncalls;
+    uint32_t used, used_stubs, nlinks, nsites, nspots, ncalls;
 };
 struct verify_before bt_verify_before(const struct bt *b);
 /* What the verifier is told of a unit made between the two; valid while the tables stand. `gates`: where they are listed. */

@@ -127,7 +127,12 @@ void bt_verify_free(struct bt *b)
 struct verify_before bt_verify_before(const struct bt *b)
 {
     return (struct verify_before){
-        .used = b->used, .nlinks = b->nlinks, .nsites = b->nsites, .nspots = b->nspots, .ncalls = b->ncalls
+        .used = b->used,
+        .used_stubs = b->used_stubs,
+        .nlinks = b->nlinks,
+        .nsites = b->nsites,
+        .nspots = b->nspots,
+        .ncalls = b->ncalls,
     };
 }
 
@@ -164,10 +169,9 @@ void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struc
                         struct verify_unit *x)
 {
     *x = (struct verify_unit){
-        .code = b->code.write + before->used,
-        .exec = bt_exec_addr(b, before->used),
-        .at = before->used,
-        .size = u->code_bytes,
+        .body = { b->code.write + before->used, before->used, u->code_bytes },
+        .stubs = { b->code.write + before->used_stubs, before->used_stubs, u->stub_bytes },
+        .exec = bt_exec_addr(b, 0),
         .entry_s = u->entry_s,
         .entry_e = u->entry_e,
         .entry_jump = u->entry_jump,
@@ -212,9 +216,11 @@ bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_b
         r = failure("a unit that takes parts of tables which are another's");
     else if (verify_unit(b->verifier, &x, &r))
         return true;
-    snprintf(what, sizeof(what), "unit %u, key %#x, runs at %#llx", x.unit, u->key,
-             (unsigned long long)x.exec);
-    report(b, what, &r, x.code, x.size);
+    const struct verify_part *part = r.at < x.body.size ? &x.body : &x.stubs;
+    snprintf(what, sizeof(what), "unit %u, key %#x, %s at %#llx", x.unit, u->key,
+             part == &x.body ? "runs" : "stubs", (unsigned long long)(x.exec + part->at));
+    r.at -= part == &x.body ? 0 : x.body.size;
+    report(b, what, &r, part->code, part->size);
     refused(b);
     return false;
 }
@@ -223,6 +229,8 @@ bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_b
 
 static uint32_t page_of(const uint8_t *host) { return (uint32_t)((uintptr_t)host >> PAGE_SHIFT); }
 
+static bool is_within(uint32_t at, uint32_t from, uint32_t to) { return at >= from && at < to; }
+
 /* Does the code at `at` belong to a segment that also has this unit? Returns how far that is filled, and where it begins. */
 static bool segment_has(const struct bt *b, uint32_t at, uint32_t unit, struct bt_level *from,
                         struct bt_level *used)
@@ -230,7 +238,7 @@ static bool segment_has(const struct bt *b, uint32_t at, uint32_t unit, struct b
     for (unsigned i = 0; i < b->nsegments; i++) {
         *from = b->segments[i].from;
         *used = bt_cache_used(b, i);
-        if (at >= from->code && at < used->code)
+        if (is_within(at, from->code, used->code) || is_within(at, from->stubs, used->stubs))
             return unit >= from->units && unit < used->units;
     }
     return false;
@@ -245,8 +253,9 @@ bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt
         !segment_has(b, entry, (uint32_t)(to - b->units), &begin, &used) ||
         !segment_has(b, l->field, (uint32_t)(from - b->units), &begin, &used))
         return false;
-    if (n < begin.links || n >= used.links || n - from->first_link >= from->links ||
-        l->field < begin.code + 2 || l->field > used.code - 4)
+    bool whole = is_within(l->field, begin.code + 2, used.code - 3) ||
+                 is_within(l->field, begin.stubs + 2, used.stubs - 3);
+    if (n < begin.links || n >= used.links || n - from->first_link >= from->links || !whole)
         return false;
     const uint8_t *field = b->code.exec + l->field; /* it has just run: its page is mapped there */
     bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
