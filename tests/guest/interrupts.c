@@ -685,7 +685,7 @@ static void hlt_nmi_test(void)
     set_handler(NMI, nmi);
     apic_write(APIC_LVT0, 0x10000);
     pic_init();
-    pit_one_shot(6000);
+    pit_one_shot(60000); /* 50 ms: what comes before the HLT is lost */
     pic_mask(0xfffe);
     apic_write(APIC_LVT0, 0x400);
     asm volatile("hlt" : : : "memory");
