@@ -507,7 +507,7 @@ struct bt {
     unsigned nsegments, segment; /* that is being filled */
     uint32_t used, used_stubs;   /* code memory up to here, in that segment; as all the n* below */
     uint32_t gates_end;          /* flushing keeps what is below */
-    uint32_t ready;              /* up to here the host has made code memory */
+    uint32_t ready, ready_stubs; /* up to here the host has made code memory */
     uint32_t wrote;              /* bytes of pages that the writable view may hold: bt_cache_wrote() */
     uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
         gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_lookup16, gate_tsc, gate_smap,

@@ -272,13 +272,19 @@ static void settle(struct bt *b, uint32_t from)
     b->wrote = 0;
 }
 
+static void make_ready(struct bt *b, uint32_t used, uint32_t *ready)
+{
+    if (used <= *ready)
+        return;
+    *ready = used & ~(uint32_t)PAGE_OFFSET_MASK;
+    host_code_prepare(&b->code, *ready, AHEAD);
+    *ready += AHEAD;
+}
+
 void bt_cache_wrote(struct bt *b, uint32_t bytes)
 {
-    if (b->used > b->ready) {
-        b->ready = b->used & ~(uint32_t)PAGE_OFFSET_MASK;
-        host_code_prepare(&b->code, b->ready, AHEAD);
-        b->ready += AHEAD;
-    }
+    make_ready(b, b->used, &b->ready);
+    make_ready(b, b->used_stubs, &b->ready_stubs);
     b->wrote += bytes;
     settle(b, SETTLE);
 }
