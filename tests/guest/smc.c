@@ -132,6 +132,47 @@ static void same_stream(void)
     CHECK_EQ("x87-writes-code", call((ulong)code), 1);
 }
 
+/* Calls and jumps to the next page, which is another one at each of two addresses of their own page, and is changed, too. */
+static void to_next_page(struct space *s, ulong alias)
+{
+    static const u8 calls[] = { 0xe8, 0x0b, 0x10, 0, 0, 0xc3 }, jumps[] = { 0xe9, 0xeb, 0x0f, 0, 0 };
+    const ulong other = alias + 0x10000;
+    u32 wrong = 0;
+    put((ulong)code, calls, sizeof(calls));
+    put((ulong)code + 0x20, jumps, sizeof(jumps));
+    put_constant((ulong)code + 4096 + 0x10, 1);
+    put_constant((ulong)code + 8192 + 0x10, 2);
+    map(s, alias, (ulong)code, PTE_RWU, 1);
+    map(s, alias + 4096, (ulong)code + 4096, PTE_RWU, 1);
+    map(s, other, (ulong)code, PTE_RWU, 1);
+    map(s, other + 4096, (ulong)code + 8192, PTE_RWU, 1);
+    flush_tlb();
+    for (u32 i = 0; i < 400; i++) {
+        ulong at = i & 4 ? other : alias;
+        wrong += call(at) != (i & 4 ? 2 : 1);
+        wrong += call(at + 0x20) != (i & 4 ? 2 : 1);
+    }
+    CHECK_EQ("next-page-by-address", wrong, 0);
+    wrong = 0;
+    for (u32 i = 0; i < 400; i++) {
+        if (i % 4 == 0) {
+            map(s, alias + 4096, (ulong)code + (i & 4 ? 8192 : 4096), PTE_RWU, 1);
+            invlpg((void *)(alias + 4096));
+        }
+        wrong += call(alias) != (i & 4 ? 2 : 1);
+        wrong += call(alias + 0x20) != (i & 4 ? 2 : 1);
+    }
+    CHECK_EQ("next-page-remapped", wrong, 0);
+    wrong = 0;
+    for (u32 i = 0; i < 400; i++) {
+        if (i % 4 == 0)
+            put_constant((ulong)code + 8192 + 0x10, i);
+        wrong += call(other) != (i & ~3u);
+        wrong += call(other + 0x20) != (i & ~3u);
+    }
+    CHECK_EQ("next-page-rewritten", wrong, 0);
+}
+
 static void through_mappings(void)
 {
     /* the same page at two addresses: written through one, run through the other */
@@ -187,6 +228,7 @@ static void through_mappings(void)
         wrong += call(alias + 4093) != (i & 1 ? 0x66552211u : 0x44332211u);
     }
     CHECK_EQ("remapped-second-page", wrong, 0);
+    to_next_page(&s, alias);
     /* code becomes not executable, not present: seen at the next jump there */
     put_constant((ulong)code, 9);
     map(&s, alias, (ulong)code, PTE_RWU, 1);

@@ -77,6 +77,13 @@ GUEST_CODE(
     "4: .byte 0x4c, 0x8b, 0x5c, 0xe6, 0x08\n xor eax, eax\n 5: mov r11, [rsi + rax * 8 + 0x100]\n add "
     "rax, 1\n cmp rax, 3\n jnz 5b\n ret");
 
+/* Calls, jumps and branches to another page, which are linked. */
+GUEST_CODE(farther, 64,
+           "mov rsp, 0x52000\n mov ecx, 60\n"
+           "1: call 3f\n cmp ecx, 30\n jb 4f\n jmp 5f\n 2: sub ecx, 1\n jnz 1b\n hlt\n"
+           ".skip 4200\n"
+           "3: lea rax, [rax + 1]\n ret\n 4: jmp 2b\n 5: test ecx, 1\n jz 2b\n jmp 2b");
+
 /* --- units of a program ---------------------------------------------------------------------------------------------- */
 
 static void enter_segments(struct kit *k, unsigned cpl)
@@ -183,6 +190,8 @@ static void take_unit(struct subject *s, const struct bt *b, uint32_t n)
     /* Links that were made go to their stubs again, as when the unit was verified. */
     for (uint32_t i = 0; i < s->x.nlinks; i++) {
         const struct bt_link *l = &s->x.links[i];
+        if (l->far)
+            continue;
         uint32_t rel = l->stub - (l->field + 4);
         memcpy(s->code + offset_of(s, l->field), &rel, 4);
     }
@@ -544,6 +553,66 @@ static bool far_scaled(uint8_t *at, const struct verify_insn *in, const struct v
     return false;
 }
 
+static bool is_far(const struct verify_operand *o, size_t field)
+{
+    return is_slot(o) && o->val >= AREA_OFF(fars) &&
+           (o->val - AREA_OFF(fars)) % sizeof(struct bt_far) == field;
+}
+
+/* The comparison of a far link's page. */
+static bool is_guard(const struct verify_insn *in)
+{
+    return in->op == OP_CMP && in->o[0].kind == OPR_GPR && in->o[0].reg == T2 && is_slot(&in->o[1]) &&
+           in->o[1].val == AREA_OFF(page);
+}
+
+static bool guard_dropped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_JCC || !is_guard(before))
+        return false;
+    memset(at + 2, 0, 4);
+    return true;
+}
+
+static bool guard_reversed(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_JCC || !is_guard(before))
+        return false;
+    at[1] ^= 1;
+    return true;
+}
+
+static bool context_unasked(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    return in->op == OP_SUB && before->op == OP_MOV && is_far(&before->o[1], 0) &&
+           overwrite(at, in, "\x0f\x1f\x84\x00\x00\x00\x00\x00", 8); /* nop */
+}
+
+static bool other_guard(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    return in->op == OP_MOV && is_far(&in->o[1], 0) &&
+           change_field(at, in->len, (int32_t)in->o[1].val, (int32_t)(in->o[1].val + sizeof(struct bt_far)));
+}
+
+static bool other_link(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    return in->op == OP_JMP && is_far(&in->o[0], offsetof(struct bt_far, code)) &&
+           change_field(at, in->len, (int32_t)in->o[0].val, (int32_t)(in->o[0].val + sizeof(struct bt_far)));
+}
+
+/* In front of the jump: where it goes. */
+static bool other_target(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    struct verify_insn next;
+    (void)before;
+    return in->op == OP_LEA && in->o[0].kind == OPR_GPR && in->o[0].reg == T0 &&
+           !verify_decode(&next, at + in->len, 16, 0, false) && next.op == OP_JMP &&
+           is_far(&next.o[0], offsetof(struct bt_far, code)) &&
+           change_field(at, in->len, (int32_t)in->o[1].val, (int32_t)in->o[1].val + 4096);
+}
+
 enum { ANYWHERE, LOOKED_UP, VIEWED };
 static const struct {
     const char *name;
@@ -579,6 +648,12 @@ static const struct {
     { "other delta", delta_exchanged, VIEWED },
     { "index widened", index_widened, VIEWED },
     { "far delta scaled", far_scaled, VIEWED },
+    { "page and context unchecked", guard_dropped, ANYWHERE },
+    { "their check reversed", guard_reversed, ANYWHERE },
+    { "context not asked for", context_unasked, ANYWHERE },
+    { "guard of another link", other_guard, ANYWHERE },
+    { "another far link", other_link, ANYWHERE },
+    { "another far target", other_target, ANYWHERE },
 };
 
 /* Wherever a bug can be planted in the unit. */
@@ -660,13 +735,15 @@ static unsigned change_tables(struct subject *s, unsigned *missed)
     for (unsigned n = 0; n < kept.nlinks; n++)
         for (unsigned f = 0; f < array_size(facts); f++) {
             memcpy(links, kept.links, kept.nlinks * sizeof(links[0]));
-            if (links[n].facts.bits & facts[f])
+            if (links[n].far || links[n].facts.bits & facts[f]) /* far ones tell nothing */
                 continue;
             links[n].facts.bits |= facts[f];
             planted += expect_refused(s, "a fact that does not hold", missed);
         }
     for (unsigned n = 0; n < kept.nlinks; n++) {
         memcpy(links, kept.links, kept.nlinks * sizeof(links[0]));
+        if (links[n].far)
+            continue;
         facts_add_pair(&links[n].facts, FACT_PAIR(SIDE_NEAR, R12, R13, 3));
         planted += expect_refused(s, "a pair that does not hold", missed);
     }
@@ -754,11 +831,10 @@ static void planted_bugs_are_refused(void **state)
         const uint8_t *code, *end;
         unsigned bits;
         bool viewed;
-    } programs[] = { { program_start, program_end, 64, false },
-                     { strips_start, strips_end, 64, false },
-                     { segments_start, segments_end, 32, false },
-                     { old_start, old_end, 16, false },
-                     { viewed_start, viewed_end, 64, true } };
+    } programs[] = { { program_start, program_end, 64, false },   { strips_start, strips_end, 64, false },
+                     { segments_start, segments_end, 32, false }, { old_start, old_end, 16, false },
+                     { viewed_start, viewed_end, 64, true },      { farther_start, farther_end, 64, false },
+                     { farther_start, farther_end, 64, true } };
     static const struct engine_config without = { .warm = 1,
                                                   .verify_every = 1,
                                                   .passes_off = BIT(ENGINE_PASS_VIEW) };

@@ -505,7 +505,7 @@ struct amode access_emit(struct translation *t, struct access *a, struct amode e
 
 static uint32_t unit_index(const struct translation *t) { return (uint32_t)(t->unit - t->b->units); }
 
-static void exit_emit(struct translation *t, const struct stub *s, uint32_t info, uint32_t arg)
+void exit_emit(struct translation *t, const struct stub *s, uint32_t info, uint32_t arg)
 {
     t->state = s->state;
     t->recipe = s->recipe;
@@ -663,7 +663,7 @@ void stubs_emit(struct translation *t)
         [STUB_LINK] = link_stub,     [STUB_FAR] = far_stub,     [STUB_COUNT] = count_stub,
         [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = vector_stub, [STUB_STRIP] = strip_failed,
         [STUB_LOOP] = loop_stub,     [STUB_CALL] = call_stub,   [STUB_SPOT] = spot_stub,
-        [STUB_SPOTS] = spots_stub,   [STUB_X87] = x87_stub,
+        [STUB_SPOTS] = spots_stub,   [STUB_X87] = x87_stub,     [STUB_FAR_LINK] = far_link_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
         const struct stub *s = &t->stubs[i];

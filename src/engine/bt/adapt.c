@@ -50,6 +50,15 @@ static void next_term(struct bt *b, const uint8_t *code)
     set_verdict(b, code, VERDICT_GUILTY, false);
 }
 
+void bt_adapt_strays(struct bt *b, const uint8_t *code)
+{
+    if (!on(b))
+        return;
+    set_verdict(b, code, VERDICT_STRAYS, true);
+    b->n.far_strays++;
+    bt_cache_drop_code(b, code);
+}
+
 /* --- sentences for a time ------------------------------------------------------------------------------------ */
 
 /* Lets `code` off when its time is up, or earlier when the list is full. */

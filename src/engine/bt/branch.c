@@ -2,9 +2,10 @@
 /*
  * Stack instructions and jumps.
  *
- * A jump inside the page is a host jump, linked when it is first taken. One to another page, an indirect one and a return look
- * their target up in the context's jump table: so an address is trusted only in the address space and mode where it was
- * found. A call writes its return address behind that look-up, since its target may be none.
+ * A jump inside the page is a host jump, linked when it is first taken. One to another page is, too, in 64-bit code; in front of it
+ * stands a guard, since it holds for one linear page in one context. Any other one, an indirect one and a return look their target up
+ * in the context's jump table: so an address is trusted only in the address space and mode where it was found. A call writes its
+ * return address behind that, since its target may be none.
  */
 #include "engine/bt/unit.h"
 
@@ -186,9 +187,78 @@ static void jump_table_emit(struct translation *t, int32_t adjust, const struct 
     missing(t, from, again, miss);
 }
 
+/* --- far links ------------------------------------------------------------------------------------------------------ */
+
+/* Can the present instruction's way to another page be linked? Not of an instruction that goes on there itself, whose unit is one of
+ * several; and only where code runs so long in one address space that it is worth a call of C for each jump. */
+static bool can_link_far(const struct translation *t)
+{
+    const struct unit_plan *p = &t->plan;
+    struct bt *b = t->b;
+    const uint8_t *page = bt_page_host(t->unit);
+    return is64(t) && !p->crossing && pass_on(b, ENGINE_PASS_CHAIN) && pass_on(b, ENGINE_PASS_INDIRECT) &&
+           b->nfars < b->segments[b->segment].to.fars && bt_heat_full(b, page, t->key) &&
+           !bt_adapt_is(b, page + p->insns[t->index].off, VERDICT_STRAYS);
+}
+
+static struct amode far_slot(uint32_t slot, size_t field)
+{
+    return amode_at(H_RSP, AREA_OFF(fars) + (int32_t)(slot * sizeof(struct bt_far) + field));
+}
+
+/* T2 = linear address of the page, if the link is for that and for this context. State S. */
+static struct stub *far_guard(struct translation *t, uint64_t again, int64_t to, uint32_t miss)
+{
+    struct emitter *e = &t->e;
+    uint32_t slot = t->b->nfars++;
+    emit_load(e, T2, far_slot(slot, offsetof(struct bt_far, guard)));
+    emit_mem(e, ENC_W, 0x2b, T2, AT_AREA(context_id)); /* sub */
+    emit_mem(e, ENC_W, 0x3b, T2, AT_AREA(page));       /* cmp */
+    struct stub *s = stub_new(t, STUB_FAR_LINK, emit_jcc(e, 5, emit_exec(e)));
+    s->retry = again;
+    s->fill = slot;
+    s->far_target = to;
+    s->info = miss;
+    return s;
+}
+
+/* Behind it: T0 is the target. */
+static void far_go(struct translation *t, const struct stub *s)
+{
+    emit_lea(&t->e, T0, amode_at(T2, (int32_t)s->far_target));
+    emit_mem(&t->e, 0, 0xff, 4, far_slot(s->fill, offsetof(struct bt_far, code)));
+}
+
+void far_link_stub(struct translation *t, const struct stub *s)
+{
+    struct bt *b = t->b;
+    struct emitter *e = &t->e;
+    bt_area(b->v)->fars[s->fill] = (struct bt_far){ .guard = FAR_UNLINKED };
+    b->links[b->nlinks] = (struct bt_link){
+        .target = (uint16_t)t->plan.insns[s->index].off,
+        .from = t->unit,
+        .far = true,
+        .slot = s->fill,
+        .far_to = (int32_t)s->far_target,
+    };
+    emit_mov_imm32(e, T1, b->nlinks++);
+    t->unit->links++;
+    emit_call(e, bt_exec_addr(b, b->gate_far));
+    emit_jmp(e, s->retry);
+    if (EXIT_KIND(s->info) == BT_LOOK_FAR)
+        linear_of(t, s->far_target, FALL_THROUGH);
+    exit_emit(t, s, s->info, 0);
+}
+
 void far_jump_emit(struct translation *t, int64_t to, unsigned size, int32_t adjust, uint32_t miss)
 {
     flags_to_s(t);
+    if (can_link_far(t) && size > 2) {
+        struct stub *s = far_guard(t, emit_exec(&t->e), to, miss);
+        adjust_rsp(t, adjust);
+        far_go(t, s);
+        return;
+    }
     linear_of(t, to, size);
     jump_table_emit(t, adjust, NULL, miss);
 }
@@ -366,6 +436,14 @@ static void far_call_emit(struct translation *t, struct planned *p, int32_t dist
     uint64_t again = emit_exec(e);
     struct amode host = access_emit(t, &p->stack, amode_at(GUEST_RSP, -8));
     uint8_t *from;
+    if (can_link_far(t)) {
+        struct stub *s = far_guard(t, again, jump_target(p), exit_at(t, BT_BAIL, t->index));
+        emit_lea(e, T0, amode_at(T2, (int32_t)p->end));
+        store_size(t, 8, host, T0);
+        adjust_rsp(t, -8);
+        far_go(t, s);
+        return;
+    }
     if (pass_on(t->b, ENGINE_PASS_INDIRECT)) {
         emit_load(e, T0, AT_AREA(page));
         emit_lea(e, T0, amode_at(T0, (int32_t)jump_target(p)));

@@ -95,7 +95,9 @@ static inline bool window_has(struct bt_window w, uint64_t lin)
 
 /* Its jump table only holds targets that CS reaches: to find one there is to have checked the limit. */
 #define CONTEXTS 16u
+#define CONTEXT_ID_BITS 16
 struct bt_context {
+    uint64_t id;    /* never the same for two, in the upper CONTEXT_ID_BITS bits; not 0 */
     uint64_t epoch; /* mmu.flush_epoch */
     uint32_t key;
     uint32_t cs_base, cs_limit; /* without KEY_FLAT_CS; else 0 */
@@ -122,6 +124,7 @@ struct bt_turn {
     uint64_t epoch; /* mmu.epochs of the privilege that is turned to */
     uint64_t stamp; /* mmu.stamp; of SYSRET */
     struct bt_jump *jumps;
+    uint64_t id; /* of `to` */
     struct tlb_entry *tlb;
     struct segment cs, ss;
     uint32_t mode, index;
@@ -140,6 +143,14 @@ struct bt_spot {
     uint64_t page, delta; /* linear address of the page; host minus guest address */
 };
 #define SPOTS 32768u
+
+/* A direct jump to another page: for which page and context it was made, and the entry of the unit there. */
+struct bt_far {
+    uint64_t guard; /* linear address of the page + bt_context.id */
+    const void *code;
+};
+#define FARS (1u << 18)
+#define FAR_UNLINKED 1u /* a guard that is no page's */
 #define SPOT_SAMPLE 64u /* every so many misses one is looked at */
 
 /* Vector registers by what they take in. With SIMD_AVX the upper halves of ZMM0 to 15 are zero (VEX instructions clear them). */
@@ -156,6 +167,7 @@ struct bt_area {
     uint64_t page;              /* linear address of the running unit's page */
     uint64_t ip_page;           /* the same as an offset in CS; only without KEY_FLAT_CS */
     struct bt_jump *jumps;      /* of the present context */
+    uint64_t context_id;        /* the same */
     struct bt_context *context; /* the present one */
     struct bt_context *context_before;
     int64_t left; /* counting: instructions until until_count */
@@ -179,6 +191,7 @@ struct bt_area {
     uint32_t simd_always; /* XMM registers are the guest's whenever a unit is entered */
     struct bt_turn syscall, sysret;
     struct bt_spot spots[SPOTS];
+    struct bt_far fars[FARS];
 };
 
 #define VERSIONS 6u /* of a unit: by what it relies on */
@@ -271,19 +284,20 @@ struct bt_unit {
     uint32_t key;
     struct bt_window window;
     uint32_t entry_s, entry_e,
-        entry_jump; /* offsets in the cache; entry_jump: state S, T0 = linear address */
-    bool sealed;    /* its page was written: not entered until its bytes were compared */
-    bool relies;    /* on facts: entered by links that know them alone */
-    bool two;       /* KEY_CROSSING: it has bytes of a second page */
-    bool tail;      /* stands for `head` in the list of that page */
-    bool listed;    /* found by page, and by hash */
+        entry_jump;  /* offsets in the cache; entry_jump: state S, T0 = linear address */
+    bool sealed : 1; /* its page was written: not entered until its bytes were compared */
+    bool relies : 1; /* on facts: entered by links that know them alone */
+    bool two : 1;    /* KEY_CROSSING: it has bytes of a second page */
+    bool tail : 1;   /* stands for `head` in the list of that page */
+    bool listed : 1; /* found by page, and by hash */
     bool
-        crossing; /* the instruction at its address goes on on the next page: this jumps to that one's unit */
+        crossing : 1; /* the instruction at its address goes on on the next page: this jumps to that one's unit */
     uint8_t growths; /* of `wanted` */
     uint16_t guest_bytes;
     uint16_t insns; /* that it executes: none when the first is left to the interpreter */
     uint16_t held_bytes;
     uint16_t links;
+    uint32_t far_first; /* far links that lead here: number of the first, from 1 on */
 
     struct bt_unit *page_next;
     uint64_t addr; /* guest-physical */
@@ -308,6 +322,11 @@ struct bt_unit {
 _Static_assert(sizeof(struct bt_unit) == 128 && offsetof(struct bt_unit, page_next) == 64, "two lines");
 _Static_assert(SPOTS <= UINT16_MAX + 1u, "bt_unit.first_spot");
 
+/* Where its page begins. */
+static inline const uint8_t *bt_page_host(const struct bt_unit *u)
+{
+    return u->host - ((uintptr_t)u->host & PAGE_OFFSET_MASK);
+}
 /* What it relies on. */
 static inline struct facts bt_unit_facts(const struct bt_unit *u)
 {
@@ -326,6 +345,12 @@ struct bt_link {
     uint16_t passes; /* registers that are as at the unit's start */
     bool state_s;
     bool linked;
+    /* Of a far link, to another page: `target` is then the instruction's own offset; there is no field, stub or key. */
+    bool far;
+    uint8_t strays; /* times that it was made for another context while the last one was still there */
+    uint32_t slot;  /* in bt_area.fars */
+    int32_t far_to; /* where it goes, from the page on */
+    uint32_t far_next, far_before; /* others to the same unit, as bt_unit.far_first */
 };
 
 /* An instruction that is done by a call of the interpreter's handler. Behind it lie a struct block with two operations: the
@@ -352,7 +377,7 @@ struct bt_site {
     X(checks_merged) X(flag_saves) X(flag_restores) X(host_faults) X(units_dropped) X(cache_flushes) \
     X(contexts_recycled) X(translate_ns) X(called_insns) X(calls) X(calls_went_on) X(calls_jumped) \
     X(calls_left) X(faults_delivered) X(jumps_found) X(made_calls) X(made_alone) X(splits) X(let_off) \
-    X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified) X(versions) \
+    X(far_links) X(far_strays) X(units_sealed) X(units_unsealed) X(units_rewritten) X(evictions) X(units_verified) X(versions) \
     X(views_opened) X(views_dropped) X(views_closed) X(view_pages_dropped) X(view_faults) X(view_pages) X(view_areas) \
     X(view_accesses) X(view_checks) X(view_blamed) X(hot_pages) \
     X(flushes_state) X(flushes_memory) X(flushes_full) X(user_insns) X(user_copied) X(kernel_insns) \
@@ -396,6 +421,7 @@ enum bt_verdict {
     VERDICT_CALLED, /* its handler is called */
     VERDICT_ALONE,  /* it shares its check with no other */
     VERDICT_GUILTY, /* its address is checked by the TLB rather than by spot */
+    VERDICT_STRAYS, /* a direct jump that many contexts take by turns: it is looked up */
     VERDICTS
 };
 #define SENTENCES 64u
@@ -409,7 +435,7 @@ struct bt_sentence {
  * that the code that runs is close together.
  */
 struct bt_level {
-    uint32_t code, stubs, units, links, sites, calls, spots, held;
+    uint32_t code, stubs, units, links, sites, calls, spots, held, fars;
 };
 
 /* The cache is a ring of segments: what is made goes into one until it is full, then the next is emptied. */
@@ -511,12 +537,12 @@ struct bt {
     uint32_t wrote;              /* bytes of pages that the writable view may hold: bt_cache_wrote() */
     uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
         gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_lookup16, gate_tsc, gate_smap,
-        gate_syscall, gate_sysret, gate_account;
+        gate_syscall, gate_sysret, gate_account, gate_far;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
     uint32_t nlinks, max_links;
-    uint32_t nspots;
+    uint32_t nspots, nfars;
     const void *spot_code[SPOTS];                /* guest instruction of each, on the host */
     struct bt_lesson lessons[1u << LESSON_BITS]; /* by guest instruction */
     uint64_t verdicts[VERDICTS][(1u << LESSON_BITS) / 64];
@@ -550,6 +576,7 @@ struct bt {
     uint8_t warm[2]; /* a block of a kernel, of user code is translated when it was run this often */
     struct bt_context contexts[CONTEXTS];
     unsigned next_context;
+    uint64_t last_id; /* of a context */
     struct bt_jump *jump_memory;
     struct bt_found *found;      /* by hash */
     struct translation *scratch; /* the unit being made */
@@ -652,6 +679,10 @@ void bt_cache_drop_page(struct bt *b, const uint8_t *host);
 void bt_cache_drop_code(struct bt *b, const uint8_t *code);
 /* Makes a direct jump go to `to`. */
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to);
+/* The same of one to another page, from the page at linear address `page` in the present context. */
+void bt_cache_link_far(struct bt *b, struct bt_link *l, const struct bt_unit *to, uint64_t page);
+/* No link to another page holds any more. */
+void bt_cache_unlink_far(struct bt *b);
 /* The jumps of this unit go to their stubs again. */
 void bt_cache_unlink_from(struct bt *b, const struct bt_unit *u);
 /* Jumps on the page to `to` or a version of it are to be linked anew. */
@@ -702,6 +733,8 @@ bool bt_adapt_crossed(struct bt *b, const uint8_t *code);
 bool bt_adapt_called(struct bt *b, const uint8_t *code, bool plain);
 /* A sample of the misses of spots: an access that is met here again and again while they are dense is guilty. */
 void bt_adapt_judge(struct bt *b, const uint8_t *code);
+/* A direct jump to another page is taken in many contexts by turns: it is looked up from now on. */
+void bt_adapt_strays(struct bt *b, const uint8_t *code);
 /* The bytes of a unit that began here changed: what comes instead is cold again. */
 void bt_adapt_rewritten(struct bt *b, const uint8_t *code);
 /* How often code of the present privilege is interpreted before it is translated, 0 to 255. */
@@ -827,6 +860,8 @@ uint64_t bt_call_out(struct vcpu *v, uint32_t index);
 /* Puts the unit at linear address `lin` into the jump table of the present context. False: there is none yet. Raises
  * nothing. Called by generated code. */
 bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused);
+/* Makes this far link lead to its target's unit, if there is one yet. The same otherwise. */
+bool bt_far_link(struct vcpu *v, uint64_t unused, uint32_t link);
 /* Host address of the code at `lin`, NULL where fetching it would fault. */
 const uint8_t *bt_code_at(struct mmu *m, uint64_t lin);
 enum { CALL_WENT_ON, CALL_LEAVE };

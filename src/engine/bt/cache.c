@@ -7,9 +7,9 @@
  *              │                                └──────────── they are not ──┐
  *              └──to be made in another way──► dropped ◄─────────────────────┘     segment is needed ──► gone
  *
- * Who may hold the address of a unit's code: jump tables, links of units of the same page. A unit that is sealed or dropped
- * stays where it is, since jump tables may hold it: its JUMP entry is overwritten with a jump to an exit. Before its memory is
- * used again both are looked through.
+ * Who may hold the address of a unit's code: jump tables, links of units of the same page, far links. A unit that is sealed or
+ * dropped stays where it is, since jump tables may hold it: its JUMP entry is overwritten with a jump to an exit. Before its
+ * memory is used again all are looked through.
  */
 #include "engine/bt/unit.h"
 #include "engine/bt/verify.h"
@@ -74,8 +74,8 @@ struct bt_level bt_cache_used(const struct bt *b, unsigned i)
 {
     if (i != b->segment)
         return b->segments[i].used;
-    return (struct bt_level){ b->used,   b->used_stubs, b->nunits, b->nlinks,
-                              b->nsites, b->ncalls,     b->nspots, b->nheld };
+    return (struct bt_level){ b->used,   b->used_stubs, b->nunits, b->nlinks, b->nsites,
+                              b->ncalls, b->nspots,     b->nheld,  b->nfars };
 }
 
 /* What is made from now on goes into segment i, which is empty. */
@@ -91,6 +91,7 @@ static void begin_segment(struct bt *b, unsigned i)
     b->ncalls = l->calls;
     b->nspots = l->spots;
     b->nheld = l->held;
+    b->nfars = l->fars;
 }
 
 static uint32_t part(uint32_t all, unsigned i, unsigned n) { return (uint32_t)((uint64_t)all * i / n); }
@@ -108,7 +109,8 @@ static struct bt_level boundary(const struct bt *b, unsigned i)
                               part(b->max_sites, i, n),
                               part(b->max_calls, i, n),
                               part(SPOTS, i, n),
-                              part(b->max_held, i, n) };
+                              part(b->max_held, i, n),
+                              part(FARS, i, n) };
 }
 
 void bt_cache_divide(struct bt *b)
@@ -315,11 +317,41 @@ static void seal(struct bt *b, struct bt_unit *u)
     wrote_one(b);
 }
 
+/* --- links ------------------------------------------------------------------------------------------------------- */
+
+static uint32_t *far_head(struct bt *b, const struct bt_link *l) { return &b->units[l->to].far_first; }
+
+/* Into the list of those to l->to. */
+static void far_enter(struct bt *b, struct bt_link *l)
+{
+    uint32_t *head = far_head(b, l), n = (uint32_t)(l - b->links) + 1;
+    l->far_before = 0;
+    l->far_next = *head;
+    if (*head)
+        b->links[*head - 1].far_before = n;
+    *head = n;
+}
+
+static void far_leave(struct bt *b, const struct bt_link *l)
+{
+    if (l->far_next)
+        b->links[l->far_next - 1].far_before = l->far_before;
+    if (l->far_before)
+        b->links[l->far_before - 1].far_next = l->far_next;
+    else
+        *far_head(b, l) = l->far_next;
+}
+
 static void unlink_one(struct bt *b, struct bt_link *l)
 {
     struct emitter e = bt_emitter(b);
-    emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->stub));
     l->linked = false;
+    if (l->far) {
+        bt_area(b->v)->fars[l->slot].guard = FAR_UNLINKED;
+        far_leave(b, l);
+        return;
+    }
+    emit_patch(&e, b->code.write + l->field, bt_exec_addr(b, l->stub));
     wrote_one(b);
 }
 
@@ -373,11 +405,49 @@ void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
     b->n.links_made++;
 }
 
+void bt_cache_link_far(struct bt *b, struct bt_link *l, const struct bt_unit *to, uint64_t page)
+{
+    struct bt_area *a = bt_area(b->v);
+    if (unlikely(!bt_verify_far_link(b, l, to))) {
+        b->v->internal_error = "a jump in translated code was to be linked to a page that it may not reach";
+        return;
+    }
+    if (l->linked)
+        far_leave(b, l);
+    a->fars[l->slot] = (struct bt_far){ page + a->context_id, bt_exec(b, to->entry_jump) };
+    l->linked = true;
+    l->to = (uint32_t)(to - b->units);
+    far_enter(b, l);
+    b->n.far_links++;
+}
+
+/* Far links to this unit. */
+static void unlink_far_to(struct bt *b, const struct bt_unit *u)
+{
+    while (u->far_first)
+        unlink_one(b, &b->links[u->far_first - 1]);
+}
+
+/* Those of segment i. */
+static void unlink_far_in(struct bt *b, unsigned i)
+{
+    for (uint32_t n = b->segments[i].from.links; n < bt_cache_used(b, i).links; n++)
+        if (b->links[n].far && b->links[n].linked)
+            unlink_one(b, &b->links[n]);
+}
+
+void bt_cache_unlink_far(struct bt *b)
+{
+    for (unsigned i = 0; i < b->nsegments; i++)
+        unlink_far_in(b, i);
+}
+
 /* --- dropping ------------------------------------------------------------------------------------------------- */
 
 static void drop(struct bt *b, struct bt_unit **at)
 {
     struct bt_unit *u = take_out(b, at);
+    unlink_far_to(b, u);
     seal(b, u);
     b->n.units_dropped++;
 }
@@ -561,6 +631,9 @@ static void forget_jumps(struct bt *b, const uint8_t *from, const uint8_t *to)
 
 static void evict(struct bt *b, const struct bt_segment *s)
 {
+    unlink_far_in(b, (unsigned)(s - b->segments));
+    for (uint32_t i = s->from.units; i < s->used.units; i++)
+        unlink_far_to(b, &b->units[i]);
     for (uint32_t i = s->from.units; i < s->used.units; i++)
         if (b->units[i].listed)
             evict_page(b, b->units[i].host, s->from.units, s->used.units);

@@ -56,6 +56,19 @@ static struct bt_context *choose(struct bt *b)
     return x;
 }
 
+/* All are given once: whoever wants the first again waits until no link holds one. */
+static uint64_t next_id(struct bt *b)
+{
+    b->last_id += 1ull << (64 - CONTEXT_ID_BITS);
+    if (!b->last_id) {
+        bt_cache_unlink_far(b);
+        for (struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS; x++)
+            x->id = b->last_id += 1ull << (64 - CONTEXT_ID_BITS);
+        b->last_id += 1ull << (64 - CONTEXT_ID_BITS);
+    }
+    return b->last_id;
+}
+
 static struct bt_context *recycle(struct bt *b, const struct bt_context *wanted)
 {
     struct bt_context *x = choose(b);
@@ -66,6 +79,7 @@ static struct bt_context *recycle(struct bt *b, const struct bt_context *wanted)
     if (x->sibling)
         x->sibling->sibling = NULL;
     *x = *wanted;
+    x->id = next_id(b);
     x->jumps = jumps;
     x->used = true;
     struct bt_context sibling = *wanted;
@@ -94,6 +108,7 @@ static void enter(struct bt *b, struct bt_context *x)
     a->context_before = a->context;
     a->context = x;
     a->jumps = x->jumps;
+    a->context_id = x->id;
     a->simd_always = bt_context_always_live(x);
     bt_turns_follow(b);
 }

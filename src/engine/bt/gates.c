@@ -4,7 +4,7 @@
  *
  *   enter(v, code, lin): C's stack pointer is put away, the guest's registers are loaded, jump to `code` (T0 = lin)
  *   exit_e / exit_s:     the guest's registers are put away (flags too, in state E), back to C; T1 exit, T2 argument
- *   fill, unlink, lookup: call C and return, 5 bytes further when C said false
+ *   fill, unlink, lookup, far: call C and return, 5 bytes further when C said false
  *   call:                C does an instruction on the guest's registers in v->s; returns, jumps to another unit, or leaves
  *   simd:                loads the guest's XMM registers
  *   syscall, sysret:     change the context and jump to the other side, or exit: turn.c
@@ -240,6 +240,7 @@ void bt_gates_emit(struct bt *b)
         bool (*function)(struct vcpu *v, uint64_t lin, uint32_t info);
     } calls[] = {
         { &b->gate_lookup16, bt_lookup },
+        { &b->gate_far, bt_far_link },
         { &b->gate_fill, bt_fill },
         { &b->gate_spot, bt_spot_fill },
         { &b->gate_spots, bt_spots_reset },

@@ -202,6 +202,7 @@ bool bt_smap(struct vcpu *v, uint64_t unused, uint32_t on)
         cpu_clac(v);
     a->context = sibling;
     a->jumps = sibling->jumps;
+    a->context_id = sibling->id;
     return true;
 }
 

@@ -270,18 +270,62 @@ const uint8_t *bt_code_at(struct mmu *m, uint64_t lin)
     return r.page && r.page->host ? r.page->host + (r.addr.v & PAGE_OFFSET_MASK) : NULL;
 }
 
+/* Host address of what a jump to `lin` reaches in the present context, NULL: nothing. */
+static const uint8_t *target_at(struct bt *b, uint64_t lin, struct bt_window *window)
+{
+    struct vcpu *v = b->v;
+    *window = bt_window_of(bt_area(v)->context, lin);
+    bool reached = vcpu_long64(v) ? is_canonical48(lin) : window_has(*window, lin);
+    b->n.lookups++;
+    return reached ? bt_code_at(&v->mmu, lin) : NULL;
+}
+
 bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
 {
     struct bt *b = bt_of(v);
+    struct bt_window window;
     (void)unused;
-    b->n.lookups++;
-    struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
-    bool reached = vcpu_long64(v) ? is_canonical48(lin) : window_has(window, lin);
-    const uint8_t *host = reached ? bt_code_at(&v->mmu, lin) : NULL;
+    const uint8_t *host = target_at(b, lin, &window);
     const void *code = host ? bt_cache_entry(b, host, bt_unit_key(b, host), window) : NULL;
     if (!code)
         return false;
     bt_jump_put(bt_area(b->v)->context, lin, code);
     b->n.jumps_found++;
     return true;
+}
+
+/* --- far links ----------------------------------------------------------------------------------------------------- */
+
+#define STRAYS 32u
+
+/* Is it for another page or context, which may come back? A page's address is canonical: no other id gives one. */
+static bool strays(const struct bt *b, const struct bt_link *l)
+{
+    uint64_t guard = bt_area(b->v)->fars[l->slot].guard;
+    for (const struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS && l->linked; x++)
+        if (x->used && is_canonical48(guard - x->id))
+            return true;
+    return false;
+}
+
+bool bt_far_link(struct vcpu *v, uint64_t unused, uint32_t link)
+{
+    struct bt *b = bt_of(v);
+    struct bt_link *l = &b->links[link];
+    uint64_t page = bt_area(v)->page;
+    (void)unused;
+    struct bt_window window;
+    const uint8_t *host = target_at(b, page + (uint64_t)(int64_t)l->far_to, &window);
+    struct bt_unit *u = host ? bt_cache_peek(b, host, bt_unit_key(b, host), window) : NULL;
+    if (!u)
+        return false;
+    if (u->crossing || (strays(b, l) && ++l->strays == STRAYS)) {
+        const struct bt_unit *from = l->from;
+        bt_adapt_strays(b, bt_page_host(from) + l->target);
+    }
+    if (u->crossing) /* one of several, by the page that follows */
+        return false;
+    bt_cache_link_far(b, l, u, page);
+    b->n.jumps_found++;
+    return l->linked;
 }

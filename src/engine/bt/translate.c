@@ -364,6 +364,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
         b->nlinks = before.nlinks;
         b->nsites = before.nsites;
         b->ncalls = before.ncalls;
+        b->nfars = before.nfars;
         *full = t->e.full;
         return NULL;
     }

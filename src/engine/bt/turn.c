@@ -78,6 +78,7 @@ static void work_out(struct bt *b, struct bt_turn *t, struct bt_context *from, s
         .epoch = to->epoch,
         .stamp = v->mmu.stamp,
         .jumps = to->jumps,
+        .id = to->id,
         .tlb = v->mmu.tlbs[index],
         .cs = pair.cs,
         .ss = pair.ss,
@@ -199,6 +200,7 @@ static void change_sides(struct emitter *e, int32_t turn, enum mmu_gen_kind kind
     move(e, AT_AREA(context_before), PART(from));
     move(e, AT_AREA(context), PART(to));
     move(e, AT_AREA(jumps), PART(jumps));
+    move(e, AT_AREA(context_id), PART(id));
     move32(e, AT_AREA(simd_always), PART(simd_always));
 #undef PART
 }

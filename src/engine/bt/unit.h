@@ -168,20 +168,21 @@ struct x87_note {
 /* Code out of the way, written behind the unit's body. */
 struct stub {
     enum stub_kind {
-        STUB_FILL,   /* a check failed */
-        STUB_EXIT,   /* leaves */
-        STUB_LOOKUP, /* a target is not in the jump table: looks it up, or leaves */
-        STUB_LINK,   /* leaves for another place on this page, until it is linked */
-        STUB_FAR,    /* a branch to another page */
-        STUB_COUNT,  /* too few instructions left */
-        STUB_UNLINK, /* a request is seen where there is no leaving: the unit's links are undone */
-        STUB_SIMD,   /* loads vector registers */
-        STUB_X87,    /* loads x87 registers */
-        STUB_SPOT,   /* the same for a spot */
-        STUB_SPOTS,  /* the unit's spots are out of date */
-        STUB_STRIP,  /* a strip's set-up failed */
-        STUB_LOOP,   /* to the body's second copy */
-        STUB_CALL,   /* does the instruction by a call */
+        STUB_FILL,     /* a check failed */
+        STUB_EXIT,     /* leaves */
+        STUB_LOOKUP,   /* a target is not in the jump table: looks it up, or leaves */
+        STUB_LINK,     /* leaves for another place on this page, until it is linked */
+        STUB_FAR,      /* a branch to another page */
+        STUB_FAR_LINK, /* it is not linked for this page and context: links it, or leaves */
+        STUB_COUNT,    /* too few instructions left */
+        STUB_UNLINK,   /* a request is seen where there is no leaving: the unit's links are undone */
+        STUB_SIMD,     /* loads vector registers */
+        STUB_X87,      /* loads x87 registers */
+        STUB_SPOT,     /* the same for a spot */
+        STUB_SPOTS,    /* the unit's spots are out of date */
+        STUB_STRIP,    /* a strip's set-up failed */
+        STUB_LOOP,     /* to the body's second copy */
+        STUB_CALL,     /* does the instruction by a call */
     } kind : 8;
     enum flags_state state : 8;
     bool flags_e; /* STUB_CALL: goes back in state E */
@@ -192,7 +193,8 @@ struct stub {
     uint64_t retry; /* where to go back */
     struct recipe recipe;
     struct x87_note x87;
-    uint32_t fill;  /* STUB_FILL: its argument; STUB_LINK: key of the unit that is jumped to */
+    uint32_t
+        fill; /* STUB_FILL: its argument; STUB_LINK: key of the unit that is jumped to; STUB_FAR_LINK: its slot */
     uint32_t info;  /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
     int32_t site;   /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
     uint16_t sites; /* how many from there on */
@@ -345,6 +347,8 @@ void poll_emit(struct translation *t);
 struct stub *stub_new(struct translation *t, enum stub_kind kind, uint8_t *from);
 /* exit information at instruction i, nothing of it done */
 uint32_t exit_at(const struct translation *t, enum bt_exit_kind kind, unsigned i);
+/* Leaves: `s` says in which state. */
+void exit_emit(struct translation *t, const struct stub *s, uint32_t info, uint32_t arg);
 void stubs_emit(struct translation *t);
 /* The last emitted instruction at `at` (executable offset) may fault on the host: leave in front of it then. */
 void site_add(struct translation *t, uint32_t at);
@@ -435,6 +439,8 @@ void fall_through_emit(struct translation *t, unsigned to, unsigned rest);
  * `miss`: the exit when the target is not in the jump table; BT_LOOK_FAR goes on there, BT_BAIL is for the branch itself. */
 void far_jump_emit(struct translation *t, int64_t to, unsigned size, int32_t adjust_rsp, uint32_t miss);
 #define FALL_THROUGH 8 /* size: nothing is cut */
+/* The stub of a far link. */
+void far_link_stub(struct translation *t, const struct stub *s);
 
 /* --- system.c ----------------------------------------------------------------------------------------------------- */
 /* Can an instruction that is not copied be done by a call? `key` as of the unit. */

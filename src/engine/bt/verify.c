@@ -138,7 +138,7 @@ static const struct verify_gate *gate_at(const struct verifier *w, uint64_t addr
 static bool can_fail(enum verify_gate_kind kind)
 {
     return kind == VERIFY_FILL || kind == VERIFY_SPOT || kind == VERIFY_SPOTS || kind == VERIFY_LOOKUP ||
-           kind == VERIFY_SMAP;
+           kind == VERIFY_SMAP || kind == VERIFY_FAR;
 }
 
 static void map_branch(struct verifier *w, unsigned i)
@@ -177,6 +177,8 @@ static void map_links(struct verifier *w)
     const struct verify_unit *u = w->u;
     for (unsigned n = 0; n < u->nlinks; n++) {
         const struct bt_link *l = &u->links[n];
+        if (l->far) /* by a slot, which the code names */
+            continue;
         uint32_t end = offset_of(u, l->field) + 4;
         unsigned i = 0;
         while (i < w->count && end_of(&w->insns[i]) != end)

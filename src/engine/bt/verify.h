@@ -26,6 +26,7 @@ enum verify_gate_kind {
     VERIFY_TSC,    /* called: RAX, RDX, and with T1 = 1 RCX are numbers */
     VERIFY_SMAP,   /* called: another one asks the TLB; the way on is a link of that mode */
     VERIFY_LOOKUP, /* called: T2 = linear address to be put into the jump table */
+    VERIFY_FAR,    /* called: T1 = far link to be made */
     VERIFY_SIMD, /* called: the guest's vector registers are in the host's behind it; changes nothing else */
     VERIFY_SIMD_LEVEL, /* called: T1 = enum simd_level, up to which they are */
     VERIFY_X87,        /* called: the guest's x87 registers are in the host's behind it */
@@ -38,7 +39,7 @@ struct verify_gate {
 
 static inline bool verify_gate_is_left(enum verify_gate_kind kind) { return kind <= VERIFY_SYSRET; }
 
-#define VERIFY_GATES 17u
+#define VERIFY_GATES 18u
 
 #define VERIFY_CALLS (4 * 64u) /* records of called instructions that a unit can have */
 
@@ -112,7 +113,7 @@ int bt_verify_init(struct bt *b, struct error *e);
 void bt_verify_free(struct bt *b);
 /* How much of the tables belonged to others before a unit was made. */
 struct verify_before {
-    uint32_t used, used_stubs, nlinks, nsites, nspots, ncalls;
+    uint32_t used, used_stubs, nlinks, nsites, nspots, ncalls, nfars;
 };
 struct verify_before bt_verify_before(const struct bt *b);
 /* What the verifier is told of a unit made between the two; valid while the tables stand. `gates`: where they are listed. */
@@ -123,5 +124,7 @@ void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struc
 bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_before *before);
 /* May this jump be made to go to this unit? Cheap: for every link. */
 bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to);
+/* The same of a jump to another page. That it goes there from this page, in this context, its guard says. */
+bool bt_verify_far_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to);
 
 #endif

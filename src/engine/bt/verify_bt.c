@@ -60,7 +60,7 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES
         { b->gate_x87, VERIFY_X87 },         { b->gate_simd_level, VERIFY_SIMD_LEVEL },
         { b->gate_tsc, VERIFY_TSC },         { b->gate_smap, VERIFY_SMAP },
         { b->gate_syscall, VERIFY_SYSCALL }, { b->gate_sysret, VERIFY_SYSRET },
-        { b->gate_account, VERIFY_ACCOUNT },
+        { b->gate_account, VERIFY_ACCOUNT }, { b->gate_far, VERIFY_FAR },
     };
     unsigned n = 0;
     for (unsigned i = 0; i < VERIFY_GATES; i++)
@@ -78,7 +78,7 @@ static bool gates_are_good(struct bt *b)
         (uint64_t)(uintptr_t)bt_call_out,     (uint64_t)(uintptr_t)bt_lookup,
         (uint64_t)(uintptr_t)bt_x87_ready,    (uint64_t)(uintptr_t)bt_simd_level,
         (uint64_t)(uintptr_t)bt_tsc,          (uint64_t)(uintptr_t)bt_smap,
-        (uint64_t)(uintptr_t)bt_account_gate,
+        (uint64_t)(uintptr_t)bt_account_gate, (uint64_t)(uintptr_t)bt_far_link,
     };
     struct verify_gates g = {
         .code = b->code.write,
@@ -133,6 +133,7 @@ struct verify_before bt_verify_before(const struct bt *b)
         .nsites = b->nsites,
         .nspots = b->nspots,
         .ncalls = b->ncalls,
+        .nfars = b->nfars,
     };
 }
 
@@ -140,6 +141,12 @@ struct verify_before bt_verify_before(const struct bt *b)
 static bool owns_its_parts(const struct bt *b, const struct bt_unit *u, const struct verify_before *before)
 {
     bool spots = !u->spots || (u->first_spot >= before->nspots && u->first_spot + u->spots <= b->nspots);
+    uint32_t fars = before->nfars;
+    for (const struct bt_link *l = b->links + before->nlinks; l < b->links + b->nlinks; l++) {
+        if (l->far && (l->slot < fars || l->slot >= b->nfars))
+            return false;
+        fars = l->far ? l->slot + 1 : fars; /* each its own */
+    }
     return spots && u->first_link == before->nlinks && u->first_link + u->links == b->nlinks;
 }
 
@@ -244,12 +251,29 @@ static bool segment_has(const struct bt *b, uint32_t at, uint32_t unit, struct b
     return false;
 }
 
+bool bt_verify_far_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to)
+{
+    const struct bt_unit *from = l->from;
+    uint32_t n = (uint32_t)(l - b->links);
+    struct bt_level begin, used;
+    if (l < b->links || from < b->units || to < b->units || !l->far ||
+        !segment_has(b, to->entry_jump, (uint32_t)(to - b->units), &begin, &used) ||
+        !segment_has(b, from->entry_jump, (uint32_t)(from - b->units), &begin, &used))
+        return false;
+    /* As a jump table of the context may: without a view where that one has views, too. */
+    uint32_t other = (from->key ^ to->key) & ~(uint32_t)(KEY_OF_UNIT | KEY_VIEW);
+    return n >= begin.links && n < used.links && n - from->first_link < from->links &&
+           l->slot >= begin.fars && l->slot < used.fars && !other &&
+           (to->key & MODE_CODE_MASK) == MODE_CODE64 && !to->relies && !to->crossing &&
+           !(to->key & KEY_OF_UNIT);
+}
+
 bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to)
 {
     const struct bt_unit *from = l->from;
     uint32_t n = (uint32_t)(l - b->links), entry = l->state_s ? to->entry_s : to->entry_e;
     struct bt_level begin, used;
-    if (l < b->links || from < b->units || to < b->units ||
+    if (l < b->links || from < b->units || to < b->units || l->far ||
         !segment_has(b, entry, (uint32_t)(to - b->units), &begin, &used) ||
         !segment_has(b, l->field, (uint32_t)(from - b->units), &begin, &used))
         return false;

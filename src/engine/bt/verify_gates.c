@@ -61,6 +61,7 @@ static const struct {
     { AREA_OFF(context), sizeof(((struct bt_area *)0)->context) },
     { AREA_OFF(context_before), sizeof(((struct bt_area *)0)->context_before) },
     { AREA_OFF(jumps), sizeof(((struct bt_area *)0)->jumps) },
+    { AREA_OFF(context_id), sizeof(((struct bt_area *)0)->context_id) },
     { AREA_OFF(x87_used), sizeof(((struct bt_area *)0)->x87_used) },
     { AREA_OFF(syscall), 2 * sizeof(struct bt_turn) },
     { VCPU_OFF(s.rflags), sizeof(((struct vcpu_state *)0)->rflags) },

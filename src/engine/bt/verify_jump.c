@@ -29,6 +29,8 @@ void rules_branch(struct verify_state *st, unsigned cond, bool taken)
         st->fresh = true;
     if (f.kind == F_SIMD && cond == (taken ? COND_NOT_BELOW : COND_BELOW) && st->simd < f.v.aux)
         st->simd = (uint8_t)f.v.aux;
+    if (equal && f.kind == F_FAR && st->var[f.limit].kind == V_FAR_PAGE && st->var[f.limit].aux == f.spot)
+        st->var[f.limit] = f.v;
     if (unequal && f.kind == F_X87)
         st->x87 = true;
     if (equal && f.kind == F_MASKS)
@@ -43,10 +45,26 @@ void rules_branch(struct verify_state *st, unsigned cond, bool taken)
         st->most = f;
     if (not_above && f.kind == F_RUN)
         string_run_ends(st);
-    bool proved = (equal && (f.kind == F_TAG || f.kind == F_JUMP)) ||
+    bool proved = (equal && (f.kind == F_TAG || f.kind == F_JUMP || f.kind == F_FAR)) ||
                   (not_above && f.kind == F_PAGE && st->fresh);
     if (!flags_shown(&f))
         st->fact = proved ? f : (struct flags_value){ .kind = F_SCRATCH };
+}
+
+/* By a far link, whose guard said that it is for this page and context: T0 is where it goes. */
+static const char *far_jump(const struct rules *r, const struct verify_state *st,
+                            const struct verify_operand *o)
+{
+    struct place p;
+    const char *broken = place_of(r, &p, st, o);
+    if (broken)
+        return broken;
+    if (p.kind != PLACE_FAR || p.field != offsetof(struct bt_far, code))
+        return "an indirect jump that is not through a jump table or a far link";
+    if (st->fact.kind != F_FAR || st->fact.spot != p.link)
+        return "a far link without a look for which page and context it was made";
+    struct value to = value_add(st->fact.v, r->u->links[p.link].far_to);
+    return value_equal(&st->var[T0], &to) ? NULL : "a far link with another address than its own";
 }
 
 const char *rules_indirect_jump(const struct rules *r, const struct verify_state *st,
@@ -55,6 +73,8 @@ const char *rules_indirect_jump(const struct rules *r, const struct verify_state
     const struct verify_operand *o = &in->o[0];
     if (o->gs || st->simd < r->u->simd)
         return "an indirect jump by the host's GS, or without the vector registers that are always there";
+    if (o->kind == OPR_MEM && o->base == H_RSP && o->index == NO_REG)
+        return far_jump(r, st, o);
     if (o->kind != OPR_MEM || o->size != 8 || o->index != NO_REG || o->base >= 16 ||
         o->val != offsetof(struct bt_jump, code))
         return "an indirect jump that is not through a jump table";
@@ -125,6 +145,10 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
         if ((uint64_t)arg >= r->u->ncalls || arg >= VERIFY_CALLS)
             return "a called instruction of another unit";
         called(st, r->u->call_changes[arg], r->u->simd, i);
+        break;
+    case VERIFY_FAR:
+        if ((uint64_t)(arg - r->u->first_link) >= r->u->nlinks || !r->u->links[arg - r->u->first_link].far)
+            return "a far link of another unit";
         break;
     case VERIFY_X87: st->x87 = true; break;
     case VERIFY_ACCOUNT: break;

@@ -87,6 +87,7 @@ static const struct slot slots[] = {
     { VCPU_OFF(s.fpu.fip), 8, MAY_WRITE, SLOT_NUMBER, 0 },
     { VCPU_OFF(s.fpu.fdp), 8, MAY_WRITE, SLOT_NUMBER, 0 },
     { AREA_OFF(jumps), 8, MAY_READ, SLOT_JUMPS, 0 },
+    { AREA_OFF(context_id), 8, MAY_READ, SLOT_CONTEXT, 0 },
     { AREA_OFF(far_delta), 8, MAY_READ, SLOT_FAR, 0 },
 };
 /* clang-format on */
@@ -119,11 +120,25 @@ static const char *place_spot(const struct rules *r, struct place *p, int64_t at
     return p->field % 8 || size > 8 ? "a part of a spot" : NULL;
 }
 
+static const char *place_far(const struct rules *r, struct place *p, int64_t at, unsigned size, bool write)
+{
+    uint64_t off = (uint64_t)(at - AREA_OFF(fars));
+    *p = (struct place){ .kind = PLACE_FAR, .field = (unsigned)(off % sizeof(struct bt_far)) };
+    if (p->field % 8 || size != 8 || write)
+        return "a part of a far link, or written by the code itself";
+    while (p->link < r->u->nlinks &&
+           !(r->u->links[p->link].far && r->u->links[p->link].slot == off / sizeof(struct bt_far)))
+        p->link++;
+    return p->link < r->u->nlinks ? NULL : "a far link of another unit";
+}
+
 /* [rsp + disp] */
 static const char *place_in_vcpu(const struct rules *r, struct place *p, const struct verify_operand *o)
 {
     if (o->val >= AREA_OFF(spots) && o->val < AREA_OFF(spots) + (int64_t)(SPOTS * sizeof(struct bt_spot)))
         return place_spot(r, p, o->val, o->size, o->write);
+    if (o->val >= AREA_OFF(fars) && o->val < AREA_OFF(fars) + (int64_t)(FARS * sizeof(struct bt_far)))
+        return place_far(r, p, o->val, o->size, o->write);
     const struct slot *s = slot_at(o->val, o->size);
     if (!s)
         return place_group(p, o->val, o->size);

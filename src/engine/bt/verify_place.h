@@ -20,6 +20,7 @@ enum slot_kind {
     SLOT_X87,
     SLOT_FCW,
     SLOT_JUMPS,
+    SLOT_CONTEXT,
     SLOT_FAR
 };
 
@@ -30,12 +31,22 @@ struct slot {
 };
 
 /* What a memory operand is. */
-enum place_kind { PLACE_SLOT, PLACE_GROUP, PLACE_TLB, PLACE_SPOT, PLACE_JUMP, PLACE_GUEST, PLACE_VIEW_TABLE };
+enum place_kind {
+    PLACE_SLOT,
+    PLACE_GROUP,
+    PLACE_TLB,
+    PLACE_SPOT,
+    PLACE_JUMP,
+    PLACE_FAR,
+    PLACE_GUEST,
+    PLACE_VIEW_TABLE
+};
 struct place {
     enum place_kind kind;
     const struct slot *slot;
     unsigned var;   /* SLOT_VALUE, PLACE_GROUP */
-    unsigned field; /* PLACE_TLB, PLACE_SPOT, PLACE_JUMP: offset in the entry */
+    unsigned field; /* PLACE_TLB, PLACE_SPOT, PLACE_JUMP, PLACE_FAR: offset in the entry */
+    unsigned link;  /* PLACE_FAR: of the unit */
     unsigned spot;
 };
 

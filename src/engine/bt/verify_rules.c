@@ -177,6 +177,10 @@ static bool follow_load(struct rules *r, struct verify_state *st, const struct v
         *out = f->v;
         return true;
     }
+    if (p.kind == PLACE_FAR && p.field == offsetof(struct bt_far, guard)) {
+        *out = (struct value){ .kind = V_FAR_GUARD, .aux = (uint16_t)p.link };
+        return true;
+    }
     if (p.kind == PLACE_SPOT && p.field == offsetof(struct bt_spot, delta) && f->kind == F_PAGE &&
         f->spot == p.spot) {
         *out = f->v;
@@ -389,6 +393,8 @@ static bool follow_with_memory(struct rules *r, struct verify_state *st, const s
         *v = value_as(of, V_TAG);
     } else if (in->op == OP_ADD && slot == SLOT_JUMPS && v->kind == V_JUMP_INDEX) {
         v->kind = V_JUMP;
+    } else if (in->op == OP_SUB && slot == SLOT_CONTEXT && v->kind == V_FAR_GUARD) {
+        v->kind = V_FAR_PAGE;
     } else if (in->op == OP_XOR && p.kind == PLACE_SPOT && p.field == offsetof(struct bt_spot, page) &&
                value_clean(v)) {
         v->kind = V_FROM_PAGE;
@@ -427,6 +433,12 @@ static bool compare_memory(const struct rules *r, const struct verify_state *st,
     if (p.kind == PLACE_SPOT && a->kind == V_STAMP && p.spot == r->u->first_spot && p.field == 0) {
         f->kind = F_STAMP;
         return o->size == sizeof(((struct mmu *)0)->stamp);
+    }
+    if (p.kind == PLACE_SLOT && p.slot->kind == SLOT_VALUE && p.var == VAR_PAGE && a->kind == V_FAR_PAGE) {
+        *f = (struct flags_value){
+            .kind = F_FAR, .spot = a->aux, .v = st->var[VAR_PAGE], .limit = in->o[0].reg
+        };
+        return o->size == 8 && value_clean(&f->v);
     }
     if (p.kind == PLACE_JUMP && value_clean(a)) {
         struct value of = value_as(st->var[o->base], V_NUMBER);
@@ -510,7 +522,7 @@ static const char *apply(struct rules *r, struct verify_state *st, const struct 
     case OP_INC:
     case OP_DEC: broken = follow_shift(r, st, in, i, &done); break;
     case OP_SUB:
-        done = follow_segment(r, st, in) ||
+        done = follow_segment(r, st, in) || follow_with_memory(r, st, in) ||
                strip_spend(st, in, in->o[0].kind == OPR_MEM && is_rounds_slot(r, st, &in->o[0])) ||
                strip_step(st, in) || string_step(st, in, i);
         if (!done)

@@ -36,7 +36,10 @@ enum value_kind {
     V_HASH,      /* steps of the jump table's hash */
     V_HASH_TOP,
     V_JUMP_INDEX,
-    V_JUMP,  /* address of the number's slot in the jump table */
+    V_JUMP, /* address of the number's slot in the jump table */
+    /* steps to the page of far link `aux` */
+    V_FAR_GUARD, /* that, plus the id of its context */
+    V_FAR_PAGE,  /* the same minus that of the present one */
     V_DELTA, /* host minus guest address of the `aux` bytes from the number on; `write`: they may be written */
     V_STAMP, /* the present stamp */
     /* steps to the distance of an offset in a segment: verify_segment.c */
@@ -91,6 +94,7 @@ enum flags_kind {
     F_SIMD,  /* not below: the guest's vector registers up to level v.aux are in the host's */
     F_X87,   /* equal: the guest's x87 registers are not in the host's */
     F_MASKS, /* equal: the complement of the first register (v.aux as of F_ORDER) masks the x87's exceptions */
+    F_FAR, /* equal: far link `spot` was made for page v, where this runs, and this context; register `limit` is v */
     F_JUMP,  /* equal: v is the address of the unit in the slot */
     F_ORDER, /* comparison of two registers with rounds: v.aux = first << 4 | second */
     F_SPENT, /* not negative: a round was left in variable v.aux */
