@@ -56,15 +56,16 @@ static struct bt_context *choose(struct bt *b)
     return x;
 }
 
-/* All are given once: whoever wants the first again waits until no link holds one. */
+/* When all were given they begin anew, and nobody may hold an old one: not the links, nor turns, nor another context. */
 static uint64_t next_id(struct bt *b)
 {
-    b->last_id += 1ull << (64 - CONTEXT_ID_BITS);
-    if (!b->last_id) {
+    const uint64_t one = 1ull << (64 - CONTEXT_ID_BITS);
+    if (unlikely(!(b->last_id += one))) {
         bt_cache_unlink_far(b);
+        bt_turns_forget(b, NULL);
         for (struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS; x++)
-            x->id = b->last_id += 1ull << (64 - CONTEXT_ID_BITS);
-        b->last_id += 1ull << (64 - CONTEXT_ID_BITS);
+            x->id = b->last_id += one;
+        b->last_id += one;
     }
     return b->last_id;
 }
