@@ -193,8 +193,7 @@ struct stub {
     uint64_t retry; /* where to go back */
     struct recipe recipe;
     struct x87_note x87;
-    uint32_t
-        fill; /* STUB_FILL: its argument; STUB_LINK: key of the unit that is jumped to; STUB_FAR_LINK: its slot */
+    uint32_t fill;  /* STUB_FILL: its argument; STUB_LINK: key that is wanted; STUB_FAR_LINK: slot */
     uint32_t info;  /* STUB_EXIT, STUB_FILL, STUB_COUNT: the exit */
     int32_t site;   /* STUB_EXIT: index in the cache's sites to be completed, or -1 */
     uint16_t sites; /* how many from there on */
