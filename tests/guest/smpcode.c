@@ -18,22 +18,6 @@ static u8 ALIGNED(4096) code[MAX_CPUS][2 * PAGE];
 static u32 me(void) { return this_cpu()->index; }
 static u32 neighbour(void) { return (me() + 1) % n; }
 
-/* --- a barrier --- */
-
-static volatile u32 arrived, phase;
-
-static void meet(void)
-{
-    u32 now = phase;
-    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == n) {
-        arrived = 0;
-        __atomic_store_n(&phase, now + 1, __ATOMIC_SEQ_CST);
-    }
-    while (phase == now)
-        cpu_pause();
-    cpuid(0, 0);
-}
-
 /* --- code --- */
 
 typedef u32 function(void);
@@ -84,13 +68,13 @@ static void rewrite(void)
         put_constant(mine + here, value_for(me(), r));
         put_loop(mine + 512, r + me());
         put_constant(mine + PAGE - 3, value_for(me(), r)); /* over both pages */
-        meet();
+        smp_meet();
         for (u32 i = 0; i < 20; i++) {
             expect(call(theirs + here), value_for(neighbour(), r));
             expect(call(theirs + 512), 20 * (r + neighbour()));
             expect(call(theirs + PAGE - 3), value_for(neighbour(), r));
         }
-        meet();
+        smp_meet();
     }
 }
 
@@ -116,9 +100,9 @@ static void racing(void)
                 last = now;
             }
         }
-        meet();
+        smp_meet();
         expect(call(at), r);
-        meet();
+        smp_meet();
     }
 }
 
@@ -141,13 +125,13 @@ static void aliased(void)
     for (u32 r = 0; r < ROUNDS; r++) {
         put_constant(r & 1 ? write : (ulong)code[neighbour()], value_for(me(), r));
         expect(call(run), value_for(me(), r)); /* one's own stores, at once (11.6) */
-        meet();
+        smp_meet();
         /* whoever runs it at its own address: the writer was the one before */
         u32 before = (me() + n - 1) % n;
         for (u32 i = 0; i < 20; i++)
             expect(call((ulong)code[me()]), value_for(before, r));
         expect(call(plain), value_for(me(), r));
-        meet();
+        smp_meet();
     }
 }
 
@@ -157,12 +141,12 @@ static void remapped(void)
     ulong mine = window(me(), 2), theirs = window(neighbour(), 2);
     put_constant((ulong)code[me()], me() + 100);
     put_constant((ulong)code[me()] + PAGE, me() + 200);
-    meet();
+    smp_meet();
     for (u32 r = 0; r < ROUNDS; r++) {
         u32 whose = (neighbour() + r) % n;
         ulong page = (ulong)code[whose] + (r & 1 ? PAGE : 0);
         entry_set(&space, theirs, 1, page | PTE_RWU);
-        meet();
+        smp_meet();
         if (r & 2)
             invlpg((void *)mine);
         else
@@ -171,7 +155,7 @@ static void remapped(void)
         for (u32 i = 0; i < 20; i++)
             expect(call(mine), want);
         expect(*(volatile u32 *)(mine + 1), want); /* as data, too */
-        meet();
+        smp_meet();
     }
 }
 
@@ -187,7 +171,7 @@ static void table_then_code(void)
         ulong target = (ulong)code[neighbour()];
         fill(page, 0, PAGE);
         put_constant((ulong)code[me()] + 64, r + me());
-        meet();
+        smp_meet();
         if (WIDE)
             ((u64 *)(ulong)page)[5] = target | PTE_RWU;
         else
@@ -197,12 +181,12 @@ static void table_then_code(void)
         expect(call(va + 5 * PAGE + 64), r + neighbour());
         entry_set(&space, va, 2, 0);
         flush_tlb();
-        meet();
+        smp_meet();
         put_constant((ulong)changing[neighbour()],
                      value_for(me(), r)); /* the table of another one becomes code */
-        meet();
+        smp_meet();
         expect(call((ulong)page), value_for((me() + n - 1) % n, r));
-        meet();
+        smp_meet();
     }
 }
 
@@ -220,15 +204,15 @@ static void bulk(void)
             asm volatile("rep movsb" : "+S"(si), "+D"(di), "+c"(count) : : "memory");
         else
             asm volatile("rep movs%z3" : "+S"(si), "+D"(di), "+c"(count) : "r"(target) : "memory");
-        meet();
+        smp_meet();
         for (u32 i = 0; i < 20; i++)
             expect(call((ulong)code[me()] + 1024), value_for((me() + n - 1) % n, r));
-        meet();
+        smp_meet();
         u32 one = 1;
         asm volatile("lock; xaddl %0, %1" : "+r"(one), "+m"(*(u32 *)(target + 1)) : : "memory");
-        meet();
+        smp_meet();
         expect(call((ulong)code[me()] + 1024), value_for((me() + n - 1) % n, r) + 1);
-        meet();
+        smp_meet();
     }
 }
 

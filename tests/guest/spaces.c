@@ -232,22 +232,6 @@ static void run(struct process *p, bool user)
         wrong[me()]++;
 }
 
-/* --- a barrier --- */
-
-static volatile u32 arrived, phase;
-
-static void meet(void)
-{
-    u32 now = phase;
-    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == n) {
-        arrived = 0;
-        __atomic_store_n(&phase, now + 1, __ATOMIC_SEQ_CST);
-    }
-    while (phase == now)
-        cpu_pause();
-    cpuid(0, 0);
-}
-
 /* --- the test --- */
 
 static void live(void)
@@ -272,7 +256,7 @@ static void live(void)
             if (random & 0x200)
                 run(other, true);
         }
-        meet();
+        smp_meet();
     }
     write_cr3(kernel);
 }

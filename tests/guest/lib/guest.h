@@ -568,6 +568,8 @@ u32 smp_start(u32 wanted); /* INIT, SIPI, SIPI to all others; how many processor
 void smp_run(u32 cpu, void (*work)(void)); /* hand work to a waiting processor */
 void smp_wait(u32 cpu);                    /* until it is done */
 void smp_all(void (*work)(void));          /* on all started processors, this one included */
+void smp_meet(
+    void); /* in work of all started processors: each waits for the others, and has seen what they stored before */
 extern volatile u32 smp_running;
 
 #endif

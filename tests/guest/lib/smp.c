@@ -44,3 +44,16 @@ void smp_all(void (*work)(void))
     for (u32 i = 1; i < smp_running; i++)
         smp_wait(i);
 }
+
+void smp_meet(void)
+{
+    static volatile u32 arrived, phase;
+    u32 now = phase;
+    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST) == smp_running) {
+        arrived = 0;
+        __atomic_store_n(&phase, now + 1, __ATOMIC_SEQ_CST);
+    }
+    while (phase == now)
+        cpu_pause();
+    cpuid(0, 0);
+}
