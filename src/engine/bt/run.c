@@ -67,12 +67,9 @@ static struct bt_unit *find_crossing(struct bt *b, const uint8_t *host, uint64_t
     return at.host && second.host ? translate(b, &at, &second, key) : NULL;
 }
 
-/* The unit for code at `host`, now at `lin`: one that there is, or a new one. NULL: it cannot be made. */
-static struct bt_unit *find_or_make(struct bt *b, const uint8_t *host, uint64_t lin, uint32_t key)
+/* A new unit for the code at `lin`; NULL: it cannot be made. */
+static struct bt_unit *make_unit(struct bt *b, uint64_t lin, uint32_t key)
 {
-    struct bt_unit *u = bt_cache_find(b, host, key, bt_window_of(bt_area(b->v)->context, lin));
-    if (u)
-        return u;
     struct bt_code at = fetch(b, lin);
     return at.host ? translate(b, &at, NULL, key) : NULL;
 }
@@ -96,8 +93,7 @@ static struct bt_unit *find_unit(struct bt *b, uint64_t lin, unsigned *cold_bloc
         *cold_blocks = times ? interp_run_cold(b->v, times) : 0;
         if (*cold_blocks)
             return NULL;
-        struct bt_code at = fetch(b, lin);
-        u = at.host ? translate(b, &at, NULL, key) : NULL;
+        u = make_unit(b, lin, key);
     }
     return u && u->crossing ? find_crossing(b, host, lin, key) : u;
 }
@@ -240,10 +236,13 @@ static const void *find_split(struct bt *b, uint64_t lin)
     if (!host || !bt_adapt_crossed(b, host))
         return NULL;
     uint32_t key = bt_unit_key(b, host) | (uint32_t)KEY_SPLIT;
-    const void *code = bt_cache_entry(b, host, key, bt_window_of(bt_area(b->v)->context, lin));
+    struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
+    const void *code = bt_cache_entry(b, host, key, window);
     if (code)
         return code;
-    struct bt_unit *u = find_or_make(b, host, lin, key);
+    struct bt_unit *u = bt_cache_find(b, host, key, window); /* it may be sealed */
+    if (!u)
+        u = make_unit(b, lin, key);
     bool useful = u && !u->crossing && u->insns && b->v->mmu.stamp == stamp;
     return useful ? bt_exec(b, u->entry_jump) : NULL;
 }
@@ -355,7 +354,7 @@ static struct bt_unit *find_once(struct bt *b, uint64_t lin)
         return NULL;
     }
     if (!u)
-        u = find_or_make(b, host, lin, key);
+        u = make_unit(b, lin, key);
     return u && u->insns && b->v->mmu.stamp == stamp ? u : NULL;
 }
 
