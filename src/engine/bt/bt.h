@@ -378,17 +378,11 @@ static inline uint64_t bt_rip(const struct vcpu *v, uint64_t lin)
 
 static inline struct bt *bt_of(struct vcpu *v) { return bt_area(v)->bt; }
 
-static inline struct emitter bt_emitter(const struct bt *b)
+/* Emits at this offset in the cache, up to another one. */
+static inline struct emitter bt_emitter(const struct bt *b, uint32_t at, uint32_t end)
 {
-    return (struct emitter){ .at = b->code.write + b->used,
-                             .end = b->code.write + b->segments[b->segment].to.code - EMIT_SLACK,
-                             .to_exec = b->code.exec - b->code.write };
-}
-/* The same for stubs. */
-static inline struct emitter bt_stub_emitter(const struct bt *b)
-{
-    return (struct emitter){ .at = b->code.write + b->used_stubs,
-                             .end = b->code.write + b->segments[b->segment].to.stubs,
+    return (struct emitter){ .at = b->code.write + at,
+                             .end = b->code.write + end - EMIT_SLACK,
                              .to_exec = b->code.exec - b->code.write };
 }
 static inline const void *bt_exec(const struct bt *b, uint32_t off) { return b->code.exec + off; }

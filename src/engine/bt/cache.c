@@ -298,18 +298,15 @@ static void wrote_one(struct bt *b) { bt_cache_wrote(b, PAGE_SIZE / 4); }
 
 /* --- code that others may jump to ------------------------------------------------------------------------------- */
 
-/* Its JUMP entry becomes `emit`. */
-static struct emitter entry_at(const struct bt *b, const struct bt_unit *u)
+/* Changes what was emitted at this offset. */
+static struct emitter anew(const struct bt *b, uint32_t at)
 {
-    uint8_t *at = b->code.write + u->entry_jump;
-    return (struct emitter){ .at = at,
-                             .end = b->code.write + b->code.size - EMIT_SLACK,
-                             .to_exec = b->code.exec - b->code.write };
+    return bt_emitter(b, at, (uint32_t)b->code.size);
 }
 
 static void seal(struct bt *b, struct bt_unit *u)
 {
-    struct emitter e = entry_at(b, u);
+    struct emitter e = anew(b, u->entry_jump);
     emit_mov_imm32(&e, T1, EXIT_INFO(BT_STALE, 0, 0));
     emit_jmp(&e, bt_exec_addr(b, b->gate_exit_s));
     u->sealed = true;
@@ -344,7 +341,7 @@ static void far_leave(struct bt *b, const struct bt_link *l)
 
 static void unlink_one(struct bt *b, struct bt_link *l)
 {
-    struct emitter e = bt_emitter(b);
+    struct emitter e = anew(b, l->field);
     l->linked = false;
     if (l->far) {
         bt_area(b->v)->fars[l->slot].guard = FAR_UNLINKED;
@@ -393,7 +390,7 @@ void bt_cache_unlink_to(struct bt *b, const struct bt_unit *to)
 
 void bt_cache_link(struct bt *b, struct bt_link *l, const struct bt_unit *to)
 {
-    struct emitter e = bt_emitter(b);
+    struct emitter e = anew(b, l->field);
     if (unlikely(!bt_verify_link(b, l, to))) {
         b->v->internal_error = "a jump in translated code was to be linked to what it may not reach";
         return;
@@ -513,7 +510,7 @@ static bool unseal(struct bt *b, struct bt_unit *u)
     u->version = pmap_claim_code(b->v->pmap, GPA(u->addr), u->held_bytes);
     if (memcmp(u->host, b->held + u->held, u->held_bytes) != 0)
         return false;
-    struct emitter e = entry_at(b, u);
+    struct emitter e = anew(b, u->entry_jump);
     bt_entry_emit(&e);
     u->sealed = false;
     wrote_one(b);

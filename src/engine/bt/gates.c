@@ -218,7 +218,7 @@ static void emit_simd(const struct bt *b, struct emitter *e)
 
 void bt_gates_emit(struct bt *b)
 {
-    struct emitter e = bt_emitter(b);
+    struct emitter e = bt_emitter(b, b->used, b->segments[b->segment].to.code);
 #define HERE ((uint32_t)(e.at - b->code.write))
     b->gate_enter = HERE;
     emit_enter(b, &e);

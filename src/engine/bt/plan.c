@@ -145,7 +145,7 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
         for (unsigned i = 0; i < p->ngroups; i++)
             if (joins(&p->groups[i], a, x)) {
                 widen(&p->groups[i], a, x);
-                x->group = (int16_t)i;
+                x->group = (int8_t)i;
                 x->first = false;
                 return;
             }
@@ -154,7 +154,7 @@ static void place(struct unit_plan *p, struct access *x, const struct address *a
         x->group = NO_GROUP;
         return;
     }
-    x->group = (int16_t)p->ngroups;
+    x->group = (int8_t)p->ngroups;
     p->groups[p->ngroups++] = (struct group){
         .base = a->base,
         .index = a->index,

@@ -11,7 +11,7 @@
 #include "engine/bt/unit.h"
 #include "engine/bt/verify.h"
 
-#define CODE_MAX (32u << 10) /* of one unit */
+#define CODE_MAX (32u << 10) /* of one unit, and as much of stubs: bt_cache_room() sees to it */
 
 enum first_event { FIRST_DEFINED, FIRST_NEEDED, FIRST_LOST };
 
@@ -293,18 +293,11 @@ static void hold_bytes(struct bt *b, struct bt_unit *u, const struct unit_plan *
     b->nheld += u->held_bytes;
 }
 
-/* Of one unit, and as many of stubs: bt_cache_room() has seen to it. */
-static struct emitter limited(struct emitter e)
-{
-    e.end = e.at + CODE_MAX;
-    return e;
-}
-
 static void stubs_apart(struct translation *t)
 {
     struct emitter body = t->e;
     t->host_stubs = t->b->used_stubs;
-    t->e = limited(bt_stub_emitter(t->b));
+    t->e = bt_emitter(t->b, t->b->used_stubs, t->b->used_stubs + CODE_MAX);
     stubs_emit(t);
     t->unit->stub_bytes = (uint16_t)(here(t) - t->host_stubs);
     t->b->used_stubs = here(t);
@@ -323,7 +316,7 @@ static struct bt_unit *make(struct bt *b, const struct bt_code *at, const struct
     memset(t, 0, offsetof(struct translation, plan));
     t->b = b;
     t->key = key;
-    t->e = limited(bt_emitter(b));
+    t->e = bt_emitter(b, b->used, b->used + CODE_MAX);
     t->plan.facts = *facts;
     t->delta_group = facts->bits & FACT_FAR_DELTA ? FAR_SIDE : NO_GROUP;
     struct verify_before before = bt_verify_before(b);
