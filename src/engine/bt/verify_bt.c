@@ -251,19 +251,30 @@ static bool segment_has(const struct bt *b, uint32_t at, uint32_t unit, struct b
     return false;
 }
 
-bool bt_verify_far_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to)
+/* Are the link, the place `at` of its unit and the target's entry in segments that they share with their units? *begin, *used: of the
+ * link's. */
+static bool in_their_segments(const struct bt *b, const struct bt_link *l, uint32_t at,
+                              const struct bt_unit *to, uint32_t entry, struct bt_level *begin,
+                              struct bt_level *used)
 {
     const struct bt_unit *from = l->from;
     uint32_t n = (uint32_t)(l - b->links);
+    return l >= b->links && from >= b->units && to >= b->units &&
+           segment_has(b, entry, (uint32_t)(to - b->units), begin, used) &&
+           segment_has(b, at, (uint32_t)(from - b->units), begin, used) && n >= begin->links &&
+           n < used->links && n - from->first_link < from->links;
+}
+
+bool bt_verify_far_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to)
+{
+    const struct bt_unit *from = l->from;
     struct bt_level begin, used;
-    if (l < b->links || from < b->units || to < b->units || !l->far ||
-        !segment_has(b, to->entry_jump, (uint32_t)(to - b->units), &begin, &used) ||
-        !segment_has(b, from->entry_jump, (uint32_t)(from - b->units), &begin, &used))
+    if (!l->far || from < b->units || to < b->units ||
+        !in_their_segments(b, l, from->entry_jump, to, to->entry_jump, &begin, &used))
         return false;
     /* As a jump table of the context may: without a view where that one has views, too. */
     uint32_t other = (from->key ^ to->key) & ~(uint32_t)(KEY_OF_UNIT | KEY_VIEW);
-    return n >= begin.links && n < used.links && n - from->first_link < from->links &&
-           l->slot >= begin.fars && l->slot < used.fars && !other &&
+    return l->slot >= begin.fars && l->slot < used.fars && !other &&
            (to->key & MODE_CODE_MASK) == MODE_CODE64 && !to->relies && !to->crossing &&
            !(to->key & KEY_OF_UNIT);
 }
@@ -271,15 +282,12 @@ bool bt_verify_far_link(const struct bt *b, const struct bt_link *l, const struc
 bool bt_verify_link(const struct bt *b, const struct bt_link *l, const struct bt_unit *to)
 {
     const struct bt_unit *from = l->from;
-    uint32_t n = (uint32_t)(l - b->links), entry = l->state_s ? to->entry_s : to->entry_e;
+    uint32_t entry = l->state_s ? to->entry_s : to->entry_e;
     struct bt_level begin, used;
-    if (l < b->links || from < b->units || to < b->units || l->far ||
-        !segment_has(b, entry, (uint32_t)(to - b->units), &begin, &used) ||
-        !segment_has(b, l->field, (uint32_t)(from - b->units), &begin, &used))
+    if (l->far || !in_their_segments(b, l, l->field, to, entry, &begin, &used))
         return false;
-    bool whole = is_within(l->field, begin.code + 2, used.code - 3) ||
-                 is_within(l->field, begin.stubs + 2, used.stubs - 3);
-    if (n < begin.links || n >= used.links || n - from->first_link >= from->links || !whole)
+    if (!is_within(l->field, begin.code + 2, used.code - 3) &&
+        !is_within(l->field, begin.stubs + 2, used.stubs - 3))
         return false;
     const uint8_t *field = b->code.exec + l->field; /* it has just run: its page is mapped there */
     bool jump = field[-1] == 0xe9 || (field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80);
