@@ -77,6 +77,14 @@ GUEST_CODE(
     "4: .byte 0x4c, 0x8b, 0x5c, 0xe6, 0x08\n xor eax, eax\n 5: mov r11, [rsi + rax * 8 + 0x100]\n add "
     "rax, 1\n cmp rax, 3\n jnz 5b\n ret");
 
+/* The guest's own masks and products look like steps of a check; by a view their flags are kept over accesses. */
+GUEST_CODE(alike, 64,
+           "mov rbx, 0x50000\n mov rsp, 0x52000\n mov edi, 60\n"
+           "1: mov r15, [rbx]\n and r15d, 4095\n mov [rbx + 8], rdi\n jz 2f\n inc qword ptr [rbx + 32]\n"
+           "2: mov r15, [rbx]\n and r15, -4096\n mov [rbx + 16], rdi\n jz 3f\n inc qword ptr [rbx + 40]\n"
+           "3: imul r15d, edi, 0x9e3779b1\n mov [rbx + 24], rdi\n jo 4f\n inc qword ptr [rbx + 48]\n"
+           "4: sub edi, 1\n jnz 1b\n hlt");
+
 /* Calls, jumps and branches to another page, which are linked. */
 GUEST_CODE(farther, 64,
            "mov rsp, 0x52000\n mov ecx, 60\n"
@@ -833,8 +841,8 @@ static void planted_bugs_are_refused(void **state)
         bool viewed;
     } programs[] = { { program_start, program_end, 64, false },   { strips_start, strips_end, 64, false },
                      { segments_start, segments_end, 32, false }, { old_start, old_end, 16, false },
-                     { viewed_start, viewed_end, 64, true },      { farther_start, farther_end, 64, false },
-                     { farther_start, farther_end, 64, true } };
+                     { viewed_start, viewed_end, 64, true },      { alike_start, alike_end, 64, true },
+                     { farther_start, farther_end, 64, false },   { farther_start, farther_end, 64, true } };
     static const struct engine_config without = { .warm = 1,
                                                   .verify_every = 1,
                                                   .passes_off = BIT(ENGINE_PASS_VIEW) };

@@ -341,13 +341,15 @@ static bool follow_and(struct rules *r, struct verify_state *st, const struct ve
     if (dst->kind != OPR_GPR || is_guest_register(dst->reg) || dst->reg == H_RSP || !is_imm(&in->o[1]))
         return false;
     struct value *v = &st->var[dst->reg];
-    if (dst->size == 8 && in->o[1].val == -(int64_t)PAGE_SIZE && value_clean(v))
+    if (dst->size == 8 && in->o[1].val == -(int64_t)PAGE_SIZE && value_clean(v)) {
+        write_flags(st, in, false); /* it may be the guest's own */
         *v = value_page(&r->symbols, *v);
-    else if (dst->size == 4 && (uint32_t)in->o[1].val == (TLB_ENTRIES - 1) << (PAGE_SHIFT - TAG_SHIFT) &&
-             v->kind == V_SHIFTED)
-        v->kind = V_TLB;
-    else
+        return true;
+    }
+    if (dst->size != 4 || (uint32_t)in->o[1].val != (TLB_ENTRIES - 1) << (PAGE_SHIFT - TAG_SHIFT) ||
+        v->kind != V_SHIFTED)
         return false;
+    v->kind = V_TLB;
     return scratch_flags(st);
 }
 
@@ -411,8 +413,9 @@ static bool follow_imul(struct verify_state *st, const struct verify_insn *in)
     if (!is_reg(dst, 4) || is_guest_register(dst->reg) || !is_reg(src, 4) || !is_imm(&in->o[2]) ||
         (uint32_t)in->o[2].val != JUMP_HASH || !value_clean(&st->var[src->reg]))
         return false;
+    write_flags(st, in, false); /* it may be the guest's own */
     st->var[dst->reg] = value_as(st->var[src->reg], V_HASH);
-    return scratch_flags(st);
+    return true;
 }
 
 /* Comparisons that prove something when they are equal, or not above. */

@@ -39,6 +39,7 @@ static bool reckon(struct verify_state *st, const struct verify_insn *in)
 {
     struct value *v = &st->var[in->o[0].reg];
     int64_t imm = in->o[1].kind == OPR_IMM ? in->o[1].val : -1;
+    bool guests = v->kind == V_NUMBER; /* it may be the guest's own mask, whose flags it sees */
     if (in->op == OP_NOT && v->kind == V_NUMBER) {
         v->kind = V_NOT;
         return true;
@@ -54,7 +55,7 @@ static bool reckon(struct verify_state *st, const struct verify_insn *in)
     } else {
         return false;
     }
-    flags_lost(st);
+    st->flags = (struct flags_value){ .kind = guests ? F_GUEST : F_SCRATCH };
     return true;
 }
 
