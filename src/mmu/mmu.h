@@ -69,6 +69,7 @@ struct mmu_drop {
     uint64_t from, to;
     const uint8_t *host; /* the page with this host address lost rights; NULL: */
     uint64_t page;       /* the translations of this linear page went */
+    bool write_only;     /* of `host`: all but the right to write stays */
 };
 #define MMU_DROPS 256u
 
@@ -167,6 +168,9 @@ unsigned mmu_translate_coming(struct mmu *m, gva addr, enum mmu_access access, u
 /* As mmu_translate() without filling, without setting A/D bits and without counting: for debuggers and
  * introspection. */
 struct mmu_result mmu_peek(struct mmu *m, gva addr, enum mmu_access access, enum mmu_index index);
+
+/* Which parts of 512 GiB of the lower half the page tables have anything in, a bit each. 64-bit paging. */
+void mmu_user_parts(struct mmu *m, uint64_t parts[4]);
 
 /* True when a write there is allowed and would change no accessed or dirty bit. */
 bool mmu_write_settled(struct mmu *m, gva addr, enum mmu_index index);

@@ -101,14 +101,16 @@ static void void_stamps(struct mmu *m)
 }
 
 /* The same where this is all that was dropped. */
-static void move_stamps(struct mmu *m, const uint8_t *host, uint64_t page)
+static void move_stamps(struct mmu *m, struct mmu_drop drop)
 {
     for (unsigned i = 0; i < MMU_SPACES; i++) {
         uint64_t *stamp = &m->spaces[i].stamp, from = *stamp;
         if (!from)
             continue;
         *stamp = ++m->next_stamp;
-        m->drops[from % MMU_DROPS] = (struct mmu_drop){ from, *stamp, host, page };
+        drop.from = from;
+        drop.to = *stamp;
+        m->drops[from % MMU_DROPS] = drop;
     }
     take_stamp(m);
 }
@@ -303,7 +305,7 @@ void mmu_flush_page(struct mmu *m, gva addr)
     unsigned shift = maybe_large(m, addr.v, large_shift(m)) ? large_shift(m) : PAGE_SHIFT;
     drop_slots(m, addr.v & (~0ull << shift), shift);
     if (shift == PAGE_SHIFT)
-        move_stamps(m, NULL, addr.v & ~(uint64_t)PAGE_OFFSET_MASK);
+        move_stamps(m, (struct mmu_drop){ .page = addr.v & PAGE_MASK });
     else
         void_stamps(m);
     /* Engines look code up by linear address, after a fetch that came through mmu_translate() in the same epoch only. */
@@ -358,7 +360,7 @@ void mmu_drop_physical(struct mmu *m, uint64_t first_page, uint64_t count, unsig
     if (rights & (RIGHT_READ | RIGHT_EXEC))
         forget_fetches(m);
     if (count == 1 && host[0])
-        move_stamps(m, host[0], 0);
+        move_stamps(m, (struct mmu_drop){ .host = host[0], .write_only = rights == RIGHT_WRITE });
     else
         void_stamps(m);
 }

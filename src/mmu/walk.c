@@ -318,3 +318,13 @@ bool mmu_load_pdptes(struct mmu *m, const struct paging_regs *regs)
     }
     return true;
 }
+
+void mmu_user_parts(struct mmu *m, uint64_t parts[4])
+{
+    uint64_t table = m->regs.cr3 & BITS(51, 12);
+    for (unsigned i = 0; i < 4; i++)
+        parts[i] = 0;
+    for (unsigned i = 0; i < 256; i++)
+        if (read_entry(m, table + i * 8, 8).value & PTE_P)
+            parts[i / 64] |= BIT(i % 64);
+}

@@ -834,6 +834,44 @@ static void runs(void **state)
     mmu_set_bypass(m, false);
 }
 
+/* What a move of the stamp tells: a page that can only be written no more, or one that lost more. */
+static void drops_tell_rights(void **state)
+{
+    struct kit *k = *state;
+    struct mmu *m = &k->v->mmu;
+    static const unsigned rights[] = { RIGHT_WRITE, RIGHT_READ | RIGHT_WRITE };
+    build_chain(k);
+    set_regs(k, PG_ON, ROOT, CR4_PAE, LONG_EFER);
+    go(k, LIN, ACCESS_WRITE, MMU_USER);
+    for (unsigned i = 0; i < array_size(rights); i++) {
+        uint64_t stamp = m->stamp;
+        mmu_drop_physical(m, PAGE >> PAGE_SHIFT, 1, rights[i]);
+        const struct mmu_drop *d = mmu_dropped(m, stamp);
+        assert_non_null(d);
+        assert_int_equal(d->to, m->stamp);
+        assert_ptr_equal(d->host, pmap_page(k->pmap, GPA(PAGE))->host);
+        assert_int_equal(d->write_only, rights[i] == RIGHT_WRITE);
+        assert_int_equal(hit(k, LIN, ACCESS_READ), rights[i] == RIGHT_WRITE);
+        assert_false(hit(k, LIN, ACCESS_WRITE));
+    }
+}
+
+static void parts_of_the_lower_half(void **state)
+{
+    struct kit *k = *state;
+    uint64_t parts[4];
+    build_chain(k);
+    set_regs(k, PG_ON, ROOT, CR4_PAE, LONG_EFER);
+    mmu_user_parts(&k->v->mmu, parts);
+    uint64_t before = parts[3];
+    kit_put64(k, ROOT + 8 * 255, L3 | P);
+    kit_put64(k, ROOT + 8 * 254, L3 | W);
+    kit_put64(k, ROOT + 8 * 256, L3 | P);
+    mmu_user_parts(&k->v->mmu, parts);
+    assert_int_equal(parts[3], before | BIT(63));
+    assert_true(parts[LIN >> 39 >> 6] >> (LIN >> 39 & 63) & 1);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, kit_setup, kit_teardown)
 
 int main(void)
@@ -870,6 +908,8 @@ int main(void)
         TEST(ahead_is_dropped),
         TEST(ahead_in_large_pages),
         TEST(runs),
+        TEST(drops_tell_rights),
+        TEST(parts_of_the_lower_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

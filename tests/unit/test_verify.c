@@ -56,13 +56,12 @@ GUEST_CODE(
     "inc di\n mov eax, [di]\n mov [bx + 0x20], eax\n sub cx, 1\n jnz 1b\n hlt\n"
     "3: mov bp, sp\n mov dx, [bp]\n mov [bp - 16], dx\n ret");
 
-/* User code, which a view shows its memory where the host can: accesses near and far, indices, a stack; a look at what was
+/* User code, which a view shows its memory where the host can: accesses near, at the upper end, and far; indices, a stack; a look at what was
  * stored before makes the index. */
-#define FAR_AT 0x7e8000050000
 #define FAR_ENTRY 253u
 GUEST_CODE(
     viewed, 64,
-    "mov rbx, 0x50000\n movabs rsi, 0x7e8000050000\n mov rsp, 0x52000\n mov edi, 60\n fninit\n"
+    "movabs rbx, 0x7e8000050000\n mov esi, 0x50000\n movabs rsp, 0x7e8000052000\n mov edi, 60\n fninit\n"
     "jmp 1f\n 1: mov ecx, 20\n jmp 2f\n"
     "2: mov rax, [rbx]\n add [rbx + 8], rax\n and dword ptr [rbx + 24], 63\n mov r9d, [rbx + 24]\n"
     "mov [rbx + r9 * 8 + 0x200], eax\n movzx edx, word ptr [rbx + rcx * 2 + 512]\n"

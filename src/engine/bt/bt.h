@@ -220,7 +220,7 @@ struct bt_any {
 #define VIEWS 4u
 #define VIEW_AREAS 8u
 #define VIEW_PATIENCE_BITS 6 /* by hash of CR3 */
-#define VIEW_SEEN_BITS 12
+#define VIEW_SEEN_BITS 15
 /* A set of pages, hashed: never too small. */
 struct page_set {
     uint64_t bits[1u << (VIEW_SEEN_BITS - 6)];
@@ -243,7 +243,8 @@ struct bt_view {
     uint8_t nareas[VIEW_SIDES];
     bool narrow;                           /* one area of 4 GiB: 32-bit code */
     uint16_t area[VIEW_SIDES][VIEW_AREAS]; /* address >> AREA_SHIFT */
-    struct page_set groups, pages, hosts;  /* shown since then: groups, linear pages, host pages */
+    /* Shown since then: groups, linear pages, host pages that may be written. */
+    struct page_set groups, pages, written;
 };
 
 struct bt_views {
@@ -538,7 +539,7 @@ bool bt_view_use(struct bt *b);
 enum view_side bt_view_side(const struct bt *b, uint64_t lin);
 /* bt_lesson.view_blame: so many faults, and it is translated without */
 #define BLAMED 4u
-#define BLAMED_SIDES 6u /* faults on the wrong side */
+#define BLAMED_SIDES 3u /* faults on the wrong side */
 /* bt_lesson.view_side: */
 #define SIDE_KNOWN 2u /* it was met */
 #define SIDE_FLIPS 4u /* counted from here on: it was met on another side than was thought */

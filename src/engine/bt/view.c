@@ -13,7 +13,7 @@
  *
  * Only the units of hot pages of code go by the view (heat.c). All others go by the TLB, in the same context.
  */
-#include "engine/bt/bt.h"
+#include "engine/bt/areas.h"
 
 #include "engine/interp/run.h"
 #include "host/time.h"
@@ -31,76 +31,11 @@
 #define LONG (1ull << 28) /* time stamp counts */
 #define PIECES_MAX 12000u /* that a view may show */
 #define PIECE_MAPPINGS 2u /* of the host: its own, and what it parts */
-#define AREA_BYTES (1ull << AREA_SHIFT)
-#define NARROW_BYTES (4ull << 30)
-#define AHEAD_MAX 64u   /* pages shown ahead of a stream of faults */
-#define GROUP_PAGES 16u /* looked at around a page that is shown */
+#define AHEAD_MAX 64u     /* pages shown ahead of a stream of faults */
+#define GROUP_PAGES 16u   /* looked at around a page that is shown */
 #define HOST_END (1ull << 47)
 
-/* --- areas ------------------------------------------------------------------------------------------------------ */
-
-static uintptr_t table(const struct bt *b) { return (uintptr_t)b->v + (uintptr_t)AREA_TABLE; }
-
-static uint64_t area_bytes(const struct bt_view *w) { return w->narrow ? NARROW_BYTES : AREA_BYTES; }
-static uint64_t area_at(const struct bt_view *w, unsigned side, unsigned i)
-{
-    return ((uint64_t)w->area[side][i] << AREA_SHIFT) + w->delta[side];
-}
-
-/* The side of this guest address, or -1. */
-static int side_of(const struct bt_view *w, uint64_t lin)
-{
-    for (unsigned side = 0; side < VIEW_SIDES; side++)
-        for (unsigned i = 0; i < w->nareas[side]; i++)
-            if (lin - ((uint64_t)w->area[side][i] << AREA_SHIFT) < area_bytes(w))
-                return (int)side;
-    return -1;
-}
-
-/* What the host goes on showing could be reached by a view that it is not for: the machine stops, and no view is used any more. */
-static void must(struct bt *b, bool taken_away)
-{
-    if (unlikely(!taken_away))
-        b->v->internal_error = "the host did not take a mapping away";
-}
-
-/* One that could not be opened only costs time. */
-static void open_tables(struct bt *b, const struct bt_view *w, bool open)
-{
-    for (unsigned side = 0; side < VIEW_SIDES && !w->narrow; side++)
-        for (unsigned i = 0; i < w->nareas[side]; i++)
-            must(b, host_view_readable(table(b) + side * SIDE_TABLE + (uintptr_t)w->area[side][i] * PAGE_SIZE,
-                                       PAGE_SIZE, open) ||
-                        open);
-}
-
-/* What area i takes of the host's address space beside what those before it have taken: neighbours share their guards. */
-static uint64_t range_of(const struct bt_view *w, unsigned side, unsigned i, uint64_t *len)
-{
-    const uint16_t *area = w->area[side];
-    uint64_t from = area_at(w, side, i), to = from + area_bytes(w) + VIEW_GUARD;
-    from -= VIEW_GUARD;
-    for (unsigned k = 0; k < i; k++) {
-        if (area[k] + 1 == area[i])
-            from += 2 * VIEW_GUARD;
-        if (area[k] == area[i] + 1)
-            to -= 2 * VIEW_GUARD;
-    }
-    *len = to - from;
-    return from;
-}
-
-static bool reserve(const struct bt_view *w, unsigned side, unsigned i)
-{
-    uint64_t len, from = range_of(w, side, i, &len);
-    return from > VIEW_GUARD && from < HOST_END && from + len < HOST_END && host_view_reserve(from, len);
-}
-
-static void release(struct bt *b, const struct bt_view *w, unsigned side, unsigned i)
-{
-    uint64_t len, from = range_of(w, side, i, &len);
-    must(b, host_view_release(from, len));
-}
+/* --- what is shown ---------------------------------------------------------------------------------------------- */
 
 /* Its pieces are shown no more. */
 static void give_back(struct bt_view *w)
@@ -112,31 +47,14 @@ static void give_back(struct bt_view *w)
 static void close_view(struct bt *b, struct bt_view *w)
 {
     if (b->views.now == w) {
-        open_tables(b, w, false);
+        bt_areas_open(b, w, false);
         b->views.now = NULL;
     }
-    for (unsigned side = 0; side < VIEW_SIDES; side++)
-        while (w->nareas[side] > 0)
-            release(b, w, side, --w->nareas[side]);
+    bt_areas_release(b, w);
     give_back(w);
     if (w->stamp && b->views.lost && __builtin_ia32_rdtsc() - w->opened > LONG)
         b->views.lost--; /* it was worth it */
     w->stamp = 0;
-}
-
-/* The first area of a side: finds a delta under which there is room. */
-static bool place(struct bt_view *w, unsigned side, unsigned area)
-{
-    w->area[side][0] = (uint16_t)area;
-    for (int64_t step = 1; step < 2 * (int64_t)USER_AREAS; step++) {
-        int64_t shift = (step & 1 ? -1 : 1) * (step / 2 + 1);
-        w->delta[side] = (uint64_t)shift << AREA_SHIFT;
-        if (reserve(w, side, 0)) {
-            w->nareas[side] = 1;
-            return true;
-        }
-    }
-    return false;
 }
 
 static bool set_has(const struct page_set *set, uint64_t page)
@@ -151,50 +69,52 @@ static void set_add(struct page_set *set, uint64_t page)
     set->bits[hash / 64] |= BIT(hash % 64);
 }
 
-static void empty(struct bt *b, struct bt_view *w)
+/* Nothing is shown from now on. */
+static void begin_anew(struct bt_view *w)
 {
-    for (unsigned side = 0; side < VIEW_SIDES && w->pieces; side++)
-        for (unsigned i = 0; i < w->nareas[side]; i++)
-            must(b, host_view_clear(area_at(w, side, i), area_bytes(w)));
     give_back(w);
     w->since = __builtin_ia32_rdtsc();
-    w->groups = w->pages = w->hosts = (struct page_set){ 0 };
+    w->groups = w->pages = w->written = (struct page_set){ 0 };
+}
+
+static void empty(struct bt *b, struct bt_view *w)
+{
+    if (w->pieces)
+        bt_areas_empty(b, w);
+    begin_anew(w);
+}
+
+static void take_deltas(struct bt *b, const struct bt_view *w)
+{
+    bt_area(b->v)->far_delta = w->delta[SIDE_FAR];
+    host_set_gs_base(w->delta[SIDE_NEAR]);
 }
 
 static void put_in_force(struct bt *b, struct bt_view *w)
 {
     if (b->views.now && b->views.now != w)
-        open_tables(b, b->views.now, false);
+        bt_areas_open(b, b->views.now, false);
     if (b->views.now != w)
-        open_tables(b, w, true);
+        bt_areas_open(b, w, true);
     b->views.now = w;
-    bt_area(b->v)->far_delta = w->delta[SIDE_FAR];
-    host_set_gs_base(w->delta[SIDE_NEAR]);
+    take_deltas(b, w);
 }
 
-static bool add_to_side(struct bt_view *w, unsigned side, unsigned area)
-{
-    unsigned n = w->nareas[side];
-    if (!n)
-        return place(w, side, area);
-    if (n == VIEW_AREAS)
-        return false;
-    w->area[side][n] = (uint16_t)area;
-    if (!reserve(w, side, n))
-        return false;
-    w->nareas[side]++;
-    return true;
-}
-
-/* Lets the view in force have one more area. */
+/* Lets the view in force have one more area. False: it cannot be shown, or the view has none left. */
 static bool add_area(struct bt *b, struct bt_view *w, uint64_t area)
 {
     if (w->narrow || area >= USER_AREAS)
         return false;
-    if (!add_to_side(w, SIDE_NEAR, (unsigned)area) && !add_to_side(w, SIDE_FAR, (unsigned)area))
-        return false;
-    open_tables(b, w, true);
-    bt_area(b->v)->far_delta = w->delta[SIDE_FAR];
+    if (!bt_areas_add(w, area)) {
+        w->cost += (uint64_t)w->pieces * PIECE_COST;
+        bt_areas_open(b, w, false);
+        bt_areas_release(b, w);
+        begin_anew(w);
+        if (!bt_areas_lay_out(b, w, area))
+            return false;
+    }
+    bt_areas_open(b, w, true);
+    take_deltas(b, w);
     b->n.view_areas++;
     return true;
 }
@@ -251,13 +171,12 @@ static bool open_view(struct bt *b, uint64_t stamp)
     w->narrow = !vcpu_long64(v);
     w->index = v->mmu.index;
     w->cr3 = v->s.cr3;
-    /* A program's data is near its code; its stack may have to be on the far side, where an index costs more. */
-    if (!place(w, SIDE_NEAR, w->narrow ? 0 : (unsigned)(v->s.rip >> AREA_SHIFT) % USER_AREAS))
+    if (!bt_areas_lay_out(b, w, (v->s.rip >> AREA_SHIFT) % USER_AREAS))
         return false;
     w->hasty = 0;
     w->cost = 0;
     w->opened = __builtin_ia32_rdtsc();
-    empty(b, w);
+    begin_anew(w);
     w->stamp = stamp;
     b->n.views_opened++;
     put_in_force(b, w);
@@ -269,14 +188,14 @@ static bool catch_up(struct bt *b, struct bt_view *w, uint64_t stamp)
 {
     while (w->stamp != stamp) {
         const struct mmu_drop *d = mmu_dropped(&b->v->mmu, w->stamp);
-        if (!d || (d->host && set_has(&w->hosts, (uintptr_t)d->host)))
+        if (!d || (d->host && (!d->write_only || set_has(&w->written, (uintptr_t)d->host))))
             return false;
-        int side = side_of(w, d->page);
+        int side = bt_areas_side(w, d->page);
         if (!d->host && side >= 0 && set_has(&w->pages, d->page)) {
             if (!host_view_take(PIECE_MAPPINGS))
                 return false;
             w->pieces++; /* one becomes two */
-            must(b, host_view_clear((uintptr_t)(d->page + w->delta[side]), PAGE_SIZE));
+            bt_areas_must(b, host_view_clear((uintptr_t)(d->page + w->delta[side]), PAGE_SIZE));
             b->n.view_pages_dropped++;
         }
         w->stamp = d->to;
@@ -409,7 +328,7 @@ static struct shown known(const struct bt *b, uint64_t page)
     return s;
 }
 
-/* It takes more of the host's mappings than there are. */
+/* It takes more of the host's mappings than there are, or room that the host has not. */
 static void run_out(struct bt *b, struct bt_view *w)
 {
     *patience_of(b, w->cr3) = PATIENCE_MAX;
@@ -418,7 +337,7 @@ static void run_out(struct bt *b, struct bt_view *w)
 
 static bool show(struct bt *b, struct bt_view *w, uint64_t page, unsigned pages, struct shown s)
 {
-    int side = side_of(w, page);
+    int side = bt_areas_side(w, page);
     int fd;
     uint64_t off;
     if (side < 0 || !pmap_object(b->v->pmap, s.host, &fd, &off))
@@ -435,7 +354,8 @@ static bool show(struct bt *b, struct bt_view *w, uint64_t page, unsigned pages,
     }
     for (unsigned i = 0; i < pages; i++) {
         set_add(&w->pages, page + ((uint64_t)i << PAGE_SHIFT));
-        set_add(&w->hosts, (uintptr_t)s.host + ((uint64_t)i << PAGE_SHIFT));
+        if (s.write)
+            set_add(&w->written, (uintptr_t)s.host + ((uint64_t)i << PAGE_SHIFT));
     }
     b->n.view_pages += pages;
     return true;
@@ -534,10 +454,14 @@ static void change_side(struct bt *b, enum view_side side)
 /* An address of an area that was not in the view, or not on the side where it was looked for. */
 static void meet_area(struct bt *b, struct bt_view *w, uint64_t lin, unsigned side)
 {
-    if (side_of(w, lin) < 0 && !add_area(b, w, lin >> AREA_SHIFT))
-        blame(b);
-    else if (side_of(w, lin) != (int)side)
-        change_side(b, (enum view_side)side_of(w, lin));
+    if (bt_areas_side(w, lin) < 0 && !add_area(b, w, lin >> AREA_SHIFT)) {
+        if (w->nareas[SIDE_NEAR])
+            blame(b);
+        else
+            run_out(b, w);
+    } else if (bt_areas_side(w, lin) != (int)side) {
+        change_side(b, (enum view_side)bt_areas_side(w, lin));
+    }
 }
 
 /* Faults that come too often: pages that are new, or accesses that go another way each time. */
@@ -560,13 +484,13 @@ void bt_view_fill(struct bt *b)
         lose_patience(b, w);
         return;
     }
-    if (addr - table(b) < VCPU_RESERVE) {
-        unsigned side = addr - table(b) < SIDE_TABLE ? SIDE_NEAR : SIDE_FAR;
-        meet_area(b, w, (addr - table(b) - side * SIDE_TABLE) / PAGE_SIZE << AREA_SHIFT, side);
+    if (addr - bt_areas_table(b) < VCPU_RESERVE) {
+        unsigned side = addr - bt_areas_table(b) < SIDE_TABLE ? SIDE_NEAR : SIDE_FAR;
+        meet_area(b, w, (addr - bt_areas_table(b) - side * SIDE_TABLE) / PAGE_SIZE << AREA_SHIFT, side);
         return;
     }
     unsigned side = SIDE_NEAR;
-    while (side < VIEW_SIDES && side_of(w, addr - w->delta[side]) != (int)side)
+    while (side < VIEW_SIDES && bt_areas_side(w, addr - w->delta[side]) != (int)side)
         side++;
     if (side == VIEW_SIDES) { /* beside an area, or anywhere at all */
         blame(b);
@@ -600,7 +524,7 @@ void bt_view_fill(struct bt *b)
 enum view_side bt_view_side(const struct bt *b, uint64_t lin)
 {
     const struct bt_view *w = b->views.now;
-    return w && side_of(w, lin) == SIDE_FAR ? SIDE_FAR : SIDE_NEAR;
+    return w && bt_areas_side(w, lin) == SIDE_FAR ? SIDE_FAR : SIDE_NEAR;
 }
 
 /* --- life ----------------------------------------------------------------------------------------------------------- */
