@@ -799,6 +799,155 @@ static unsigned setting(const char *name, unsigned otherwise)
     return s ? (unsigned)strtoul(s, NULL, 0) : otherwise;
 }
 
+/* --- gates -------------------------------------------------------------------------------------------------------------- */
+
+/* Of the gate for targets that are not in the jump table, each changes instruction `in`; false: it is none that it is for. */
+static const struct verify_operand *looked_at(const struct verify_insn *in, int64_t off, unsigned size)
+{
+    for (unsigned i = 0; i < in->noperands; i++)
+        if (in->o[i].kind == OPR_MEM && in->o[i].base == H_RAX && in->o[i].val == off &&
+            in->o[i].size == size)
+            return &in->o[i];
+    return NULL;
+}
+
+static bool found_unasked(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    bool asked = before->op == OP_CMP && before->noperands > 1 && before->o[1].kind == OPR_MEM &&
+                 before->o[1].base == H_RAX;
+    if (in->op != OP_JCC || !asked)
+        return false;
+    memset(at + 2, 0, 4);
+    return true;
+}
+
+static bool found_reversed(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    uint8_t none[8] = { 0 };
+    if (!found_unasked(none, in, before))
+        return false;
+    at[1] ^= 1;
+    return true;
+}
+
+static bool index_larger(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if ((in->op != OP_SHR && in->op != OP_SHL) || in->o[1].kind != OPR_IMM || in->o[0].size != 4)
+        return false;
+    /* a mask follows; what is larger by one bit still lies inside */
+    if (in->op == OP_SHR && (in->o[1].val == PAGE_SHIFT - 5 || in->o[1].val == 32 - FOUND_PAGE_BITS))
+        return false;
+    /* of a slot that is only compared */
+    if (in->o[0].reg == T2 && (in->o[1].val == 32 - JUMPS_BITS || in->o[1].val == 4))
+        return false;
+    at[in->len - 1] = (uint8_t)(at[in->len - 1] + (in->op == OP_SHR ? -1 : 1));
+    return true;
+}
+
+static bool index_ragged(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_SHL || in->o[1].kind != OPR_IMM || in->o[1].val != 4 || in->o[0].reg == T2)
+        return false;
+    at[in->len - 1] = 3;
+    return true;
+}
+
+static bool mask_larger(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_AND || in->o[1].kind != OPR_IMM || in->o[0].size != 4)
+        return false;
+    at[in->len - 2] |= 2; /* bit 17 */
+    return true;
+}
+
+static bool other_tag(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_CMP || !looked_at(in, offsetof(struct tlb_entry, tag_x), 8))
+        return false;
+    at[in->len - 1] = offsetof(struct tlb_entry, tag);
+    return true;
+}
+
+static bool other_entry(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_MOV || !looked_at(in, offsetof(struct bt_found, entry_jump), 4))
+        return false;
+    at[in->len - 1] = offsetof(struct bt_found, key);
+    return true;
+}
+
+static bool other_code(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before; /* mov [T1 + 8], RDX becomes RBX */
+    if (in->op != OP_MOV || in->o[0].kind != OPR_MEM || in->o[0].base != T1 || in->o[1].reg != H_RDX)
+        return false;
+    at[2] |= H_RBX << 3;
+    return true;
+}
+
+static bool elsewhere_in_slot(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    if (in->op != OP_MOV || in->o[0].kind != OPR_MEM || in->o[0].base != T1 || in->o[0].val == 0)
+        return false;
+    at[in->len - 1] = sizeof(struct bt_jump);
+    return true;
+}
+
+static const struct {
+    const char *name;
+    bool (*plant)(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before);
+} gate_bugs[] = {
+    { "found, not asked", found_unasked }, { "found, reversed", found_reversed },
+    { "larger index", index_larger },      { "ragged index", index_ragged },
+    { "larger mask", mask_larger },        { "tag for reading", other_tag },
+    { "key as an entry", other_entry },    { "code from elsewhere", other_code },
+    { "another slot", elsewhere_in_slot },
+};
+
+static void bugs_in_looking_up_are_refused(void **state)
+{
+    static uint8_t code[65536];
+    struct kit *k = *state;
+    struct verify_gate gates[VERIFY_GATES];
+    uint64_t functions[VERIFY_FUNCTIONS];
+    struct verify_gates g;
+    struct verify_result r;
+    struct verify_insn in, before = { 0 };
+    unsigned planted[array_size(gate_bugs)] = { 0 };
+    if (!verify_available())
+        skip();
+    kit_engine(k, &bt_engine, &translate_at_once);
+    const struct bt *b = bt_of(k->v);
+    struct verifier *w = verifier_create();
+    bt_verify_describe_gates(b, gates, functions, &g);
+    assert_true(g.size <= sizeof(code));
+    memcpy(code, g.code, g.size);
+    g.code = code;
+    assert_true(verify_gates(w, &g, &r));
+    for (uint32_t at = b->gate_lookup; at < b->gate_lookup16; at += in.len, before = in) {
+        assert_null(verify_decode(&in, code + at, g.size - at, g.exec + at, true));
+        for (unsigned i = 0; i < array_size(gate_bugs); i++) {
+            uint8_t kept[INSN_MAX];
+            memcpy(kept, code + at, sizeof(kept));
+            if (!gate_bugs[i].plant(code + at, &in, &before))
+                continue;
+            planted[i]++;
+            if (verify_gates(w, &g, &r))
+                fail_msg("%s at +%#x is not refused", gate_bugs[i].name, at);
+            memcpy(code + at, kept, sizeof(kept));
+        }
+    }
+    for (unsigned i = 0; i < array_size(gate_bugs); i++)
+        assert_true(planted[i] > 0);
+    verifier_free(w);
+}
+
 /* --- tests -------------------------------------------------------------------------------------------------------------- */
 
 static struct subject subject;
@@ -874,6 +1023,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(planted_bugs_are_refused, kit_setup, engine_teardown),
+        cmocka_unit_test_setup_teardown(bugs_in_looking_up_are_refused, kit_setup, engine_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,6 +42,29 @@ static inline unsigned jump_slot(uint64_t lin, uint32_t key)
 /* What an empty slot holds: an address that belongs to another set. */
 static inline uint64_t jump_none(unsigned slot) { return slot < JUMP_SET; }
 
+/*
+ * The entry of a unit of flat code that was found, by where its code is on the host and by the key of the context that asked: what is
+ * asked for again and again costs one line of the host's caches, and no call of C. Who is sealed or taken out is not in it.
+ */
+struct bt_found {
+    const uint8_t *host; /* NULL: none */
+    uint32_t key, entry_jump;
+};
+#define FOUND_PAGES_BITS 12 /* groups, for pages */
+#define FOUND_PAGE_BITS 6   /* slots of a group */
+#define FOUND_BITS (FOUND_PAGES_BITS + FOUND_PAGE_BITS)
+
+/* By hash of the page. */
+static inline unsigned bt_page_slot(const uint8_t *host)
+{
+    return (uint32_t)((uintptr_t)host >> PAGE_SHIFT) * JUMP_HASH >> (32 - FOUND_PAGES_BITS);
+}
+static inline unsigned bt_found_slot(const uint8_t *host, uint32_t key)
+{
+    unsigned place = ((uint32_t)(uintptr_t)host ^ key) * JUMP_HASH >> (32 - FOUND_PAGE_BITS);
+    return bt_page_slot(host) << FOUND_PAGE_BITS | place;
+}
+
 /* A translation's mode: v->mode, and what else its code depends on. */
 #define KEY_INDEX_SHIFT 12                  /* enum mmu_index */
 #define KEY_SIBLING (3u << KEY_INDEX_SHIFT) /* makes MMU_SUPER of MMU_SUPER_AC and back */
@@ -147,6 +170,8 @@ struct bt_area {
     uint64_t page;              /* linear address of the running unit's page */
     uint64_t ip_page;           /* the same as an offset in CS; only without KEY_FLAT_CS */
     struct bt_jump *jumps;      /* of the present context */
+    struct bt_found *found;     /* of all contexts */
+    uint64_t found_here;        /* targets that were found there without a call of C */
     uint64_t context_id;        /* the same */
     struct bt_context *context; /* the present one */
     struct bt_context *context_before;

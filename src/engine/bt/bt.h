@@ -158,13 +158,6 @@ struct bt_counters {
 #define PAGE_HASH_BITS 14
 #define LESSON_BITS 16
 
-/* The entry of a unit of flat code that was found: what is asked for again and again costs one line of the host's caches. */
-#define FOUND_BITS 16
-struct bt_found {
-    const uint8_t *host; /* NULL: none */
-    uint32_t key, entry_jump;
-};
-
 /* What was learnt about an instruction. */
 struct bt_lesson {
     uint8_t guilt;     /* samples in which its accesses hopped from page to page */
@@ -263,7 +256,7 @@ struct bt_views {
 
 /* --- heat ------------------------------------------------------------------------------------------------- */
 
-#define HEAT_BITS 12
+#define HEAT_BITS FOUND_PAGES_BITS /* so who shares a count is in one group of bt_found */
 #define HEAT_FULL 5u  /* slices of time from which on a page's units are superblocks */
 #define HEAT_VIEW 12u /* and by views */
 enum bt_form { FORM_SHORT, FORM_FULL, FORM_VIEW };
@@ -341,7 +334,7 @@ struct bt {
     unsigned next_context;
     uint64_t last_id; /* of a context */
     struct bt_jump *jump_memory;
-    struct bt_found *found;      /* by hash */
+    struct bt_found *found;      /* 1 << FOUND_BITS of them */
     struct translation *scratch; /* the unit being made */
     struct verifier *verifier;   /* NULL: no unit is verified */
     uint32_t verify_every, verify_count;
@@ -413,9 +406,11 @@ void bt_cache_make_room(struct bt *b);
 struct bt_unit *bt_cache_find(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
 /* The same without comparing bytes: NULL also when that would have to be done. Changes nothing. */
 struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
-/* Where a jump table's entry for it leads; NULL: no unit, or one of several, by the page that follows. One of KEY_ONCE or KEY_SPLIT
- * does something. */
-const void *bt_cache_entry(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window);
+/* Where a jump table's entry for these bytes leads in the present context; NULL: no unit, or one of several, by the page that follows.
+ * `kind`: KEY_ONCE, KEY_SPLIT: one that does something; or 0. */
+const void *bt_cache_entry(struct bt *b, const uint8_t *host, uint32_t kind, struct bt_window window);
+/* What was found on this page, and on those that share its heat, is looked for anew. */
+void bt_cache_forget_found(struct bt *b, const uint8_t *host);
 /* The version of it that relies on just these facts, else the one that relies on the most of them, which may
  * be `u` itself. `room`: is another version worth making? */
 struct bt_unit *bt_cache_find_version(struct bt *b, struct bt_unit *u, const struct facts *facts, bool *room);
@@ -451,13 +446,16 @@ bool bt_cache_room(const struct bt *b, size_t code);
 
 /* --- gates.c: code that all units share, made when the cache is made ---------------------------------------- */
 void bt_gates_emit(struct bt *b);
+/* lookup.c: T0 = T2 = a target in state S. Returns to who called the gate where that is in the jump table now; else goes on behind itself,
+ * T0 and T2 as they were. */
+void bt_lookup_emit(const struct bt *b, struct emitter *e);
 /* slot = address of the slot in the present context's jump table, of `bits` bits, for the linear address in a register; flags change. */
 void bt_jump_slot_emit(struct emitter *e, unsigned slot, unsigned lin, unsigned bits, int32_t below);
 
 /* --- heat.c: which pages of user code are hot; `code` is on the host ----------------------------------------------- */
 static inline struct bt_page_heat *bt_heat_of(struct bt *b, const uint8_t *code)
 {
-    return &b->heat.page[hash_slot((uintptr_t)code >> PAGE_SHIFT, HEAT_BITS)];
+    return &b->heat.page[bt_page_slot(code)];
 }
 /* The guest came back to C: looks at the clock, and at where it is. */
 void bt_heat_look(struct bt *b);

@@ -7,7 +7,7 @@
  *              │                                └──────────── they are not ──┐
  *              └──to be made in another way──► dropped ◄─────────────────────┘     segment is needed ──► gone
  *
- * Who may hold the address of a unit's code: jump tables, links of units of the same page, far links. A unit that is sealed or
+ * Who may hold the address of a unit's code: jump tables, links of units of the same page, far links, bt.found. A unit that is sealed or
  * dropped stays where it is, since jump tables may hold it: its JUMP entry is overwritten with a jump to an exit. Before its
  * memory is used again all are looked through.
  */
@@ -240,16 +240,20 @@ static void unhash(struct bt *b, const struct bt_unit *u)
         x->hash_next = u->hash_next;
 }
 
-static struct bt_found *found_slot(struct bt *b, const uint8_t *host, uint32_t key)
-{
-    return &b->found[hash_of(host, key) & ((1u << FOUND_BITS) - 1)];
-}
-
+/* A context with a view may have found it, too: bt_unit_key(). */
 static void forget_found(struct bt *b, const struct bt_unit *u)
 {
-    struct bt_found *f = found_slot(b, u->host, u->key);
-    if (f->host == u->host)
-        f->host = NULL;
+    struct bt_found *at[] = { &b->found[bt_found_slot(u->host, u->key)],
+                              &b->found[bt_found_slot(u->host, u->key | KEY_VIEW)] };
+    for (unsigned i = 0; i < array_size(at); i++)
+        if (at[i]->host == u->host)
+            at[i]->host = NULL;
+}
+
+void bt_cache_forget_found(struct bt *b, const uint8_t *host)
+{
+    struct bt_found *first = &b->found[bt_page_slot(host) << FOUND_PAGE_BITS];
+    memset(first, 0, sizeof(*first) << FOUND_PAGE_BITS);
 }
 
 /* Takes *at out of its page's list, and what it stands for out of the hash. */
@@ -532,16 +536,17 @@ struct bt_unit *bt_cache_peek(const struct bt *b, const uint8_t *host, uint32_t 
     return u && !u->sealed && bt_unit_fresh(u) ? u : NULL;
 }
 
-const void *bt_cache_entry(struct bt *b, const uint8_t *host, uint32_t key, struct bt_window window)
+const void *bt_cache_entry(struct bt *b, const uint8_t *host, uint32_t kind, struct bt_window window)
 {
-    struct bt_found *f = found_slot(b, host, key);
-    if (f->host == host && f->key == key && key & KEY_FLAT_CS)
+    uint32_t asked = bt_area(b->v)->context->key | kind;
+    struct bt_found *f = &b->found[bt_found_slot(host, asked)];
+    if (f->host == host && f->key == asked)
         return bt_exec(b, f->entry_jump);
-    const struct bt_unit *u = bt_cache_peek(b, host, key, window);
-    if (!u || u->crossing || (!u->insns && key & (KEY_ONCE | KEY_SPLIT)))
+    const struct bt_unit *u = bt_cache_peek(b, host, bt_unit_key(b, host) | kind, window);
+    if (!u || u->crossing || (!u->insns && kind))
         return NULL;
-    if (key & KEY_FLAT_CS)
-        *f = (struct bt_found){ host, key, u->entry_jump };
+    if (asked & KEY_FLAT_CS)
+        *f = (struct bt_found){ host, asked, u->entry_jump };
     return bt_exec(b, u->entry_jump);
 }
 

@@ -4,7 +4,7 @@
  *
  *   enter(v, code, lin): C's stack pointer is put away, the guest's registers are loaded, jump to `code` (T0 = lin)
  *   exit_e / exit_s:     the guest's registers are put away (flags too, in state E), back to C; T1 exit, T2 argument
- *   fill, unlink, lookup, far: call C and return, 5 bytes further when C said false
+ *   fill, unlink, lookup, far: call C and return, 5 bytes further when C said false; lookup mostly without a call: lookup.c
  *   call:                C does an instruction on the guest's registers in v->s; returns, jumps to another unit, or leaves
  *   simd:                loads the guest's XMM registers
  *   syscall, sysret:     change the context and jump to the other side, or exit: turn.c
@@ -175,39 +175,6 @@ void bt_jump_slot_emit(struct emitter *e, unsigned slot, unsigned lin, unsigned 
     emit_mem(e, ENC_W, 0x03, slot, shifted(AT_AREA(jumps), below));
 }
 
-/* T1 = the neighbour n further, of a set: flags change. */
-static void neighbour(struct emitter *e, unsigned n)
-{
-    emit_alu_imm(e, 6, T1, (int32_t)(n * sizeof(struct bt_jump)), true);
-}
-
-/* Target T0 = T2 is perhaps in a neighbour of its slot: the two change places, and it returns. State S. */
-static void emit_fetch_back(struct emitter *e)
-{
-    struct amode lin = amode_at(T1, offsetof(struct bt_jump, lin)),
-                 code = amode_at(T1, offsetof(struct bt_jump, code));
-    bt_jump_slot_emit(e, T1, T2, JUMPS_BITS, 8);
-    for (unsigned n = 1; n < JUMP_SET; n++) {
-        neighbour(e, n);
-        emit_mem(e, ENC_W, 0x3b, T2, lin);
-        uint8_t *elsewhere = emit_jcc(e, 5, emit_exec(e));
-        emit_store(e, shifted(AT_AREA(exit_lin), 8), H_RAX);
-        emit_load(e, H_RAX, code);
-        neighbour(e, n);
-        emit_load(e, T2, code);
-        emit_store(e, code, H_RAX);
-        emit_load(e, H_RAX, lin);
-        emit_store(e, lin, T0);
-        neighbour(e, n);
-        emit_store(e, lin, H_RAX);
-        emit_store(e, code, T2);
-        emit_load(e, H_RAX, shifted(AT_AREA(exit_lin), 8));
-        emit_byte(e, 0xc3);
-        emit_patch(e, elsewhere, emit_exec(e));
-        neighbour(e, n);
-    }
-}
-
 static void emit_simd(const struct bt *b, struct emitter *e)
 {
     emit_mem(e, 0, 0xc7, 0, shifted(AT_AREA(simd_live), 8));
@@ -234,7 +201,7 @@ void bt_gates_emit(struct bt *b)
         emit_patch(&e, turns.exits[i], emit_exec(&e));
     emit_exit_s(b, &e);
     b->gate_lookup = HERE;
-    emit_fetch_back(&e); /* goes on in lookup16 */
+    bt_lookup_emit(b, &e); /* goes on in lookup16 */
     const struct {
         uint32_t *gate;
         bool (*function)(struct vcpu *v, uint64_t lin, uint32_t info);

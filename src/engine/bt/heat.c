@@ -38,6 +38,7 @@ static void sample(struct bt *b, unsigned slices)
     if (form > h->form) {
         h->form = (uint8_t)form;
         bt_cache_drop_page(b, host);
+        bt_cache_forget_found(b, host);
         b->n.hot_pages++;
     }
 }

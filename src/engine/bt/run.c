@@ -237,7 +237,7 @@ static const void *find_split(struct bt *b, uint64_t lin)
         return NULL;
     uint32_t key = bt_unit_key(b, host) | (uint32_t)KEY_SPLIT;
     struct bt_window window = bt_window_of(bt_area(b->v)->context, lin);
-    const void *code = bt_cache_entry(b, host, key, window);
+    const void *code = bt_cache_entry(b, host, KEY_SPLIT, window);
     if (code)
         return code;
     struct bt_unit *u = bt_cache_find(b, host, key, window); /* it may be sealed */
@@ -497,6 +497,7 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
     bt_bails_open(b);
     v->engine_data = &b->interp;
     bt_area(v)->bt = b;
+    bt_area(v)->found = b->found;
     bt_area(v)->spot_credit = SPOT_SAMPLE;
     bt_views_init(b);
     return 0;
@@ -548,6 +549,8 @@ static void bt_stats(const struct vcpu *v, void (*put)(void *ctx, const char *na
     const struct bt *b = bt_of((struct vcpu *)(uintptr_t)v);
     struct bt_counters n = b->n;
     n.translate_ns = translate_ns(b);
+    n.lookups += bt_area(b->v)->found_here;
+    n.jumps_found += bt_area(b->v)->found_here;
 #define X(name) put(ctx, #name, n.name);
     BT_COUNTERS(X)
 #undef X

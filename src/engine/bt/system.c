@@ -160,8 +160,7 @@ static uint64_t jump_resuming(struct bt *b)
     const struct bt_context *x = bt_context_turned(b);
     uint64_t lin = fetch_linear(v);
     const uint8_t *host = bt_code_at(&v->mmu, lin);
-    uint32_t key = host ? bt_unit_key(b, host) | (uint32_t)KEY_ONCE : 0;
-    const void *code = host ? bt_cache_entry(b, host, key, bt_window_of(x, lin)) : NULL;
+    const void *code = host ? bt_cache_entry(b, host, KEY_ONCE, bt_window_of(x, lin)) : NULL;
     if (!code || b->interp.until - v->s.retired < BLOCK_OPS_MAX) {
         v->mode |= MODE_STEP;
         return CALL_LEAVE;
@@ -286,7 +285,7 @@ bool bt_lookup(struct vcpu *v, uint64_t lin, uint32_t unused)
     struct bt_window window;
     (void)unused;
     const uint8_t *host = target_at(b, lin, &window);
-    const void *code = host ? bt_cache_entry(b, host, bt_unit_key(b, host), window) : NULL;
+    const void *code = host ? bt_cache_entry(b, host, 0, window) : NULL;
     if (!code)
         return false;
     bt_jump_put(bt_area(b->v)->context, lin, code);

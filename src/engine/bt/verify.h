@@ -120,6 +120,10 @@ struct verify_before bt_verify_before(const struct bt *b);
 void bt_verify_describe(const struct bt *b, const struct bt_unit *u, const struct verify_before *before,
                         const struct verify_before *behind, struct verify_gate gates[VERIFY_GATES],
                         struct verify_unit *x);
+/* The same of the gates. */
+#define VERIFY_FUNCTIONS 12u
+void bt_verify_describe_gates(const struct bt *b, struct verify_gate gates[VERIFY_GATES],
+                              uint64_t functions[VERIFY_FUNCTIONS], struct verify_gates *g);
 /* False: the unit must not run. It was logged and v->internal_error is set. Before anything can enter the unit. */
 bool bt_verify_unit(struct bt *b, const struct bt_unit *u, const struct verify_before *before);
 /* May this jump be made to go to this unit? Cheap: for every link. */

@@ -69,18 +69,18 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES
     return n;
 }
 
-static bool gates_are_good(struct bt *b)
+void bt_verify_describe_gates(const struct bt *b, struct verify_gate gates[VERIFY_GATES],
+                              uint64_t functions[VERIFY_FUNCTIONS], struct verify_gates *g)
 {
-    struct verify_gate gates[VERIFY_GATES];
-    const uint64_t functions[] = {
-        (uint64_t)(uintptr_t)bt_fill,         (uint64_t)(uintptr_t)bt_spot_fill,
-        (uint64_t)(uintptr_t)bt_spots_reset,  (uint64_t)(uintptr_t)bt_unlink,
-        (uint64_t)(uintptr_t)bt_call_out,     (uint64_t)(uintptr_t)bt_lookup,
-        (uint64_t)(uintptr_t)bt_x87_ready,    (uint64_t)(uintptr_t)bt_simd_level,
-        (uint64_t)(uintptr_t)bt_tsc,          (uint64_t)(uintptr_t)bt_smap,
-        (uint64_t)(uintptr_t)bt_account_gate, (uint64_t)(uintptr_t)bt_far_link,
+    bool (*const called[])(struct vcpu *v, uint64_t lin, uint32_t info) = {
+        bt_fill, bt_spot_fill, bt_spots_reset, bt_unlink, bt_lookup, bt_x87_ready,
+        bt_simd_level, bt_tsc, bt_smap, bt_account_gate, bt_far_link,
     };
-    struct verify_gates g = {
+    _Static_assert(array_size(called) + 1 == VERIFY_FUNCTIONS, "and the one of instructions");
+    for (unsigned i = 0; i < array_size(called); i++)
+        functions[i] = (uint64_t)(uintptr_t)called[i];
+    functions[array_size(called)] = (uint64_t)(uintptr_t)bt_call_out;
+    *g = (struct verify_gates){
         .code = b->code.write,
         .exec = bt_exec_addr(b, 0),
         .size = b->gates_end,
@@ -88,9 +88,17 @@ static bool gates_are_good(struct bt *b)
         .gates = gates,
         .ngates = gates_of(b, gates),
         .functions = functions,
-        .nfunctions = array_size(functions),
+        .nfunctions = VERIFY_FUNCTIONS,
     };
+}
+
+static bool gates_are_good(struct bt *b)
+{
+    struct verify_gate gates[VERIFY_GATES];
+    uint64_t functions[VERIFY_FUNCTIONS];
+    struct verify_gates g;
     struct verify_result r;
+    bt_verify_describe_gates(b, gates, functions, &g);
     if (verify_gates(b->verifier, &g, &r))
         return true;
     report(b, "the gates", &r, g.code, g.size);

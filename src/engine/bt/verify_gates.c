@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The gates, verified once: the only code that changes the stack pointer and calls C. What is followed is where the stack pointer
- * is; the rest are moves between registers and declared places.
+ * is, and what leads into jump tables, the TLB and bt.found: indices that stay inside, and what was compared before code that was
+ * found may be put into a jump table. The rest are moves between registers and declared places.
  *
  *   C's stack ──enter──► the vcpu ──call──► the vcpu - 8 (return address) ──► C's stack ──► C ──► back the same way
  */
@@ -12,6 +13,8 @@
 
 #define GATE_BYTES_MAX 65536u
 #define WAYS_MAX 64u
+#define COND_NOT_EQUAL 5u
+#define LOG2(n) (63u - (unsigned)__builtin_clzll(n))
 
 enum sp_kind { SP_UNKNOWN, SP_C, SP_VCPU };
 struct sp {
@@ -19,13 +22,34 @@ struct sp {
     int32_t off; /* from C's stack pointer at the way in, from the vcpu */
 };
 
-/* What T1 is on its way to the slot of a jump table: a number, below the most that a table has, times 16, in the table. */
-enum slot_step { STEP_NONE, STEP_NUMBER, STEP_INDEX, STEP_OFFSET, STEP_SLOT };
+/* What a register is known to hold. */
+enum held {
+    HELD_ANYTHING,
+    HELD_NUMBER,   /* below 2^bits, a multiple of 2^zeros */
+    HELD_SLOT,     /* address of a slot of the jump table */
+    HELD_CODE,     /* what such a slot had, or may have */
+    HELD_TARGET,   /* the linear address that is looked up */
+    HELD_PAGE,     /* of that */
+    HELD_TAG,      /* what a TLB entry has that may be fetched from */
+    HELD_TLB,      /* address of an entry of the TLB in use */
+    HELD_HOST,     /* the target's host address */
+    HELD_CONTEXT,  /* the present context */
+    HELD_KEY,      /* of that */
+    HELD_FOUND,    /* address of a slot of bt.found */
+    HELD_ENTRY,    /* the offset of the unit that was found there */
+};
+struct gate_reg {
+    uint8_t held, bits, zeros;
+};
+
+/* What was compared and found equal, of the TLB's entry and the slot of bt.found that registers point to. */
+enum { SAME_TAG = 1, SAME_HOST = 2, SAME_KEY = 4 };
 
 struct gate_state {
-    enum slot_step slot;
+    struct gate_reg reg[16];
     struct sp sp, kept; /* kept: in T2 */
     uint64_t rax;       /* constant, or 0 */
+    uint8_t same, asked; /* asked: what the flags tell */
 };
 
 struct walk {
@@ -61,6 +85,8 @@ static const struct {
     { AREA_OFF(context), sizeof(((struct bt_area *)0)->context) },
     { AREA_OFF(context_before), sizeof(((struct bt_area *)0)->context_before) },
     { AREA_OFF(jumps), sizeof(((struct bt_area *)0)->jumps) },
+    { AREA_OFF(found), sizeof(((struct bt_area *)0)->found) },
+    { AREA_OFF(found_here), sizeof(((struct bt_area *)0)->found_here) },
     { AREA_OFF(context_id), sizeof(((struct bt_area *)0)->context_id) },
     { AREA_OFF(x87_used), sizeof(((struct bt_area *)0)->x87_used) },
     { AREA_OFF(syscall), 2 * sizeof(struct bt_turn) },
@@ -89,6 +115,7 @@ static bool declared(int64_t at, unsigned size)
     return false;
 }
 
+static bool is_gpr(const struct verify_operand *o, unsigned size) { return o->kind == OPR_GPR && o->size == size; }
 static bool is_reg(const struct verify_operand *o, unsigned reg)
 {
     return o->kind == OPR_GPR && o->reg == reg && o->size == 8;
@@ -99,6 +126,39 @@ static bool is_host_sp(const struct walk *w, const struct verify_operand *o)
            w->st.sp.kind == SP_VCPU && o->val + w->st.sp.off == AREA_OFF(host_sp);
 }
 
+/* What of a slot's two words is written: code that a slot may have. */
+static bool in_slot(const struct walk *w, const struct verify_insn *in, const struct verify_operand *o)
+{
+    if (o->size != 8 || (o->val != offsetof(struct bt_jump, lin) && o->val != offsetof(struct bt_jump, code)))
+        return false;
+    if (!o->write || o->val == offsetof(struct bt_jump, lin))
+        return true;
+    const struct verify_operand *src = &in->o[1];
+    return in->op == OP_MOV && src->kind == OPR_GPR && src->size == 8 && w->st.reg[src->reg].held == HELD_CODE;
+}
+
+/* An operand behind a pointer that was made for it. */
+static bool in_table(const struct walk *w, const struct verify_insn *in, const struct verify_operand *o,
+                     enum held held)
+{
+    if (held == HELD_SLOT)
+        return in_slot(w, in, o);
+    if (o->write)
+        return false;
+    switch (held) {
+    case HELD_TLB:
+        return o->size == 8 && (o->val == offsetof(struct tlb_entry, tag_x) ||
+                                o->val == offsetof(struct tlb_entry, addend));
+    case HELD_CONTEXT: return o->size == 4 && o->val == offsetof(struct bt_context, key);
+    case HELD_FOUND:
+        return o->val == offsetof(struct bt_found, host)
+                   ? o->size == 8
+                   : o->size == 4 && (o->val == offsetof(struct bt_found, key) ||
+                                      o->val == offsetof(struct bt_found, entry_jump));
+    default: return false;
+    }
+}
+
 static const char *memory(const struct walk *w, const struct verify_insn *in, const struct verify_operand *o)
 {
     if (o->gs)
@@ -106,9 +166,8 @@ static const char *memory(const struct walk *w, const struct verify_insn *in, co
     if (o->base == H_RDI && o->index == NO_REG && o->val == AREA_OFF(host_sp) && in->op == OP_MOV &&
         is_reg(&in->o[1], H_RSP))
         return w->st.sp.kind == SP_C ? NULL : "C's stack pointer put away when it is not there";
-    /* Slots may change places. */
-    bool in_slot = o->base == T1 && o->index == NO_REG && w->st.slot == STEP_SLOT;
-    if (in_slot && o->size == 8 && (o->val == 0 || o->val == offsetof(struct bt_jump, code)))
+    if (o->base < array_size(w->st.reg) && o->base != H_RSP && o->index == NO_REG &&
+        in_table(w, in, o, w->st.reg[o->base].held))
         return NULL;
     if (o->base != H_RSP || o->index != NO_REG || w->st.sp.kind != SP_VCPU)
         return "a gate's memory operand that is not in struct vcpu";
@@ -186,6 +245,7 @@ static const char *call(struct walk *w, const struct verify_insn *in)
         if (w->st.rax && w->g->functions[i] == w->st.rax) {
             bool aligned = w->st.sp.kind == SP_C && ((uint32_t)w->st.sp.off & 15) == 8;
             w->st.rax = 0;
+            memset(w->st.reg, 0, sizeof(w->st.reg));
             return aligned ? NULL : "a call of C without its stack";
         }
     return "a call of what no gate may call";
@@ -204,31 +264,156 @@ static const char *ret(const struct walk *w)
     return ok ? NULL : "a return from where nobody came";
 }
 
-/* T1 is written. */
-static enum slot_step next_step(const struct walk *w, const struct verify_insn *in)
+/* --- what registers hold ------------------------------------------------------------------------------------------ */
+
+static struct gate_reg holds(enum held held) { return (struct gate_reg){ .held = (uint8_t)held }; }
+static struct gate_reg number(unsigned bits, unsigned zeros)
+{
+    return (struct gate_reg){ HELD_NUMBER, (uint8_t)(bits < 32 ? bits : 32), (uint8_t)(zeros < 32 ? zeros : 32) };
+}
+
+static bool at_place(const struct walk *w, const struct verify_operand *o, int32_t place)
+{
+    return o->kind == OPR_MEM && o->base == H_RSP && o->index == NO_REG && o->size == 8 &&
+           w->st.sp.kind == SP_VCPU && o->val + w->st.sp.off == place;
+}
+
+static bool behind(const struct walk *w, const struct verify_operand *o, enum held held, size_t field)
+{
+    return o->kind == OPR_MEM && o->base < array_size(w->st.reg) && o->base != H_RSP && o->index == NO_REG &&
+           w->st.reg[o->base].held == held && o->val == (int64_t)field;
+}
+
+/* Below 1 << bits entries of 1 << zeros bytes. */
+static bool indexes(struct gate_reg r, unsigned bits, unsigned zeros)
+{
+    return r.held == HELD_NUMBER && r.bits <= bits + zeros && r.zeros >= zeros;
+}
+
+/* There is one pointer of a kind at a time, and what was compared is about that. */
+static struct gate_reg point(struct walk *w, enum held held, unsigned forget)
+{
+    for (unsigned i = 0; i < array_size(w->st.reg); i++)
+        if (w->st.reg[i].held == held)
+            w->st.reg[i] = holds(HELD_ANYTHING);
+    w->st.same &= (uint8_t)~forget;
+    w->st.asked &= (uint8_t)~forget;
+    return holds(held);
+}
+
+static struct gate_reg add_memory(struct walk *w, struct gate_reg was, const struct verify_operand *src)
+{
+    if (at_place(w, src, AREA_OFF(jumps)) && indexes(was, JUMPS_BITS, LOG2(sizeof(struct bt_jump))))
+        return holds(HELD_SLOT);
+    if (at_place(w, src, VCPU_OFF(mmu.tlb)) &&
+        indexes(was, LOG2(TLB_ENTRIES), LOG2(sizeof(struct tlb_entry))))
+        return point(w, HELD_TLB, SAME_TAG);
+    if (at_place(w, src, AREA_OFF(found)) && indexes(was, FOUND_BITS, LOG2(sizeof(struct bt_found))))
+        return point(w, HELD_FOUND, SAME_HOST | SAME_KEY);
+    bool address = was.held == HELD_TARGET && w->st.same & SAME_TAG &&
+                   behind(w, src, HELD_TLB, offsetof(struct tlb_entry, addend));
+    return holds(address ? HELD_HOST : HELD_ANYTHING);
+}
+
+static struct gate_reg load(const struct walk *w, const struct verify_operand *src, unsigned size)
+{
+    const unsigned both = SAME_HOST | SAME_KEY;
+    if (size == 8 && at_place(w, src, AREA_OFF(context)))
+        return holds(HELD_CONTEXT);
+    if (size == 8 && behind(w, src, HELD_SLOT, offsetof(struct bt_jump, code)))
+        return holds(HELD_CODE);
+    if (size == 4 && behind(w, src, HELD_CONTEXT, offsetof(struct bt_context, key)))
+        return holds(HELD_KEY);
+    if (size == 4 && behind(w, src, HELD_FOUND, offsetof(struct bt_found, entry_jump)) &&
+        (w->st.same & both) == both)
+        return holds(HELD_ENTRY);
+    return size == 4 ? number(32, 0) : holds(HELD_ANYTHING);
+}
+
+/* 32 bits of a register are written, the rest is 0. */
+static struct gate_reg word(const struct walk *w, const struct verify_insn *in, struct gate_reg was)
 {
     const struct verify_operand *src = &in->o[1];
-    bool by_number = src->kind == OPR_IMM && in->o[0].kind == OPR_GPR && in->o[0].size == 4;
-    if (in->op == OP_IMUL)
-        return in->o[0].kind == OPR_GPR && in->o[0].size == 4 ? STEP_NUMBER : STEP_NONE;
-    if (in->op == OP_SHR && by_number && w->st.slot == STEP_NUMBER)
-        return src->val < 32 && 1u << (32 - src->val) <= JUMPS_MAX ? STEP_INDEX : STEP_NONE;
-    if (in->op == OP_SHL && by_number && w->st.slot == STEP_INDEX)
-        return 1u << src->val == sizeof(struct bt_jump) ? STEP_OFFSET : STEP_NONE;
-    if (in->op == OP_XOR && w->st.slot == STEP_SLOT) { /* tables are aligned to sets of slots */
-        bool in_set = src->kind == OPR_IMM && (uint64_t)src->val < JUMP_SET * sizeof(struct bt_jump) &&
-                      src->val % sizeof(struct bt_jump) == 0;
-        return in_set ? STEP_SLOT : STEP_NONE;
+    bool constant = src->kind == OPR_IMM;
+    unsigned by = constant ? (unsigned)src->val & 31 : 0;
+    if (was.held != HELD_NUMBER)
+        was = number(32, 0);
+    if (in->op == OP_SHR && constant)
+        return number(was.bits > by ? was.bits - by : 0, was.zeros > by ? was.zeros - by : 0);
+    if (in->op == OP_SHL && constant)
+        return number(was.bits + by, was.zeros + by);
+    if (in->op == OP_AND && constant && src->val > 0 && src->val < INT32_MAX)
+        return number(LOG2((uint64_t)src->val) + 1, lowest_bit((uint64_t)src->val));
+    if (in->op == OP_OR && is_gpr(src, 4) && w->st.reg[src->reg].held == HELD_NUMBER) {
+        struct gate_reg other = w->st.reg[src->reg];
+        return number(was.bits > other.bits ? was.bits : other.bits,
+                      was.zeros < other.zeros ? was.zeros : other.zeros);
     }
-    bool table = src->kind == OPR_MEM && src->base == H_RSP && src->index == NO_REG && src->size == 8 &&
-                 src->val + w->st.sp.off == AREA_OFF(jumps);
-    return in->op == OP_ADD && table && w->st.slot == STEP_OFFSET ? STEP_SLOT : STEP_NONE;
+    return number(32, 0);
+}
+
+static struct gate_reg wide(struct walk *w, const struct verify_insn *in, struct gate_reg was)
+{
+    const struct verify_operand *src = &in->o[1];
+    bool memory = src->kind == OPR_MEM, constant = src->kind == OPR_IMM;
+    switch (in->op) {
+    case OP_MOV:
+        if (is_gpr(src, 8) && w->st.reg[src->reg].held == HELD_TARGET)
+            return holds(HELD_TARGET);
+        return memory ? load(w, src, 8) : holds(HELD_ANYTHING);
+    case OP_XOR: /* tables are aligned to sets of slots */
+        return holds(was.held == HELD_SLOT && constant &&
+                             (uint64_t)src->val < JUMP_SET * sizeof(struct bt_jump) &&
+                             src->val % sizeof(struct bt_jump) == 0
+                         ? HELD_SLOT
+                         : HELD_ANYTHING);
+    case OP_AND:
+        return holds(was.held == HELD_TARGET && constant && src->val == -(int64_t)PAGE_SIZE ? HELD_PAGE
+                                                                                           : HELD_ANYTHING);
+    case OP_OR:
+        return holds(was.held == HELD_PAGE && at_place(w, src, VCPU_OFF(mmu.gen)) ? HELD_TAG : HELD_ANYTHING);
+    case OP_ADD:
+        if (memory)
+            return add_memory(w, was, src);
+        return holds(was.held == HELD_ENTRY && is_reg(src, H_RAX) && w->st.rax == w->g->exec ? HELD_CODE
+                                                                                             : HELD_ANYTHING);
+    default: return holds(HELD_ANYTHING);
+    }
+}
+
+/* What the first operand, a register, holds behind the instruction. */
+static struct gate_reg next(struct walk *w, const struct verify_insn *in)
+{
+    const struct verify_operand *dst = &in->o[0];
+    if (dst->size == 8)
+        return wide(w, in, w->st.reg[dst->reg]);
+    if (dst->size != 4)
+        return holds(HELD_ANYTHING);
+    return in->op == OP_MOV && in->o[1].kind == OPR_MEM ? load(w, &in->o[1], 4)
+                                                        : word(w, in, w->st.reg[dst->reg]);
+}
+
+/* A register compared with what it has to be equal to. */
+static unsigned asks(const struct walk *w, const struct verify_insn *in)
+{
+    const struct verify_operand *reg = &in->o[0], *m = &in->o[1];
+    if (in->op != OP_CMP || reg->kind != OPR_GPR)
+        return 0;
+    switch (w->st.reg[reg->reg].held) {
+    case HELD_TAG:
+        return reg->size == 8 && behind(w, m, HELD_TLB, offsetof(struct tlb_entry, tag_x)) ? SAME_TAG : 0;
+    case HELD_HOST:
+        return reg->size == 8 && behind(w, m, HELD_FOUND, offsetof(struct bt_found, host)) ? SAME_HOST : 0;
+    case HELD_KEY:
+        return reg->size == 4 && behind(w, m, HELD_FOUND, offsetof(struct bt_found, key)) ? SAME_KEY : 0;
+    default: return 0;
+    }
 }
 
 static const char *operands(struct walk *w, const struct verify_insn *in)
 {
     bool writes_sp = false;
-    enum slot_step slot = w->st.slot;
+    struct gate_reg dst = { 0 };
     for (unsigned n = 0; n < in->noperands; n++) {
         const struct verify_operand *o = &in->o[n];
         const char *broken = o->kind == OPR_MEM ? memory(w, in, o) : NULL;
@@ -241,10 +426,13 @@ static const char *operands(struct walk *w, const struct verify_insn *in)
             w->st.kept = (struct sp){ SP_UNKNOWN, 0 };
         if (o->reg == H_RAX)
             w->st.rax = 0;
-        if (o->reg == T1)
-            slot = next_step(w, in);
     }
-    w->st.slot = slot;
+    if (in->o[0].kind == OPR_GPR && in->o[0].write)
+        dst = next(w, in);
+    w->st.asked = (uint8_t)asks(w, in);
+    for (unsigned n = 0; n < in->noperands; n++)
+        if (in->o[n].kind == OPR_GPR && in->o[n].write)
+            w->st.reg[in->o[n].reg] = n == 0 ? dst : holds(HELD_ANYTHING);
     if (writes_sp)
         return move_sp(w, in);
     if (in->op == OP_MOV && is_reg(&in->o[0], T2) && is_reg(&in->o[1], H_RSP))
@@ -260,7 +448,11 @@ static const char *operands(struct walk *w, const struct verify_insn *in)
 static bool one(struct walk *w, const struct verify_insn *in)
 {
     switch (in->op) {
-    case OP_JCC: w->broken = jump_to(w, in); return true;
+    case OP_JCC:
+        w->broken = jump_to(w, in);
+        if (in->cond == COND_NOT_EQUAL)
+            w->st.same |= w->st.asked;
+        return true;
     case OP_JMP: w->broken = in->relative ? jump_to(w, in) : jump_register(w, in); return false;
     case OP_CALL: w->broken = call(w, in); return true;
     case OP_RET: w->broken = ret(w); return false;
@@ -290,10 +482,13 @@ static void walk(struct walk *w, uint32_t from, struct gate_state st)
 }
 
 /* From one entry, and wherever its jumps lead. */
-static void walk_all(struct walk *w, uint32_t from, struct sp sp)
+static void walk_all(struct walk *w, uint32_t from, struct sp sp, bool looks_up)
 {
+    struct gate_state st = { .sp = sp };
+    if (looks_up)
+        st.reg[T0] = st.reg[T2] = holds(HELD_TARGET);
     w->nways = 0;
-    walk(w, from, (struct gate_state){ .sp = sp });
+    walk(w, from, st);
     while (w->nways && !w->broken) {
         w->nways--;
         walk(w, w->ways[w->nways].off, w->ways[w->nways].st);
@@ -308,10 +503,11 @@ bool verify_gates(struct verifier *w, const struct verify_gates *g, struct verif
     if (g->size > GATE_BYTES_MAX)
         k.broken = "larger than gates can be";
     if (!k.broken)
-        walk_all(&k, g->enter, (struct sp){ SP_C, 0 });
+        walk_all(&k, g->enter, (struct sp){ SP_C, 0 }, false);
     for (unsigned i = 0; i < g->ngates && !k.broken; i++) {
         bool jumped = verify_gate_is_left(g->gates[i].kind);
-        walk_all(&k, (uint32_t)(g->gates[i].address - g->exec), (struct sp){ SP_VCPU, jumped ? 0 : -8 });
+        walk_all(&k, (uint32_t)(g->gates[i].address - g->exec), (struct sp){ SP_VCPU, jumped ? 0 : -8 },
+                 g->gates[i].kind == VERIFY_LOOKUP);
     }
     if (!k.broken)
         return true;
