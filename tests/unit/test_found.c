@@ -23,14 +23,15 @@ GUEST_CODE(patched, 64,
                  "xor edi, edi\n 3: sub ebp, 1\n jnz 1b\n hlt");
 /* The window shows the other page, once by CR3 and once by INVLPG. */
 GUEST_CODE(remapped, 64,
-           ROUND "xor qword ptr [rdi], 0xc00000\n test ebp, 1\n jz 3f\n mov rdx, cr3\n mov cr3, rdx\n jmp 4f\n"
-                 "3: invlpg [rsi]\n 4: sub ebp, 1\n jnz 1b\n hlt");
+           ROUND
+           "xor qword ptr [rdi], 0xc00000\n test ebp, 1\n jz 3f\n mov rdx, cr3\n mov cr3, rdx\n jmp 4f\n"
+           "3: invlpg [rsi]\n 4: sub ebp, 1\n jnz 1b\n hlt");
 
 /* Offsets in the window whose addresses meet in one set of the jump table. */
 static void choose(uint32_t offset[FUNCTIONS])
 {
     unsigned n = 0, set = jump_slot(WINDOW + 0x100, MODE_CODE64) / JUMP_SET;
-    for (uint32_t at = 0x100; n < FUNCTIONS; at += 16)
+    for (uint32_t at = 0x100; n < FUNCTIONS; at += 8)
         if (jump_slot(WINDOW + at, MODE_CODE64) / JUMP_SET == set)
             offset[n++] = at;
     assert_true(offset[FUNCTIONS - 1] < 0x200000);

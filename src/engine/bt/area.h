@@ -21,7 +21,7 @@ struct bt_jump {
     uint64_t lin;
     const void *code;
 };
-#define JUMPS_BITS 14
+#define JUMPS_BITS 16
 #define CODE16_JUMPS_BITS 10 /* a context for each code segment, with little */
 #define JUMPS_MAX (1u << JUMPS_BITS)
 #define JUMP_HASH 0x9e3779b1u
@@ -39,6 +39,11 @@ static inline unsigned jump_slot(uint64_t lin, uint32_t key)
 
 /* So many neighbours are a set: who has to make way in its slot goes to another one, and is fetched back by gate_lookup. */
 #define JUMP_SET 4u
+/* Behind a table lies a byte for each set: 0 while nothing is in it. So a large table costs no more to empty than what was put there. */
+#define JUMP_SETS (JUMPS_MAX / JUMP_SET)
+#define JUMP_TABLE (JUMPS_MAX * sizeof(struct bt_jump) + JUMP_SETS)
+static inline uint8_t *jump_used(struct bt_jump *jumps) { return (uint8_t *)(jumps + JUMPS_MAX); }
+
 /* What an empty slot holds: an address that belongs to another set. */
 static inline uint64_t jump_none(unsigned slot) { return slot < JUMP_SET; }
 

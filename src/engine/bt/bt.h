@@ -257,8 +257,8 @@ struct bt_views {
 /* --- heat ------------------------------------------------------------------------------------------------- */
 
 #define HEAT_BITS FOUND_PAGES_BITS /* so who shares a count is in one group of bt_found */
-#define HEAT_FULL 5u  /* slices of time from which on a page's units are superblocks */
-#define HEAT_VIEW 12u /* and by views */
+#define HEAT_FULL 5u               /* slices of time from which on a page's units are superblocks */
+#define HEAT_VIEW 12u              /* and by views */
 enum bt_form { FORM_SHORT, FORM_FULL, FORM_VIEW };
 struct bt_page_heat {
     uint8_t slices; /* of late */

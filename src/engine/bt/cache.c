@@ -29,7 +29,7 @@
 #define AHEAD (64u << 10)       /* memory is made ready in such pieces */
 #define SETTLE (1u << 20)       /* of the writable view's pages stay */
 #define SETTLE_IDLE (32u << 10) /* where there is time */
-#define JUMP_MEMORY (CONTEXTS * JUMPS_MAX * sizeof(struct bt_jump))
+#define JUMP_MEMORY (CONTEXTS * JUMP_TABLE)
 #define FOUND_MEMORY (sizeof(struct bt_found) << FOUND_BITS)
 
 /* Units of a page lie together: code that runs one after the other is looked for in few lines of the host's caches. */
@@ -150,7 +150,7 @@ int bt_cache_init(struct bt *b, struct error *e)
         return error_set(e, -ENOMEM, "no memory for translated code; try a smaller --code-cache");
     }
     for (unsigned i = 0; i < CONTEXTS; i++)
-        b->contexts[i].jumps = b->jump_memory + i * JUMPS_MAX;
+        b->contexts[i].jumps = (void *)((uint8_t *)b->jump_memory + i * JUMP_TABLE);
     bt_cache_divide(b);
     return 0;
 }
@@ -625,7 +625,7 @@ static void forget_jumps(struct bt *b, const uint8_t *from, const uint8_t *to)
 {
     for (const struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS; x++)
         for (unsigned i = 0; x->used && i < 1u << jump_bits(x->key); i++) {
-            const uint8_t *code = x->jumps[i].code;
+            const uint8_t *code = jump_used(x->jumps)[i / JUMP_SET] ? x->jumps[i].code : NULL;
             if (code >= from && code < to)
                 x->jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
         }

@@ -70,13 +70,27 @@ static uint64_t next_id(struct bt *b)
     return b->last_id;
 }
 
+static void empty_table(struct bt_jump *jumps)
+{
+    uint8_t *used = jump_used(jumps);
+    used[0] = 1; /* an empty slot there is not 0 */
+    for (unsigned set = 0; set < JUMP_SETS; set++) {
+        if (set % 8 == 0 && !get_le64(used + set)) {
+            set += 7;
+            continue;
+        }
+        for (unsigned i = set * JUMP_SET; used[set] && i < (set + 1) * JUMP_SET; i++)
+            jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
+        used[set] = 0;
+    }
+}
+
 static struct bt_context *recycle(struct bt *b, const struct bt_context *wanted)
 {
     struct bt_context *x = choose(b);
     struct bt_jump *jumps = x->jumps;
     bt_turns_forget(b, x);
-    for (unsigned i = 0; i < 1u << jump_bits(wanted->key); i++)
-        jumps[i] = (struct bt_jump){ .lin = jump_none(i) };
+    empty_table(jumps);
     if (x->sibling)
         x->sibling->sibling = NULL;
     *x = *wanted;
@@ -191,4 +205,5 @@ void bt_jump_put(struct bt_context *x, uint64_t lin, const void *code)
     if (j->lin != lin && j->lin != jump_none(slot))
         find_place(x, slot, j);
     *j = (struct bt_jump){ lin, code };
+    jump_used(x->jumps)[slot / JUMP_SET] = 1;
 }

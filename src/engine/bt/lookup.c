@@ -13,7 +13,7 @@
 #include "engine/bt/unit.h"
 
 enum { COND_EQUAL = 4, COND_NOT_EQUAL = 5, COND_BELOW_OR_EQUAL = 6 };
-enum { ALU_OR = 0x0b, ALU_ADD = 0x03, ALU_XOR = 0x33, ALU_CMP = 0x3b };
+enum { ALU_OR = 0x0b, ALU_ADD = 0x03, ALU_XOR = 0x33, ALU_SUB = 0x2b, ALU_CMP = 0x3b };
 enum { SHIFT_LEFT = 4, SHIFT_RIGHT = 5 };
 
 /* The guest's registers that are used besides T1 and T2: their places in the vcpu are free while generated code runs. */
@@ -145,6 +145,13 @@ static void put(struct emitter *e)
         emit_patch(e, placed[n], emit_exec(e));
     emit_store(e, slot_lin(), T0);
     emit_store(e, slot_code(), H_RDX);
+    emit_mov(e, H_RAX, T1); /* jump_used() */
+    emit_mem(e, ENC_W, ALU_SUB, H_RAX, AT_AREA_BELOW(jumps));
+    shift(e, SHIFT_RIGHT, H_RAX, (unsigned)__builtin_ctz(JUMP_SET * sizeof(struct bt_jump)));
+    emit_mem(e, ENC_W, ALU_ADD, H_RAX, AT_AREA_BELOW(jumps));
+    emit_mem(e, 0, 0xc6, 0,
+             amode_at(H_RAX, (int32_t)(JUMPS_MAX * sizeof(struct bt_jump)))); /* mov m8, imm8 */
+    emit_byte(e, 1);
 }
 
 static void give_back(struct emitter *e)

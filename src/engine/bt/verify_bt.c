@@ -72,9 +72,9 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES
 void bt_verify_describe_gates(const struct bt *b, struct verify_gate gates[VERIFY_GATES],
                               uint64_t functions[VERIFY_FUNCTIONS], struct verify_gates *g)
 {
-    bool (*const called[])(struct vcpu *v, uint64_t lin, uint32_t info) = {
-        bt_fill, bt_spot_fill, bt_spots_reset, bt_unlink, bt_lookup, bt_x87_ready,
-        bt_simd_level, bt_tsc, bt_smap, bt_account_gate, bt_far_link,
+    bool (*const called[])(struct vcpu * v, uint64_t lin, uint32_t info) = {
+        bt_fill,       bt_spot_fill, bt_spots_reset, bt_unlink,       bt_lookup,   bt_x87_ready,
+        bt_simd_level, bt_tsc,       bt_smap,        bt_account_gate, bt_far_link,
     };
     _Static_assert(array_size(called) + 1 == VERIFY_FUNCTIONS, "and the one of instructions");
     for (unsigned i = 0; i < array_size(called); i++)

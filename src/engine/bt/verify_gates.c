@@ -25,18 +25,19 @@ struct sp {
 /* What a register is known to hold. */
 enum held {
     HELD_ANYTHING,
-    HELD_NUMBER,   /* below 2^bits, a multiple of 2^zeros */
-    HELD_SLOT,     /* address of a slot of the jump table */
-    HELD_CODE,     /* what such a slot had, or may have */
-    HELD_TARGET,   /* the linear address that is looked up */
-    HELD_PAGE,     /* of that */
-    HELD_TAG,      /* what a TLB entry has that may be fetched from */
-    HELD_TLB,      /* address of an entry of the TLB in use */
-    HELD_HOST,     /* the target's host address */
-    HELD_CONTEXT,  /* the present context */
-    HELD_KEY,      /* of that */
-    HELD_FOUND,    /* address of a slot of bt.found */
-    HELD_ENTRY,    /* the offset of the unit that was found there */
+    HELD_NUMBER,  /* below 2^bits, a multiple of 2^zeros */
+    HELD_SLOT,    /* address of a slot of the jump table */
+    HELD_NOTE,    /* address of a set's byte, less the size of the table in front of it */
+    HELD_CODE,    /* what such a slot had, or may have */
+    HELD_TARGET,  /* the linear address that is looked up */
+    HELD_PAGE,    /* of that */
+    HELD_TAG,     /* what a TLB entry has that may be fetched from */
+    HELD_TLB,     /* address of an entry of the TLB in use */
+    HELD_HOST,    /* the target's host address */
+    HELD_CONTEXT, /* the present context */
+    HELD_KEY,     /* of that */
+    HELD_FOUND,   /* address of a slot of bt.found */
+    HELD_ENTRY,   /* the offset of the unit that was found there */
 };
 struct gate_reg {
     uint8_t held, bits, zeros;
@@ -47,8 +48,8 @@ enum { SAME_TAG = 1, SAME_HOST = 2, SAME_KEY = 4 };
 
 struct gate_state {
     struct gate_reg reg[16];
-    struct sp sp, kept; /* kept: in T2 */
-    uint64_t rax;       /* constant, or 0 */
+    struct sp sp, kept;  /* kept: in T2 */
+    uint64_t rax;        /* constant, or 0 */
     uint8_t same, asked; /* asked: what the flags tell */
 };
 
@@ -115,7 +116,10 @@ static bool declared(int64_t at, unsigned size)
     return false;
 }
 
-static bool is_gpr(const struct verify_operand *o, unsigned size) { return o->kind == OPR_GPR && o->size == size; }
+static bool is_gpr(const struct verify_operand *o, unsigned size)
+{
+    return o->kind == OPR_GPR && o->size == size;
+}
 static bool is_reg(const struct verify_operand *o, unsigned reg)
 {
     return o->kind == OPR_GPR && o->reg == reg && o->size == 8;
@@ -134,7 +138,8 @@ static bool in_slot(const struct walk *w, const struct verify_insn *in, const st
     if (!o->write || o->val == offsetof(struct bt_jump, lin))
         return true;
     const struct verify_operand *src = &in->o[1];
-    return in->op == OP_MOV && src->kind == OPR_GPR && src->size == 8 && w->st.reg[src->reg].held == HELD_CODE;
+    return in->op == OP_MOV && src->kind == OPR_GPR && src->size == 8 &&
+           w->st.reg[src->reg].held == HELD_CODE;
 }
 
 /* An operand behind a pointer that was made for it. */
@@ -143,12 +148,14 @@ static bool in_table(const struct walk *w, const struct verify_insn *in, const s
 {
     if (held == HELD_SLOT)
         return in_slot(w, in, o);
+    if (held == HELD_NOTE)
+        return in->op == OP_MOV && o->size == 1 && o->val == (int64_t)(JUMPS_MAX * sizeof(struct bt_jump));
     if (o->write)
         return false;
     switch (held) {
     case HELD_TLB:
-        return o->size == 8 && (o->val == offsetof(struct tlb_entry, tag_x) ||
-                                o->val == offsetof(struct tlb_entry, addend));
+        return o->size == 8 &&
+               (o->val == offsetof(struct tlb_entry, tag_x) || o->val == offsetof(struct tlb_entry, addend));
     case HELD_CONTEXT: return o->size == 4 && o->val == offsetof(struct bt_context, key);
     case HELD_FOUND:
         return o->val == offsetof(struct bt_found, host)
@@ -269,7 +276,8 @@ static const char *ret(const struct walk *w)
 static struct gate_reg holds(enum held held) { return (struct gate_reg){ .held = (uint8_t)held }; }
 static struct gate_reg number(unsigned bits, unsigned zeros)
 {
-    return (struct gate_reg){ HELD_NUMBER, (uint8_t)(bits < 32 ? bits : 32), (uint8_t)(zeros < 32 ? zeros : 32) };
+    return (struct gate_reg){ HELD_NUMBER, (uint8_t)(bits < 32 ? bits : 32),
+                              (uint8_t)(zeros < 32 ? zeros : 32) };
 }
 
 static bool at_place(const struct walk *w, const struct verify_operand *o, int32_t place)
@@ -305,6 +313,8 @@ static struct gate_reg add_memory(struct walk *w, struct gate_reg was, const str
 {
     if (at_place(w, src, AREA_OFF(jumps)) && indexes(was, JUMPS_BITS, LOG2(sizeof(struct bt_jump))))
         return holds(HELD_SLOT);
+    if (at_place(w, src, AREA_OFF(jumps)) && indexes(was, LOG2(JUMP_SETS), 0))
+        return holds(HELD_NOTE);
     if (at_place(w, src, VCPU_OFF(mmu.tlb)) &&
         indexes(was, LOG2(TLB_ENTRIES), LOG2(sizeof(struct tlb_entry))))
         return point(w, HELD_TLB, SAME_TAG);
@@ -358,9 +368,14 @@ static struct gate_reg wide(struct walk *w, const struct verify_insn *in, struct
     bool memory = src->kind == OPR_MEM, constant = src->kind == OPR_IMM;
     switch (in->op) {
     case OP_MOV:
-        if (is_gpr(src, 8) && w->st.reg[src->reg].held == HELD_TARGET)
-            return holds(HELD_TARGET);
+        if (is_gpr(src, 8) &&
+            (w->st.reg[src->reg].held == HELD_TARGET || w->st.reg[src->reg].held == HELD_SLOT))
+            return w->st.reg[src->reg];
         return memory ? load(w, src, 8) : holds(HELD_ANYTHING);
+    case OP_SUB: /* where in the table */
+        return was.held == HELD_SLOT && at_place(w, src, AREA_OFF(jumps))
+                   ? number(JUMPS_BITS + LOG2(sizeof(struct bt_jump)), LOG2(sizeof(struct bt_jump)))
+                   : holds(HELD_ANYTHING);
     case OP_XOR: /* tables are aligned to sets of slots */
         return holds(was.held == HELD_SLOT && constant &&
                              (uint64_t)src->val < JUMP_SET * sizeof(struct bt_jump) &&
@@ -369,7 +384,7 @@ static struct gate_reg wide(struct walk *w, const struct verify_insn *in, struct
                          : HELD_ANYTHING);
     case OP_AND:
         return holds(was.held == HELD_TARGET && constant && src->val == -(int64_t)PAGE_SIZE ? HELD_PAGE
-                                                                                           : HELD_ANYTHING);
+                                                                                            : HELD_ANYTHING);
     case OP_OR:
         return holds(was.held == HELD_PAGE && at_place(w, src, VCPU_OFF(mmu.gen)) ? HELD_TAG : HELD_ANYTHING);
     case OP_ADD:
