@@ -620,6 +620,107 @@ static bool other_target(uint8_t *at, const struct verify_insn *in, const struct
            change_field(at, in->len, (int32_t)in->o[1].val, (int32_t)in->o[1].val + 4096);
 }
 
+/* A word of the table of returns. */
+static bool is_return(const struct verify_operand *o, size_t field)
+{
+    int64_t off = o->val - AREA_OFF(returns);
+    return o->kind == OPR_MEM && o->base == H_RSP && o->index != NO_REG && off >= 0 &&
+           off < (int64_t)(MMU_INDEX_COUNT * sizeof(struct bt_returns)) &&
+           (size_t)off % sizeof(struct bt_returns) == field;
+}
+#define NOTED offsetof(struct bt_returns, lin)
+#define WAY_BACK offsetof(struct bt_returns, code)
+
+static bool move_return(uint8_t *at, const struct verify_insn *in, const struct verify_operand *o, int32_t by)
+{
+    return change_field(at, in->len, (int32_t)o->val, (int32_t)o->val + by);
+}
+
+static bool is_return_check(const struct verify_insn *in)
+{
+    return in->op == OP_CMP && in->o[0].kind == OPR_GPR && is_return(&in->o[1], NOTED);
+}
+
+static bool return_unchecked(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_JCC || !is_return_check(before))
+        return false;
+    memset(at + 2, 0, 4);
+    return true;
+}
+
+static bool return_reversed(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    if (in->op != OP_JCC || !is_return_check(before))
+        return false;
+    at[1] ^= 1;
+    return true;
+}
+
+static bool return_elsewhere(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    return in->op == OP_PUSH && is_return(&in->o[0], WAY_BACK) && move_return(at, in, &in->o[0], 8);
+}
+
+static bool return_of_others(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    return in->op == OP_PUSH && is_return(&in->o[0], WAY_BACK) &&
+           move_return(at, in, &in->o[0], sizeof(struct bt_returns));
+}
+
+/* The RET behind the PUSH. */
+static bool return_dropped(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    return in->op == OP_RET && before->op == OP_PUSH && overwrite(at, in, "\x90", 1);
+}
+
+static bool back_elsewhere(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    return in->op == OP_POP && is_return(&in->o[0], WAY_BACK) && move_return(at, in, &in->o[0], 8);
+}
+
+static bool back_of_others(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    return in->op == OP_POP && is_return(&in->o[0], WAY_BACK) &&
+           move_return(at, in, &in->o[0], sizeof(struct bt_returns));
+}
+
+/* A number of the guest's where code is expected. */
+static bool note_as_code(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    (void)before;
+    return in->op == OP_MOV && is_return(&in->o[0], NOTED) &&
+           move_return(at, in, &in->o[0], (int32_t)WAY_BACK);
+}
+
+/* movzx r32, r16 */
+static bool place_widened(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    struct verify_insn next;
+    (void)before;
+    if (in->op != OP_MOVZX || verify_decode(&next, at + in->len, 16, 0, false) || next.noperands < 2 ||
+        !(is_return(&next.o[0], NOTED) || is_return(&next.o[1], NOTED)))
+        return false;
+    at[in->len - 2] |= 1;
+    return true;
+}
+
+/* Over the POP, so that the host's stack is left uneven. */
+static bool over_too_far(uint8_t *at, const struct verify_insn *in, const struct verify_insn *before)
+{
+    struct verify_insn pop;
+    (void)before;
+    if (in->op != OP_CALL || !in->relative || at[4] || at[3] || at[2] || /* a gate is far away */
+        verify_decode(&pop, at + in->len + at[1], 16, 0, false) || pop.op != OP_POP)
+        return false;
+    at[1] = (uint8_t)(at[1] + pop.len);
+    return true;
+}
+
 enum { ANYWHERE, LOOKED_UP, VIEWED };
 static const struct {
     const char *name;
@@ -661,6 +762,16 @@ static const struct {
     { "guard of another link", other_guard, ANYWHERE },
     { "another far link", other_link, ANYWHERE },
     { "another far target", other_target, ANYWHERE },
+    { "return unchecked", return_unchecked, ANYWHERE },
+    { "its check reversed", return_reversed, ANYWHERE },
+    { "return by another place", return_elsewhere, ANYWHERE },
+    { "return by another table", return_of_others, ANYWHERE },
+    { "return dropped", return_dropped, ANYWHERE },
+    { "way back to another place", back_elsewhere, ANYWHERE },
+    { "way back to another table", back_of_others, ANYWHERE },
+    { "number for a way back", note_as_code, ANYWHERE },
+    { "place beyond the table", place_widened, ANYWHERE },
+    { "call over the POP", over_too_far, ANYWHERE },
 };
 
 /* Wherever a bug can be planted in the unit. */

@@ -659,11 +659,12 @@ static void loop_stub(struct translation *t, const struct stub *s)
 void stubs_emit(struct translation *t)
 {
     static void (*const emit[])(struct translation * t, const struct stub *s) = {
-        [STUB_LOOKUP] = lookup_stub, [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,
-        [STUB_LINK] = link_stub,     [STUB_FAR] = far_stub,     [STUB_COUNT] = count_stub,
-        [STUB_UNLINK] = unlink_stub, [STUB_SIMD] = vector_stub, [STUB_STRIP] = strip_failed,
-        [STUB_LOOP] = loop_stub,     [STUB_CALL] = call_stub,   [STUB_SPOT] = spot_stub,
-        [STUB_SPOTS] = spots_stub,   [STUB_X87] = x87_stub,     [STUB_FAR_LINK] = far_link_stub,
+        [STUB_LOOKUP] = lookup_stub,     [STUB_FILL] = fill_stub,   [STUB_EXIT] = exit_stub,
+        [STUB_LINK] = link_stub,         [STUB_FAR] = far_stub,     [STUB_COUNT] = count_stub,
+        [STUB_UNLINK] = unlink_stub,     [STUB_SIMD] = vector_stub, [STUB_STRIP] = strip_failed,
+        [STUB_LOOP] = loop_stub,         [STUB_CALL] = call_stub,   [STUB_SPOT] = spot_stub,
+        [STUB_RETURN] = return_stub,     [STUB_SPOTS] = spots_stub, [STUB_X87] = x87_stub,
+        [STUB_FAR_LINK] = far_link_stub,
     };
     for (unsigned i = 0; i < t->nstubs && !t->e.full; i++) { /* a stub may add stubs */
         const struct stub *s = &t->stubs[i];

@@ -161,6 +161,16 @@ struct bt_far {
 #define FAR_UNLINKED 1u /* a guard that is no page's */
 #define SPOT_SAMPLE 64u /* every so many misses one is looked at */
 
+/*
+ * Where calls return to: the return address, and the code behind the call. A place for each guest stack pointer, hashed; a table for
+ * each enum mmu_index, which holds for one context at a time. An empty place leads to the run loop.
+ */
+#define RETURNS 256u
+struct bt_returns {
+    uint64_t lin[RETURNS];
+    const void *code[RETURNS];
+};
+
 /* Vector registers by what they take in. With SIMD_AVX the upper halves of ZMM0 to 15 are zero (VEX instructions clear them). */
 enum simd_level {
     SIMD_NONE,
@@ -200,6 +210,7 @@ struct bt_area {
     uint32_t fault_write;
     uint32_t simd_always; /* XMM registers are the guest's whenever a unit is entered */
     struct bt_turn syscall, sysret;
+    struct bt_returns returns[MMU_INDEX_COUNT];
     struct bt_spot spots[SPOTS];
     struct bt_far fars[FARS];
 };

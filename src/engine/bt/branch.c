@@ -5,7 +5,8 @@
  * A jump inside the page is a host jump, linked when it is first taken. One to another page is, too, in 64-bit code; in front of it
  * stands a guard, since it holds for one linear page in one context. Any other one, an indirect one and a return look their target up
  * in the context's jump table: so an address is trusted only in the address space and mode where it was found. A call writes its
- * return address behind that, since its target may be none.
+ * return address behind that, since its target may be none. Returns to where a call has noted that it wants to come back go without that
+ * (returns.c).
  */
 #include "engine/bt/unit.h"
 
@@ -124,7 +125,10 @@ static void push_return(struct translation *t, const struct planned *call)
     if (!slot.gs)
         emit_load(&t->e, T2, call->stack.view ? AT_AREA(far_delta) : AT_AREA(call_slot));
     store_size(t, call->stack.size, slot, T0);
+    adjust_rsp(t, -(int32_t)call->stack.size);
+    call_note_emit(t, call, T2, T0);
     emit_load(&t->e, T0, AT_AREA(exit_lin));
+    call_back_emit(t, call, T2);
 }
 
 /* `slot` = address of the jump table's entry for T0; returns the jump taken when it is another target's. */
@@ -179,12 +183,32 @@ static void jump_table_emit(struct translation *t, int32_t adjust, const struct 
         from = slot_emit(t, T1);
         if (call)
             push_return(t, call);
-        adjust_rsp(t, adjust);
+        else
+            adjust_rsp(t, adjust);
         jump_by_slot(t, T1);
     } else {
         from = emit_jmp(e, emit_exec(e));
     }
     missing(t, from, again, miss);
+}
+
+/* --- returns that the host predicts: returns.c ------------------------------------------------------------------------ */
+
+void return_stub(struct translation *t, const struct stub *s)
+{
+    t->state = FLAGS_S;
+    t->index = s->index;
+    jump_table_emit(t, (int32_t)s->fill, NULL, s->info);
+}
+
+/* T0: linear address to return to; `adjust`: what the stack pointer moves by. State S. */
+static void return_emit(struct translation *t, int32_t adjust)
+{
+    struct stub *s = stub_new(t, STUB_RETURN, return_check_emit(t, T1, T0));
+    s->fill = (uint32_t)adjust;
+    s->info = exit_at(t, BT_BAIL, t->index);
+    adjust_rsp(t, adjust);
+    return_go_emit(t, T1);
 }
 
 /* --- far links ------------------------------------------------------------------------------------------------------ */
@@ -441,6 +465,8 @@ static void far_call_emit(struct translation *t, struct planned *p, int32_t dist
         emit_lea(e, T0, amode_at(T2, (int32_t)p->end));
         store_size(t, 8, host, T0);
         adjust_rsp(t, -8);
+        call_note_emit(t, p, T1, T0);
+        call_back_emit(t, p, T1);
         far_go(t, s);
         return;
     }
@@ -450,8 +476,10 @@ static void far_call_emit(struct translation *t, struct planned *p, int32_t dist
         from = slot_emit(t, T2);
         emit_lea(e, T0, amode_at(T0, -distance));
         store_size(t, 8, host, T0);
-        emit_lea(e, T0, amode_at(T0, distance));
         adjust_rsp(t, -8);
+        call_note_emit(t, p, T1, T0);
+        emit_lea(e, T0, amode_at(T0, distance));
+        call_back_emit(t, p, T1);
         jump_by_slot(t, T2);
     } else {
         from = emit_jmp(e, emit_exec(e));
@@ -469,11 +497,30 @@ static void call_when_found(struct translation *t, struct planned *p)
     jump_table_emit(t, -(int32_t)p->stack.size, p, exit_at(t, BT_BAIL, t->index));
 }
 
+/* To its own page: T2 is the return address. */
+static void near_call_emit(struct translation *t, struct planned *p)
+{
+    int64_t to = jump_target(p);
+    poll_for(t, to);
+    struct amode host = access_emit(t, &p->stack, push_ea(t, p));
+    return_address(t, T2, p->end);
+    store_size(t, p->stack.size, host, T2);
+    adjust_rsp(t, -(int32_t)p->stack.size);
+    call_note_emit(t, p, T0, T2);
+    if (t->state == FLAGS_R)
+        flags_to_e(t);
+    call_back_emit(t, p, T0);
+    link_to(t, emit_jmp(&t->e, emit_exec(&t->e)), to, 0);
+}
+
 static void call_emit(struct translation *t, struct planned *p)
 {
     int64_t to = jump_target(p), distance = to - p->end;
-    bool stays = jump_stays(&t->plan, p);
-    if (is64(t) && !stays) {
+    if (jump_stays(&t->plan, p)) {
+        near_call_emit(t, p);
+        return;
+    }
+    if (is64(t)) {
         if (to == (int32_t)to && -distance == (int32_t)-distance)
             far_call_emit(t, p, (int32_t)distance);
         else
@@ -481,7 +528,7 @@ static void call_emit(struct translation *t, struct planned *p)
         return;
     }
     struct amode host = access_emit(t, &p->stack, push_ea(t, p));
-    if (!stays && !flat_code(t)) {
+    if (!flat_code(t)) {
         flags_to_s(t);
         linear_of(t, to, p->in.opsize);
         call_when_found(t, p);
@@ -522,7 +569,10 @@ static void ret_emit(struct translation *t, struct planned *p)
     flags_to_s(t);
     to_linear(t);
     int32_t drop = p->in.op[0].kind == OPND_IMM ? (int32_t)p->in.imm : 0;
-    jump_table_emit(t, p->stack.size + drop, NULL, exit_at(t, BT_BAIL, t->index));
+    if (returns_predicted(t))
+        return_emit(t, p->stack.size + drop);
+    else
+        jump_table_emit(t, p->stack.size + drop, NULL, exit_at(t, BT_BAIL, t->index));
 }
 
 static void jmp_ind_emit(struct translation *t, struct planned *p)

@@ -291,9 +291,9 @@ struct bt {
     uint32_t gates_end;          /* flushing keeps what is below */
     uint32_t ready, ready_stubs; /* up to here the host has made code memory */
     uint32_t wrote;              /* bytes of pages that the writable view may hold: bt_cache_wrote() */
-    uint32_t gate_enter, gate_fill, gate_exit_s, gate_exit_e, gate_simd, gate_simd_level, gate_x87,
-        gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_lookup16, gate_tsc, gate_smap,
-        gate_syscall, gate_sysret, gate_account, gate_far;
+    uint32_t gate_enter, gate_fill, gate_exit_s, gate_nowhere, gate_exit_e, gate_simd, gate_simd_level,
+        gate_x87, gate_unlink, gate_spot, gate_spots, gate_call, gate_lookup, gate_lookup16, gate_tsc,
+        gate_smap, gate_syscall, gate_sysret, gate_account, gate_far;
     struct bt_unit *units; /* an array, emptied with the cache */
     uint32_t nunits, max_units;
     struct bt_link *links;
@@ -333,6 +333,8 @@ struct bt {
     struct bt_context contexts[CONTEXTS];
     unsigned next_context;
     uint64_t last_id; /* of a context */
+    bool predicts_returns;
+    uint64_t returns_of[MMU_INDEX_COUNT]; /* id of the context that bt_area.returns is about; 0: none */
     struct bt_jump *jump_memory;
     struct bt_found *found;      /* 1 << FOUND_BITS of them */
     struct translation *scratch; /* the unit being made */
@@ -605,6 +607,15 @@ struct bt_context *bt_context_turned(struct bt *b);
 struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin);
 /* The unit's entry `code` is where this linear address goes on in context x. */
 void bt_jump_put(struct bt_context *x, uint64_t lin, const void *code);
+
+/* --- returns.c: returns that the host predicts ------------------------------------------------------------------------ */
+/* Can it, and is it asked for? */
+bool bt_returns_possible(const struct bt *b);
+/* The table of returns of this context's privilege is about this context from now on: whenever generated code may come to run in it. */
+void bt_returns_claim(struct bt *b, const struct bt_context *x);
+/* No place of a table, of any table, leads to a unit any more. */
+void bt_returns_forget(struct bt *b, enum mmu_index index);
+void bt_returns_forget_all(struct bt *b);
 
 /* --- system.c: instructions done by calling out ----------------------------------------------------------------- */
 #define CALL_STRIDE (sizeof(struct bt_call) + sizeof(struct block) + 2 * sizeof(struct op))

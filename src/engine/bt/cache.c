@@ -7,9 +7,9 @@
  *              │                                └──────────── they are not ──┐
  *              └──to be made in another way──► dropped ◄─────────────────────┘     segment is needed ──► gone
  *
- * Who may hold the address of a unit's code: jump tables, links of units of the same page, far links, bt.found. A unit that is sealed or
- * dropped stays where it is, since jump tables may hold it: its JUMP entry is overwritten with a jump to an exit. Before its
- * memory is used again all are looked through.
+ * Who may hold the address of a unit's code: jump tables, links of units of the same page, far links, bt.found, the table of returns. A
+ * unit that is sealed or dropped stays where it is, since jump tables may hold it: its JUMP entry is overwritten with a jump to an exit.
+ * (A way back from a call does nothing of its unit's but a link, which is undone.) Before its memory is used again all are looked through.
  */
 #include "engine/bt/unit.h"
 #include "engine/bt/verify.h"
@@ -175,6 +175,7 @@ void bt_cache_flush(struct bt *b, uint64_t *cause)
     host_pages_clear(b->found, FOUND_MEMORY);
     bt_cache_divide(b);
     clear_contexts(b);
+    bt_returns_forget_all(b);
     b->n.cache_flushes++;
     ++*cause;
 }
@@ -640,6 +641,7 @@ static void evict(struct bt *b, const struct bt_segment *s)
         if (b->units[i].listed)
             evict_page(b, b->units[i].host, s->from.units, s->used.units);
     forget_jumps(b, b->code.exec + s->from.code, b->code.exec + s->to.code);
+    bt_returns_forget_all(b);
     b->n.evictions++;
 }
 

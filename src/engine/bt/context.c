@@ -66,6 +66,7 @@ static uint64_t next_id(struct bt *b)
         for (struct bt_context *x = b->contexts; x < b->contexts + CONTEXTS; x++)
             x->id = b->last_id += one;
         b->last_id += one;
+        bt_returns_forget_all(b);
     }
     return b->last_id;
 }
@@ -125,6 +126,7 @@ static void enter(struct bt *b, struct bt_context *x)
     a->jumps = x->jumps;
     a->context_id = x->id;
     a->simd_always = bt_context_always_live(x);
+    bt_returns_claim(b, x);
     bt_turns_follow(b);
 }
 

@@ -155,3 +155,10 @@ void emit_rorx32(struct emitter *e, unsigned dst, struct amode m, unsigned by)
     emit_vex_mem(e, &x, 0xf0, dst, m);
     emit_imm(e, by, 1);
 }
+
+void emit_rorx32_reg(struct emitter *e, unsigned dst, unsigned src, unsigned by)
+{
+    static const struct vex x = { .map = 3, .pp = 3 };
+    emit_vex_reg(e, &x, 0xf0, dst, src);
+    emit_imm(e, by, 1);
+}

@@ -257,9 +257,10 @@ static emit_inline void emit_alu_imm(struct emitter *e, unsigned n, unsigned reg
     emit_imm(e, (uint32_t)imm, small ? 1 : 4);
 }
 
-/* dst = src >> by; dst = rotate right of 32 bits of memory. The flags stay (BMI2). */
+/* dst = src >> by; dst = rotate right of 32 bits of memory, of a register. The flags stay (BMI2). */
 void emit_shrx(struct emitter *e, unsigned dst, unsigned src, unsigned by);
 void emit_rorx32(struct emitter *e, unsigned dst, struct amode m, unsigned by);
+void emit_rorx32_reg(struct emitter *e, unsigned dst, unsigned src, unsigned by);
 
 static inline struct amode amode_at(unsigned base, int32_t disp)
 {

@@ -96,6 +96,9 @@ static void emit_exit_e(struct emitter *e)
     emit_load(e, H_RAX, at_gpr(RAX));
 }
 
+/* Behind a return that met an empty place: T0 is where it goes. */
+static void emit_no_return(struct emitter *e) { emit_mov_imm32(e, T1, EXIT_INFO(BT_LOOK_FAR, 0, 0)); }
+
 static void emit_exit_s(const struct bt *b, struct emitter *e)
 {
     move_gprs(e, true, 0);
@@ -196,6 +199,10 @@ void bt_gates_emit(struct bt *b)
     bt_turn_gate_sysret(b, &turns, &e);
     b->gate_exit_e = HERE;
     emit_exit_e(&e); /* goes on in exit_s */
+    uint8_t *over = emit_jmp(&e, emit_exec(&e));
+    b->gate_nowhere = HERE;
+    emit_no_return(&e);
+    emit_patch(&e, over, emit_exec(&e));
     b->gate_exit_s = HERE;
     for (unsigned i = 0; i < turns.n; i++)
         emit_patch(&e, turns.exits[i], emit_exec(&e));

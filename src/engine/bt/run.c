@@ -476,6 +476,7 @@ static int bt_vcpu_create(struct vcpu *v, const struct engine_config *cfg, struc
     b->began_ns = host_monotonic_ns();
     if (cfg)
         b->cfg = *cfg;
+    b->predicts_returns = bt_returns_possible(b);
     b->interp.no_lanes = !pass_on(b, ENGINE_PASS_VIEW);
     b->warm[true] = (uint8_t)(b->cfg.warm ? b->cfg.warm - 1 : WARM_USER);
     b->warm[false] = (uint8_t)(b->cfg.warm ? b->cfg.warm - 1 : WARM_KERNEL);

@@ -113,6 +113,8 @@ void bt_turns_follow(struct bt *b)
     a->sysret.stamp = v->mmu.stamp;
     if (!user || !kernel || mode_cpl(kernel->key) != 0 || !(v->s.efer & EFER_SCE))
         return;
+    bt_returns_claim(b, user);
+    bt_returns_claim(b, kernel);
     work_out(b, &a->syscall, user, kernel, cpu_syscall_segments(v->s.msr.star, true));
     work_out(b, &a->sysret, kernel, user, cpu_sysret_segments(v->s.msr.star, 8));
 }

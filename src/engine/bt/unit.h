@@ -174,6 +174,7 @@ struct stub {
         STUB_LINK,     /* leaves for another place on this page, until it is linked */
         STUB_FAR,      /* a branch to another page */
         STUB_FAR_LINK, /* it is not linked for this page and context: links it, or leaves */
+        STUB_RETURN,   /* a return to an address that its call has not left: by the jump table */
         STUB_COUNT,    /* too few instructions left */
         STUB_UNLINK,   /* a request is seen where there is no leaving: the unit's links are undone */
         STUB_SIMD,     /* loads vector registers */
@@ -438,8 +439,23 @@ void fall_through_emit(struct translation *t, unsigned to, unsigned rest);
  * `miss`: the exit when the target is not in the jump table; BT_LOOK_FAR goes on there, BT_BAIL is for the branch itself. */
 void far_jump_emit(struct translation *t, int64_t to, unsigned size, int32_t adjust_rsp, uint32_t miss);
 #define FALL_THROUGH 8 /* size: nothing is cut */
-/* The stub of a far link. */
+/* The stubs of a far link, and of a return that is not where its call was. */
 void far_link_stub(struct translation *t, const struct stub *s);
+void return_stub(struct translation *t, const struct stub *s);
+
+/* --- returns.c: `place` is a scratch register ----------------------------------------------------------------------- */
+/* Do this unit's returns go by the host's prediction? */
+bool returns_predicted(const struct translation *t);
+/* A call whose return address, `lin`, was pushed, and the stack pointer moved: the address is noted. Flags stay. */
+void call_note_emit(struct translation *t, const struct planned *call, unsigned place, unsigned lin);
+/* Behind that, whatever else the call does in between: the way back. What follows goes on to the callee. Flags stay. Both emit nothing
+ * where the call does without. */
+void call_back_emit(struct translation *t, const struct planned *call, unsigned place);
+/* Is `lin` where the call that left its return address at the stack pointer wants to come back? Returns the jump that is taken when it
+ * is not. State S. */
+uint8_t *return_check_emit(struct translation *t, unsigned place, unsigned lin);
+/* Goes there. */
+void return_go_emit(struct translation *t, unsigned place);
 
 /* --- system.c ----------------------------------------------------------------------------------------------------- */
 /* Can an instruction that is not copied be done by a call? `key` as of the unit. */

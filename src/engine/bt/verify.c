@@ -32,6 +32,7 @@ struct verifier {
     uint16_t todo[INSNS_MAX];
     bool waits[INSNS_MAX];
     unsigned ntodo, steps;
+    unsigned next; /* instruction at which the present way goes on */
     struct rules rules;
     const struct verify_unit *u;
     const char *broken;
@@ -141,11 +142,25 @@ static bool can_fail(enum verify_gate_kind kind)
            kind == VERIFY_SMAP || kind == VERIFY_FAR;
 }
 
+/* A call within the unit, for the sake of its way back. */
+static void map_return(struct verifier *w, unsigned i)
+{
+    uint32_t to = target_of(w, &w->insns[i]);
+    unsigned pop = to < unit_bytes(w->u) ? w->at[to] : NONE;
+    if (pop == NONE || w->insns[pop].op != OP_POP) {
+        breaks(w, i, "a call of something that is no gate");
+        return;
+    }
+    meet(w, i, end_of(&w->insns[i]));
+}
+
 static void map_branch(struct verifier *w, unsigned i)
 {
     const struct verify_insn *in = &w->insns[i];
     const struct verify_gate *g = in->relative ? gate_at(w, in->target) : NULL;
-    if (in->op == OP_CALL) {
+    if (in->op == OP_CALL && !g && in->relative) {
+        map_return(w, i);
+    } else if (in->op == OP_CALL) {
         if (!g || verify_gate_is_left(g->kind))
             breaks(w, i, "a call of something that is no gate");
         else if (can_fail(g->kind))
@@ -307,6 +322,28 @@ static bool links(struct verifier *w, unsigned i, const struct verify_state *st)
     return n == NONE || !breaks(w, i, view_facts(&w->rules, st, &w->u->links[n].facts));
 }
 
+/* A call whose way back is noted: the way goes on behind that, and the one back with what a return brings. */
+static bool predicted_call(struct verifier *w, unsigned i, struct verify_state *st)
+{
+    const struct verify_insn *call = &w->insns[i];
+    unsigned pop = w->at[target_of(w, call)];
+    struct verify_state back;
+    if (breaks(w, i, return_call(&w->rules, st, &w->insns[pop])))
+        return false;
+    return_entry(&w->rules, &back);
+    arrive_at(w, end_of(call), &back);
+    w->next = pop + 1;
+    return true;
+}
+
+/* PUSH of a way back. The way ends. */
+static void predicted_return(struct verifier *w, unsigned i, const struct verify_state *st)
+{
+    bool ends = i + 1 < w->count && w->insns[i + 1].op == OP_RET && w->state_of[i + 1] == NONE &&
+                end_of(&w->insns[i]) == w->insns[i + 1].off;
+    breaks(w, i, ends ? return_leave(&w->rules, st, &w->insns[i]) : "a push without a return behind it");
+}
+
 /* A jump or call. True: the way goes on behind it with *st. */
 static bool take_branch(struct verifier *w, unsigned i, struct verify_state *st)
 {
@@ -326,6 +363,12 @@ static bool take_branch(struct verifier *w, unsigned i, struct verify_state *st)
         return false;
     }
     struct verify_state other = *st;
+    if (in->op == OP_CALL && !g)
+        return predicted_call(w, i, st);
+    if (return_open(st)) {
+        breaks(w, i, "a way out between a return address and its way back");
+        return false;
+    }
     if (in->op == OP_JCC) {
         rules_branch(&other, in->cond, true);
         rules_branch(st, in->cond, false);
@@ -347,6 +390,15 @@ static bool step(struct verifier *w, unsigned i, struct verify_state *st)
         state_forget(st, &w->rules.symbols, i);
     w->visited[i] = true;
     bool leaves = w->site_of[i] != NONE || in->op == OP_JCC || in->op == OP_JMP || in->op == OP_CALL;
+    bool calls = in->op == OP_CALL && w->site_of[i] == NONE;
+    if (leaves && !calls && return_open(st)) {
+        breaks(w, i, "a way out between a return address and its way back");
+        return false;
+    }
+    if (in->op == OP_PUSH) {
+        predicted_return(w, i, st);
+        return false;
+    }
     if (leaves && string_open(st)) {
         breaks(w, i, "a way out while guest registers hold host addresses");
         return false;
@@ -364,15 +416,19 @@ static void follow(struct verifier *w, unsigned i)
 {
     struct verify_state st = w->states[w->state_of[i]];
     for (;;) {
+        w->next = i + 1;
         if (++w->steps > STEPS_MAX)
             breaks(w, i, "ways without end");
         if (w->broken || !step(w, i, &st))
             return;
-        if (++i == w->count || w->insns[i].off == w->u->body.size) {
+        i = w->next;
+        if (i == w->count || w->insns[i].off == w->u->body.size) {
             breaks(w, i - 1, "a way that runs off the end");
             return;
         }
         if (w->state_of[i] != NONE) {
+            if (return_open(&st))
+                breaks(w, i, "a way in between a return address and its way back");
             if (string_open(&st))
                 breaks(w, i, "a way in while guest registers hold host addresses");
             arrive(w, i, &st);

@@ -18,6 +18,7 @@ enum verify_gate_kind {
     VERIFY_EXIT_E,  /* the same; the guest's flags are in EFLAGS */
     VERIFY_SYSCALL, /* jumped to: T1 = exit information, T0 = where the guest goes on afterwards */
     VERIFY_SYSRET,  /* the same without T0 */
+    VERIFY_NOWHERE, /* returned to, where no call has noted a way back: T0 = where the guest goes on */
     VERIFY_ACCOUNT, /* called: changes nothing */
     VERIFY_FILL,    /* called: T2 = address, T1 = FILL_*; returns behind the call, or 5 bytes further */
     VERIFY_SPOT,    /* called: the same, T1 names the spot too */
@@ -37,9 +38,9 @@ struct verify_gate {
     enum verify_gate_kind kind;
 };
 
-static inline bool verify_gate_is_left(enum verify_gate_kind kind) { return kind <= VERIFY_SYSRET; }
+static inline bool verify_gate_is_left(enum verify_gate_kind kind) { return kind <= VERIFY_NOWHERE; }
 
-#define VERIFY_GATES 18u
+#define VERIFY_GATES 19u
 
 #define VERIFY_CALLS (4 * 64u) /* records of called instructions that a unit can have */
 

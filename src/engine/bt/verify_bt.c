@@ -61,6 +61,7 @@ static unsigned gates_of(const struct bt *b, struct verify_gate out[VERIFY_GATES
         { b->gate_tsc, VERIFY_TSC },         { b->gate_smap, VERIFY_SMAP },
         { b->gate_syscall, VERIFY_SYSCALL }, { b->gate_sysret, VERIFY_SYSRET },
         { b->gate_account, VERIFY_ACCOUNT }, { b->gate_far, VERIFY_FAR },
+        { b->gate_nowhere, VERIFY_NOWHERE },
     };
     unsigned n = 0;
     for (unsigned i = 0; i < VERIFY_GATES; i++)

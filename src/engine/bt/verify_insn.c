@@ -16,8 +16,8 @@ static const uint8_t allowed[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 };
 /* clang-format on */
 
-/* In gates too, and nowhere else. */
-static enum verify_op gate_op(ZydisMnemonic m)
+/* Stack instructions: gates use them, and calls and returns of units. */
+static enum verify_op stack_op(ZydisMnemonic m)
 {
     switch (m) {
     case ZYDIS_MNEMONIC_PUSH: return OP_PUSH;
@@ -304,8 +304,8 @@ const char *verify_decode(struct verify_insn *i, const uint8_t *bytes, size_t av
     if (z.meta.category == ZYDIS_CATEGORY_STRINGOP)
         return string(i, &z, o);
     i->op = allowed[z.mnemonic];
-    if (in_gate && i->op == OP_FORBIDDEN)
-        i->op = (uint8_t)gate_op(z.mnemonic);
+    if (i->op == OP_FORBIDDEN)
+        i->op = (uint8_t)stack_op(z.mnemonic);
     if (i->op == OP_FORBIDDEN)
         return "an instruction that is not on the allow-list";
     if (z.address_width != 64 && in_gate)

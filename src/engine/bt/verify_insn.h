@@ -40,7 +40,7 @@ enum verify_op {
     OP_JCC,
     OP_JMP,
     OP_CALL,
-    /* in gates only */
+    /* in gates, and where calls and returns of units use them */
     OP_GATE,
     OP_PUSH,
     OP_POP,

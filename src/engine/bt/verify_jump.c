@@ -45,7 +45,7 @@ void rules_branch(struct verify_state *st, unsigned cond, bool taken)
         st->most = f;
     if (not_above && f.kind == F_RUN)
         string_run_ends(st);
-    bool proved = (equal && (f.kind == F_TAG || f.kind == F_JUMP || f.kind == F_FAR)) ||
+    bool proved = (equal && (f.kind == F_TAG || f.kind == F_JUMP || f.kind == F_FAR || f.kind == F_RETURN)) ||
                   (not_above && f.kind == F_PAGE && st->fresh);
     if (!flags_shown(&f))
         st->fact = proved ? f : (struct flags_value){ .kind = F_SCRATCH };
@@ -181,8 +181,8 @@ const char *rules_call(struct rules *r, struct verify_state *st, enum verify_gat
 const char *rules_exit(const struct rules *r, const struct verify_state *st, enum verify_gate_kind kind)
 {
     int64_t info, arg;
-    if (!verify_gate_is_left(kind))
-        return "a jump to what is called";
+    if (!verify_gate_is_left(kind) || kind == VERIFY_NOWHERE)
+        return "a jump to what is called, or returned to";
     if (kind == VERIFY_SYSRET && !r->u->kernel)
         return "a mode of the kernel's in user code";
     if (kind == VERIFY_EXIT_E && !flags_shown(&st->flags))

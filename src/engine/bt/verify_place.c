@@ -164,6 +164,17 @@ static const char *place_in_tlb(const struct rules *r, struct place *p, const st
     return NULL;
 }
 
+/* [rsp + place * 8 + table]: of the privilege that it runs with. */
+static const char *place_of_return(const struct rules *r, struct place *p, const struct verify_operand *o)
+{
+    int64_t off = o->val - AREA_OFF(returns) - (int64_t)(r->u->tlb_index * sizeof(struct bt_returns));
+    *p = (struct place){ .kind = PLACE_RETURN, .field = (unsigned)off };
+    if (o->size != 8 || o->scale != 8 || !r->u->code64 ||
+        (off != offsetof(struct bt_returns, lin) && off != offsetof(struct bt_returns, code)))
+        return "not a word of this mode's table of returns";
+    return NULL;
+}
+
 static const char *place_at_address(struct place *p, const struct value *v, const struct verify_operand *o)
 {
     if (!o->size || o->val < 0 || o->val + o->size > v->aux)
@@ -206,6 +217,8 @@ const char *place_of(const struct rules *r, struct place *p, const struct verify
     }
     if (o->gs || o->narrow)
         return "the host's GS, or an address of less than 64 bits";
+    if (o->base == H_RSP && o->index < 16 && st->var[o->index].kind == V_PLACE)
+        return place_of_return(r, p, o);
     if (o->base == H_RSP)
         return o->index == NO_REG ? place_in_vcpu(r, p, o) : place_in_tlb(r, p, st, o);
     if (o->index == NO_REG && o->base < 16 && st->var[o->base].kind == V_JUMP) {

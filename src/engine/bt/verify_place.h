@@ -38,6 +38,7 @@ enum place_kind {
     PLACE_SPOT,
     PLACE_JUMP,
     PLACE_FAR,
+    PLACE_RETURN,
     PLACE_GUEST,
     PLACE_VIEW_TABLE
 };
@@ -45,7 +46,7 @@ struct place {
     enum place_kind kind;
     const struct slot *slot;
     unsigned var;   /* SLOT_VALUE, PLACE_GROUP */
-    unsigned field; /* PLACE_TLB, PLACE_SPOT, PLACE_JUMP, PLACE_FAR: offset in the entry */
+    unsigned field; /* PLACE_TLB, PLACE_SPOT, PLACE_JUMP, PLACE_FAR: offset in the entry; PLACE_RETURN: in struct bt_returns */
     unsigned link;  /* PLACE_FAR: of the unit */
     unsigned spot;
 };

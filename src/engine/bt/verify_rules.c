@@ -58,6 +58,8 @@ static const char *look_at_operand(const struct rules *r, struct effect *e, cons
         const char *broken = place_of(r, &e->place, st, o);
         if (broken)
             return broken;
+        if (e->place.kind == PLACE_RETURN)
+            return "a place of the table of returns, not as calls and returns use it";
         if (e->has_place)
             return "two memory operands";
         e->has_place = true;
@@ -187,6 +189,8 @@ static bool follow_load(struct rules *r, struct verify_state *st, const struct v
         out->write = r->spot_writes[p.spot];
         return true;
     }
+    if (p.kind == PLACE_RETURN)
+        return false;
     bool whole = p.kind == PLACE_GROUP || (p.kind == PLACE_SLOT && o->size == p.slot->size);
     if (!whole || p.kind == PLACE_TLB)
         return false;
@@ -255,6 +259,8 @@ static const char *follow_mov(struct rules *r, struct verify_state *st, const st
     if (dst->kind == OPR_MEM && dst->size == 8 && src->kind == OPR_GPR) {
         struct place p;
         const char *broken = place_of(r, &p, st, dst);
+        if (!broken && p.kind == PLACE_RETURN)
+            return return_note(st, &p, dst, &st->var[src->reg]);
         return broken ? broken : set_slot(st, &p, st->var[src->reg], i);
     }
     *done = false;
@@ -443,6 +449,10 @@ static bool compare_memory(const struct rules *r, const struct verify_state *st,
         };
         return o->size == 8 && value_clean(&f->v);
     }
+    if (p.kind == PLACE_RETURN && p.field == offsetof(struct bt_returns, lin) && value_clean(a)) {
+        *f = (struct flags_value){ .kind = F_RETURN, .v = *a, .slot = st->var[o->index] };
+        return true;
+    }
     if (p.kind == PLACE_JUMP && value_clean(a)) {
         struct value of = value_as(st->var[o->base], V_NUMBER);
         f->kind = F_JUMP;
@@ -518,7 +528,14 @@ static const char *apply(struct rules *r, struct verify_state *st, const struct 
         if (!done)
             broken = follow_lea(r, st, in, i, &done);
         break;
-    case OP_MOVZX: broken = follow_movzx(r, st, in, &done); break;
+    case OP_MOVZX:
+        done = return_place(st, in, i);
+        if (!done)
+            broken = follow_movzx(r, st, in, &done);
+        break;
+    case OP_PUSH:
+    case OP_POP:
+    case OP_RET: return "a stack instruction of the host's, not as calls and returns use it";
     case OP_REP: return string_rep(st, in, i);
     case OP_CMOVBE:
     case OP_NEG: done = string_step(st, in, i); break;

@@ -17,6 +17,8 @@ struct view_access {
     struct value at;
 };
 
+struct place;
+
 struct rules {
     const struct verify_unit *u;
     struct view_access view; /* of the present instruction */
@@ -61,6 +63,22 @@ bool segment_to_host(struct verify_state *st, const struct verify_insn *in);
 bool segment_to_offset(struct rules *r, struct verify_state *st, const struct verify_insn *in);
 /* A comparison that shows whether an address of 16 bits goes round. */
 bool segment_wrap(struct verify_state *st, const struct verify_insn *in);
+
+/* --- verify_return.c: returns that the host predicts ------------------------------------------------------------------ */
+/* A register gets the number of a place; false: something else. */
+bool return_place(struct verify_state *st, const struct verify_insn *in, unsigned i);
+/* An address is noted at a place. */
+const char *return_note(struct verify_state *st, const struct place *p, const struct verify_operand *o,
+                        const struct value *lin);
+/* The call behind a note, and the POP that it leads to: the way back is noted, too. */
+const char *return_call(const struct rules *r, struct verify_state *st, const struct verify_insn *pop);
+/* PUSH of a way back, with RET behind it. */
+const char *return_leave(const struct rules *r, const struct verify_state *st,
+                         const struct verify_insn *push);
+/* Is a return address noted without a way back? Then there may be no way out. */
+static inline bool return_open(const struct verify_state *st) { return st->noted.kind == V_PLACE; }
+/* Where a return comes to: what is known there. */
+void return_entry(const struct rules *r, struct verify_state *st);
 
 /* --- verify_view.c: accesses by views ------------------------------------------------------------------------------- */
 /* What the unit relies on when it is entered; `linear`: T0 is its address, and the page will be that one's. No jump table has units

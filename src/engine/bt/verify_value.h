@@ -64,6 +64,7 @@ enum value_kind {
     V_POINTER,     /* host address of the number; `write`: may be written */
     V_DELTA_MINUS, /* -V_DELTA */
     V_ADDRESS,     /* host address of `aux` bytes; `write`: they may be written */
+    V_PLACE,       /* in the table of returns: below 256 */
     /* accesses by views: verify_view.c */
     V_ENTRY, /* number of the number's entry in the table of areas */
     V_POLL,  /* offset from POLL_TABLE of a page that faults when something is requested */
@@ -95,10 +96,11 @@ enum flags_kind {
     F_X87,   /* equal: the guest's x87 registers are not in the host's */
     F_MASKS, /* equal: the complement of the first register (v.aux as of F_ORDER) masks the x87's exceptions */
     F_FAR, /* equal: far link `spot` was made for page v, where this runs, and this context; register `limit` is v */
-    F_JUMP,  /* equal: v is the address of the unit in the slot */
-    F_ORDER, /* comparison of two registers with rounds: v.aux = first << 4 | second */
-    F_SPENT, /* not negative: a round was left in variable v.aux */
-    F_MOST,  /* not above: v is at most `limit` */
+    F_JUMP,   /* equal: v is the address of the unit in the slot */
+    F_RETURN, /* equal: v is the address that is noted at place `slot` of the table of returns */
+    F_ORDER,  /* comparison of two registers with rounds: v.aux = first << 4 | second */
+    F_SPENT,  /* not negative: a round was left in variable v.aux */
+    F_MOST,   /* not above: v is at most `limit` */
     F_LESS, /* not above: the first of two registers (v.aux as above) is not more than the second, a V_TO_END */
     F_RUN,  /* not above: the pending run ends on its page */
     F_WRAP, /* not above: `limit` bytes from v on do not go round at 2^16 */
@@ -108,7 +110,7 @@ struct flags_value {
     uint8_t kind;
     uint16_t spot;
     struct value v;
-    struct value slot; /* F_TAG: the number by which the slot was chosen */
+    struct value slot; /* F_TAG: the number by which the slot was chosen; F_RETURN */
     uint32_t limit;    /* F_MOST */
 };
 /* Flags that the guest may see: also those of a comparison of its own numbers that proves something. */
@@ -146,6 +148,8 @@ struct verify_state {
     bool x87;                /* so are its x87 registers */
     struct run runs[RUNS], pending;
     struct flags_value most, limit, wrap; /* F_MOST, F_LIMIT, F_WRAP that was proved */
+    struct value
+        noted; /* V_PLACE: a return address was noted there, the way back is still missing; else V_SECRET */
 };
 
 /* Symbols made of others. */
@@ -181,7 +185,8 @@ static inline bool value_harmless(const struct value *v)
     case V_BELOW_END:
     case V_TO_END:
     case V_COUNT:
-    case V_RUN_END: return true;
+    case V_RUN_END:
+    case V_PLACE: return true;
     default: return false;
     }
 }
