@@ -21,7 +21,7 @@ struct bt_jump {
     uint64_t lin;
     const void *code;
 };
-#define JUMPS_BITS 16
+#define JUMPS_BITS 14
 #define CODE16_JUMPS_BITS 10 /* a context for each code segment, with little */
 #define JUMPS_MAX (1u << JUMPS_BITS)
 #define JUMP_HASH 0x9e3779b1u
