@@ -603,6 +603,9 @@ static inline bool bt_is_resuming(const struct vcpu *v)
 struct bt_context *bt_context_now(struct bt *b);
 /* The same when nothing but privilege, stack, flags and address changed: mostly the context that was left for this one. */
 struct bt_context *bt_context_turned(struct bt *b);
+/* The present one is x, which differs in nothing that generated code keeps elsewhere: its jump table and returns are in force. All
+ * changes of context come through here, but for turns, whose both sides have claimed their returns when they were worked out. */
+void bt_context_over(struct bt *b, struct bt_context *x);
 /* What CS reaches of the page of `lin` in a context. */
 struct bt_window bt_window_of(const struct bt_context *x, uint64_t lin);
 /* The unit's entry `code` is where this linear address goes on in context x. */

@@ -117,16 +117,22 @@ static struct bt_context *find_context(struct bt *b, const struct bt_context *wa
     return recycle(b, wanted);
 }
 
+void bt_context_over(struct bt *b, struct bt_context *x)
+{
+    struct bt_area *a = bt_area(b->v);
+    a->context = x;
+    a->jumps = x->jumps;
+    a->context_id = x->id;
+    bt_returns_claim(b, x);
+}
+
 /* From the present one, which is found again. */
 static void enter(struct bt *b, struct bt_context *x)
 {
     struct bt_area *a = bt_area(b->v);
     a->context_before = a->context;
-    a->context = x;
-    a->jumps = x->jumps;
-    a->context_id = x->id;
+    bt_context_over(b, x);
     a->simd_always = bt_context_always_live(x);
-    bt_returns_claim(b, x);
     bt_turns_follow(b);
 }
 

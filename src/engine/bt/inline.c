@@ -200,9 +200,7 @@ bool bt_smap(struct vcpu *v, uint64_t unused, uint32_t on)
         cpu_stac(v);
     else
         cpu_clac(v);
-    a->context = sibling;
-    a->jumps = sibling->jumps;
-    a->context_id = sibling->id;
+    bt_context_over(bt_of(v), sibling);
     return true;
 }
 

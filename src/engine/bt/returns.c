@@ -112,7 +112,8 @@ void bt_returns_forget_all(struct bt *b)
 void bt_returns_claim(struct bt *b, const struct bt_context *x)
 {
     enum mmu_index index = x->key >> KEY_INDEX_SHIFT & 3;
-    if (b->returns_of[index] == x->id)
+    bool notes = (x->key & MODE_CODE_MASK) == MODE_CODE64;
+    if (!notes || b->returns_of[index] == x->id)
         return;
     bt_returns_forget(b, index);
     b->returns_of[index] = x->id;
