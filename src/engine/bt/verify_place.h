@@ -45,10 +45,9 @@ enum place_kind {
 struct place {
     enum place_kind kind;
     const struct slot *slot;
-    unsigned var; /* SLOT_VALUE, PLACE_GROUP */
-    unsigned
-        field; /* PLACE_TLB, PLACE_SPOT, PLACE_JUMP, PLACE_FAR: offset in the entry; PLACE_RETURN: in struct bt_returns */
-    unsigned link; /* PLACE_FAR: of the unit */
+    unsigned var;   /* SLOT_VALUE, PLACE_GROUP */
+    unsigned field; /* PLACE_TLB, _SPOT, _JUMP, _FAR: offset in the entry; _RETURN: in the table */
+    unsigned link;  /* PLACE_FAR: of the unit */
     unsigned spot;
 };
 
