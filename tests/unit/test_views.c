@@ -51,15 +51,22 @@ static bool has_area(const struct bt_view *w, unsigned area)
     return false;
 }
 
-static void both_ends_are_shown(void **state)
+/* The view of a first run, which stays at both ends. */
+static const struct bt_view *first_view(struct kit *k)
 {
-    struct kit *k = *state;
     struct bt *b = begin(k);
     run(k, IN_AREA(LIBRARY, DATA_AT));
     if (!b->views.possible)
         skip();
-    const struct bt_view *w = b->views.now;
-    assert_non_null(w);
+    assert_non_null(b->views.now);
+    return b->views.now;
+}
+
+static void both_ends_are_shown(void **state)
+{
+    struct kit *k = *state;
+    const struct bt_view *w = first_view(k);
+    const struct bt *b = bt_of(k->v);
     assert_true(has_area(w, 0) && has_area(w, LIBRARY) && has_area(w, STACK));
     assert_int_equal(b->n.view_blamed, 0);
     assert_in_range(b->n.view_faults, 1, FAULTS_MAX);
@@ -69,14 +76,10 @@ static void both_ends_are_shown(void **state)
 static void areas_are_laid_out_anew(void **state)
 {
     struct kit *k = *state;
-    struct bt *b = begin(k);
-    run(k, IN_AREA(LIBRARY, DATA_AT));
-    if (!b->views.possible)
-        skip();
-    const struct bt_view *w = b->views.now;
+    const struct bt_view *w = first_view(k);
+    const struct bt *b = bt_of(k->v);
     uint64_t taken[VIEW_SIDES];
     bool took[VIEW_SIDES];
-    assert_non_null(w);
     for (unsigned side = 0; side < VIEW_SIDES; side++) {
         taken[side] = IN_AREA(LATER, 0) + w->delta[side];
         took[side] = host_view_reserve(taken[side], PAGE_SIZE);

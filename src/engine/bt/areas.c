@@ -12,7 +12,6 @@
 
 #define AREA_BYTES (1ull << AREA_SHIFT)
 #define NARROW_BYTES (4ull << 30)
-#define HOST_END (1ull << 47)
 
 static uint64_t area_bytes(const struct bt_view *w) { return w->narrow ? NARROW_BYTES : AREA_BYTES; }
 static uint64_t area_at(const struct bt_view *w, unsigned side, unsigned i)

@@ -5,6 +5,8 @@
 
 #include "engine/bt/bt.h"
 
+#define HOST_END (1ull << 47) /* of the host's user space, and of the guest's */
+
 /* The tables, whose pages are open for the areas of the view in force. */
 static inline uintptr_t bt_areas_table(const struct bt *b) { return (uintptr_t)b->v + (uintptr_t)AREA_TABLE; }
 

@@ -33,7 +33,6 @@
 #define PIECE_MAPPINGS 2u /* of the host: its own, and what it parts */
 #define AHEAD_MAX 64u     /* pages shown ahead of a stream of faults */
 #define GROUP_PAGES 16u   /* looked at around a page that is shown */
-#define HOST_END (1ull << 47)
 
 /* --- what is shown ---------------------------------------------------------------------------------------------- */
 
